@@ -1,0 +1,109 @@
+"""Prompts are files: a TOML header, then the sections `# system`, `# user` and optionally `# answer`.
+
+    +++
+    version = 1
+    inputs = ["attributes", "history"]
+    output = "InterestAnswer"
+    +++
+    # system
+    ...
+
+Templates are rendered by Jinja2 in its immutable sandbox with strict undefined: data enters as variables only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from recgpt.errors import PromptError
+from recgpt.llm.engine import Prompt
+from recgpt.text import fence
+
+_FILE = re.compile(r"\A\+\+\+\n(?P<header>.*?)\n\+\+\+\n(?P<body>.*)\Z", re.S)
+_SECTION = re.compile(r"^# (system|user|answer)\n", re.M)
+_HEADER_KEYS = {"version", "inputs", "output"}
+
+_environment = ImmutableSandboxedEnvironment(
+    undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
+)
+# `{{ history | fence("history") }}` is how untrusted text enters a prompt.
+_environment.filters["fence"] = fence
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """One prompt file, checked when it is loaded."""
+
+    name: str
+    version: int
+    inputs: tuple[str, ...]
+    output: str
+    sections: dict[str, str]
+    digest: str
+    """SHA-256 of the file: part of every ledger key, so that an edit re-runs just what depends on it."""
+
+    def render(self, **inputs: object) -> Prompt:
+        """Fill the slots.
+
+        Raises:
+            PromptError: naming the missing or unexpected inputs.
+        """
+        missing, unknown = set(self.inputs) - inputs.keys(), inputs.keys() - set(self.inputs)
+        if missing or unknown:
+            raise PromptError(
+                f"prompt `{self.name}` takes {', '.join(self.inputs)}"
+                + (f"; missing: {', '.join(sorted(missing))}" if missing else "")
+                + (f"; unexpected: {', '.join(sorted(unknown))}" if unknown else "")
+            )
+        try:
+            parts = {
+                section: _environment.from_string(body).render(**inputs).strip("\n")
+                for section, body in self.sections.items()
+            }
+        except TemplateError as error:
+            raise PromptError(f"prompt `{self.name}` cannot be rendered: {error}") from error
+        return Prompt(parts["system"], parts["user"], parts.get("answer", ""))
+
+
+def load(name: str, folder: Path | None = None) -> Template:
+    """Load `prompts/NAME.md` of the package, or of `folder` for a shop's own wording.
+
+    Raises:
+        PromptError: the file is missing, or its header or sections are wrong.
+    """
+    source = (folder or resources.files("recgpt") / "prompts") / f"{name}.md"
+    if not source.is_file():
+        raise PromptError(f"prompt file {name}.md was expected in {source.parent if folder else 'recgpt/prompts'}")
+    text = source.read_text(encoding="utf-8")
+    match = _FILE.match(text)
+    if match is None:
+        raise PromptError(f"{name}.md must begin with a TOML header between two +++ lines")
+    try:
+        header = tomllib.loads(match["header"])
+    except tomllib.TOMLDecodeError as error:
+        raise PromptError(f"the header of {name}.md is not TOML: {error}") from error
+    if header.keys() != _HEADER_KEYS:
+        raise PromptError(
+            f"the header of {name}.md must have exactly {', '.join(sorted(_HEADER_KEYS))}, but it has "
+            f"{', '.join(sorted(header)) or 'nothing'}"
+        )
+    pieces = _SECTION.split(match["body"])
+    sections = dict(zip(pieces[1::2], pieces[2::2], strict=True))
+    if not {"system", "user"} <= sections.keys():
+        raise PromptError(f"{name}.md must have the sections `# system` and `# user`")
+    return Template(
+        name=name,
+        version=int(header["version"]),
+        inputs=tuple(header["inputs"]),
+        output=str(header["output"]),
+        sections=sections,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+    )

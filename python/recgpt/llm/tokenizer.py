@@ -1,0 +1,76 @@
+"""Counts tokens as a model does, from its GGUF file alone; no llama.cpp is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from recgpt import _core
+from recgpt.errors import MissingExtraError, ModelNotFoundError, TokenizerError
+
+
+class Tokenizer:
+    """A model's tokenizer. Make one with `from_gguf` or `bytes`.
+
+    >>> Tokenizer.bytes().count(["tea", "café"]).tolist()
+    [3, 5]
+    """
+
+    def __init__(self, core: _core.Tokenizer, name: str) -> None:
+        self.core = core
+        """The compiled tokenizer, which kernels take directly."""
+        self.name = name
+        """Identifies the vocabulary: part of every key under which token counts are kept."""
+
+    @classmethod
+    def bytes(cls) -> Tokenizer:
+        """Make one token a UTF-8 byte: an upper bound for any byte-level model, for people without one."""
+        return cls(_core.Tokenizer.bytes(), "bytes")
+
+    @classmethod
+    def from_gguf(cls, path: str | Path) -> Tokenizer:
+        """Read the tokenizer that a GGUF file carries (byte-level BPE: GPT-2, SmolLM, Llama 3, Qwen families).
+
+        Raises:
+            ModelNotFoundError: `path` is not a GGUF file.
+            TokenizerError: the model's tokenizer is of another kind, so counts would not be exact.
+            MissingExtraError: the `gguf` package is not installed.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise ModelNotFoundError(f"a GGUF model was expected at {path}, but there is no such file; check the path")
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic != b"GGUF":
+            raise ModelNotFoundError(f"{path} does not begin with the bytes GGUF but with {magic!r}; give a GGUF model")
+        try:
+            from gguf import GGUFReader
+        except ImportError as error:
+            raise MissingExtraError("reading a GGUF file needs the gguf package: pip install 'recgpt[llama]'") from error
+        fields = GGUFReader(path).fields
+
+        def value(key: str) -> Any:
+            return fields[key].contents() if key in fields else None
+
+        kind, pre = value("tokenizer.ggml.model"), value("tokenizer.ggml.pre") or "default"
+        if kind != "gpt2":
+            raise TokenizerError(
+                f"{path.name} carries a `{kind}` tokenizer; exact counts are built for byte-level BPE (`gpt2`): "
+                "choose a model of the GPT-2, SmolLM, Llama 3 or Qwen family"
+            )
+        tokens, merges = value("tokenizer.ggml.tokens"), value("tokenizer.ggml.merges")
+        digest = hashlib.sha256("\0".join([pre, *tokens, *merges]).encode()).hexdigest()
+        return cls(_core.Tokenizer.bpe(tokens, merges, pre), f"{pre}-{digest[:16]}")
+
+    def count(self, texts: Sequence[str]) -> npt.NDArray[np.uint32]:
+        """Count tokens: `(len(texts),) uint32`. Control tokens inside a text count as plain text."""
+        return self.core.count(list(texts))
+
+    def encode(self, text: str) -> npt.NDArray[np.uint32]:
+        """Encode one text: `(n_tokens,) uint32`."""
+        return self.core.encode(text)

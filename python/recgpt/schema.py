@@ -1,0 +1,225 @@
+"""The words of recgpt: column names, id types, table schemas, and the one door through which tables come in."""
+
+from __future__ import annotations
+
+from typing import Any, NewType, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from recgpt.errors import InvalidTableError
+
+UserId = NewType("UserId", str)
+"""A raw user id as the shop writes it. Never a row number."""
+ItemId = NewType("ItemId", str)
+"""A raw item id as the shop writes it. Never a row number."""
+UserRow = NewType("UserRow", int)
+"""A row number in a users table."""
+ItemRow = NewType("ItemRow", int)
+"""A row number in an items table."""
+
+RELIABLE = ("favorite", "purchase", "cart", "detail_view", "review_read", "search")
+"""The paper's reliable behaviors (section 2.1.1); the order is the order inside a history line."""
+BEHAVIORS = (*RELIABLE, "click", "exposure", "return")
+"""Every behavior that recgpt knows; users map their own event names to these or add reliable ones of their own."""
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+class _Field:
+    """Shorthands that keep the schemas below readable."""
+
+    text = pa.large_string()
+    count = pa.int64()
+
+
+EVENTS = pa.schema(
+    [
+        pa.field("user_id", _Field.text, nullable=False),
+        pa.field("item_id", _Field.text),
+        pa.field("behavior", _Field.text, nullable=False),
+        pa.field("timestamp", TIMESTAMP),
+        pa.field("query", _Field.text),
+        pa.field("position", pa.int64()),
+    ]
+)
+"""One action. `timestamp` is UTC; a log without times has nulls there and gives `position`, the order."""
+
+ITEMS = pa.schema(
+    [
+        pa.field("item_id", _Field.text, nullable=False),
+        pa.field("title", _Field.text),
+        pa.field("category", _Field.text),
+        pa.field("brand", _Field.text),
+        pa.field("price", pa.float64()),
+        pa.field("attributes", _Field.text),
+        pa.field("description", _Field.text),
+    ]
+)
+"""The catalogue. `attributes` is free text such as `20 OZ; organic`; `price` is in the shop's currency."""
+
+USERS = pa.schema([pa.field("user_id", _Field.text, nullable=False), pa.field("attributes", _Field.text)])
+"""Who acts. `attributes` is free text such as `age 35-44; household of 3`."""
+
+REVIEWS = pa.schema(
+    [
+        pa.field("user_id", _Field.text, nullable=False),
+        pa.field("item_id", _Field.text, nullable=False),
+        pa.field("timestamp", TIMESTAMP),
+        pa.field("text", _Field.text),
+        pa.field("rating", pa.float64()),
+    ]
+)
+
+BRIEFS = pa.schema(
+    [
+        pa.field("item_id", _Field.text, nullable=False),
+        pa.field("brief", _Field.text, nullable=False),
+        pa.field("tokens", pa.uint32(), nullable=False),
+    ]
+)
+"""Item-level compression (section 2.1.1): one short text an item, without line breaks or separators."""
+
+ITEM_TAGS = pa.schema(
+    [pa.field("item_id", _Field.text, nullable=False), pa.field("tag", _Field.text, nullable=False)]
+)
+"""An item's own "modifier + core word" tag, brand-free: positives of L_tag and the vocabulary of `rank`."""
+
+RECEIPT = pa.struct(
+    [
+        pa.field("tokens_in", _Field.count),
+        pa.field("tokens_out", _Field.count),
+        pa.field("events", _Field.count),
+        pa.field("full", _Field.count),
+        pa.field("coarsened", _Field.count),
+        pa.field("folded", _Field.count),
+        pa.field("dropped", _Field.count),
+        pa.field("layout", _Field.text),
+    ]
+)
+"""What became of a user's reliable events: full + coarsened + folded + dropped = events."""
+
+HISTORY = pa.schema(
+    [
+        pa.field("user_id", _Field.text, nullable=False),
+        pa.field("text", _Field.text, nullable=False),
+        pa.field("tokens", pa.uint32(), nullable=False),
+        pa.field("receipt", RECEIPT, nullable=False),
+    ]
+)
+
+INTERESTS = pa.schema(
+    [
+        pa.field("user_id", _Field.text, nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("interest", _Field.text, nullable=False),
+        pa.field("pool_id", _Field.text),
+        pa.field("listed", pa.bool_(), nullable=False),
+        pa.field("stage", _Field.text, nullable=False),
+        pa.field("reason", _Field.text),
+        pa.field("evidence", pa.list_(pa.int32()), nullable=False),
+        pa.field("score", pa.float64()),
+        pa.field("source", _Field.text, nullable=False),
+        pa.field("as_of", TIMESTAMP),
+    ]
+)
+"""`listed`: from the preset pool, else extended. `stage`: `long-term` or `short-term`. `evidence`: history row ids."""
+
+TAGS = pa.schema(
+    [
+        pa.field("user_id", _Field.text, nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("tag", _Field.text, nullable=False),
+        pa.field("interest", _Field.text),
+        pa.field("reason", _Field.text),
+        pa.field("category", _Field.text),
+        pa.field("score", pa.float64()),
+        pa.field("source", _Field.text, nullable=False),
+        pa.field("as_of", TIMESTAMP),
+    ]
+)
+
+EXPLANATIONS = pa.schema(
+    [
+        pa.field("interest", _Field.text),
+        pa.field("item_id", _Field.text, nullable=False),
+        pa.field("text", _Field.text, nullable=False),
+        pa.field("source", _Field.text, nullable=False),
+        pa.field("valid_until", TIMESTAMP),
+    ]
+)
+"""The interest-item-explanation lookup table (section 2.4.2); `interest` is null for an item's interest-free text."""
+
+REJECTIONS = pa.schema(
+    [
+        pa.field("user_id", _Field.text),
+        pa.field("stage", _Field.text, nullable=False),
+        pa.field("text", _Field.text),
+        pa.field("status", _Field.text, nullable=False),
+        pa.field("reason", _Field.text, nullable=False),
+        pa.field("raw", _Field.text),
+    ]
+)
+"""What an LLM stage did not let through. `status`: `rejected` (a rule said no) or `unscored` (no usable answer)."""
+
+SOURCES = ("generate", "rank", "rule", "teacher")
+"""Who made a row. Nothing that a rule made is ever presented as the model's words."""
+
+
+@runtime_checkable
+class ArrowStream(Protocol):
+    """Any table that speaks the Arrow PyCapsule protocol: pyarrow, polars, pandas, duckdb."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Export the table as an Arrow C stream."""
+
+
+def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
+    """Bring any Arrow-capable table to one of recgpt's schemas.
+
+    Missing nullable columns become nulls, extra columns are left out, string layouts (Utf8, LargeUtf8, Utf8View and
+    dictionaries of each) become LargeUtf8. Values are not judged here: `recgpt.logs` does that with a report.
+
+    Raises:
+        InvalidTableError: naming every missing column and every column whose type cannot become the wanted one.
+    """
+    if not hasattr(data, "__arrow_c_stream__"):
+        raise InvalidTableError(
+            f"`{name}` must be a table with __arrow_c_stream__ (pyarrow, polars, pandas, duckdb), "
+            f"but it is a {type(data).__name__}; convert it, for example with pyarrow.table(...)"
+        )
+    came: pa.Table = data if isinstance(data, pa.Table) else pa.table(data)
+    columns: list[pa.ChunkedArray] = []
+    defects: list[str] = []
+    for field in schema:
+        if field.name not in came.column_names:
+            if field.nullable:
+                columns.append(pa.chunked_array([pa.nulls(came.num_rows, field.type)]))
+            else:
+                defects.append(f"column `{field.name}` is missing (it has {', '.join(came.column_names) or 'none'})")
+            continue
+        column = came.column(field.name)
+        try:
+            columns.append(_cast(column, field.type))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            defects.append(f"column `{field.name}` must be {field.type}, but it is {column.type}: {error}")
+            continue
+        if not field.nullable and column.null_count:
+            defects.append(f"column `{field.name}` has {column.null_count} nulls; fill or remove those rows")
+    if defects:
+        raise InvalidTableError(f"`{name}` is not usable: " + "; ".join(defects))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    if column.type == wanted:
+        return column
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    return column.cast(wanted)
+
+
+def rows(records: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Make a table of one of recgpt's schemas from Python records; small results only."""
+    return pa.Table.from_pylist(records, schema=schema)

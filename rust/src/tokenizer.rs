@@ -1,0 +1,148 @@
+//! Token counts that equal the model's own, without loading the model.
+//!
+//! Byte-level BPE comes from the vocabulary and merges in a GGUF header. No control token is registered, so text such
+//! as `<|im_end|>` counts as the plain text it is, which is also how untrusted text reaches the model.
+
+use ahash::AHashMap;
+use rayon::prelude::*;
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior};
+
+use crate::error::Error;
+
+/// Pre-tokenizers by the name that GGUF files use in `tokenizer.ggml.pre`.
+pub const PRE_TOKENIZERS: [&str; 5] = ["gpt-2", "smollm", "llama-bpe", "qwen2", "default"];
+
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+enum Kind {
+    /// One token a UTF-8 byte, for people without a model.
+    Bytes,
+    Bpe(Box<tokenizers::Tokenizer>),
+}
+
+/// Counts and encodes text exactly as one model does.
+pub struct Tokenizer {
+    kind: Kind,
+}
+
+impl Tokenizer {
+    pub fn bytes() -> Self {
+        Self { kind: Kind::Bytes }
+    }
+
+    /// `tokens[i]` is the text of id `i`; a merge is two token texts with one space between.
+    pub fn bpe(tokens: Vec<String>, merges: &[String], pre: &str) -> Result<Self, Error> {
+        let fail = |message: String| Error::Tokenizer { message };
+        let pairs = merges
+            .iter()
+            .enumerate()
+            .map(|(row, merge)| {
+                merge
+                    .split_once(' ')
+                    .map(|(left, right)| (left.to_owned(), right.to_owned()))
+                    .ok_or_else(|| Error::Value {
+                        argument: "merges",
+                        expected: "two token texts with a space between".to_owned(),
+                        came: format!("{merge:?}"),
+                        position: row,
+                    })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let vocab: AHashMap<String, u32> =
+            tokens.into_iter().zip(0u32..).map(|(token, id)| (token, id)).collect();
+        let bpe = BPE::builder()
+            .vocab_and_merges(vocab, pairs)
+            .build()
+            .map_err(|error| fail(format!("the vocabulary and its merges do not fit: {error}")))?;
+        let mut inner = tokenizers::Tokenizer::new(bpe);
+        inner.with_pre_tokenizer(Some(pre_tokenizer(pre)?));
+        Ok(Self { kind: Kind::Bpe(Box::new(inner)) })
+    }
+
+    pub fn count(&self, text: &str) -> usize {
+        match &self.kind {
+            Kind::Bytes => text.len(),
+            Kind::Bpe(inner) => encode(inner, text).len(),
+        }
+    }
+
+    pub fn count_batch(&self, texts: &[&str]) -> Vec<u32> {
+        texts.par_iter().map(|text| self.count(text) as u32).collect()
+    }
+
+    pub fn encode(&self, text: &str) -> Vec<u32> {
+        match &self.kind {
+            Kind::Bytes => text.bytes().map(u32::from).collect(),
+            Kind::Bpe(inner) => encode(inner, text),
+        }
+    }
+}
+
+fn encode(inner: &tokenizers::Tokenizer, text: &str) -> Vec<u32> {
+    // Byte-level BPE without normalizer or length limit has a token for every byte, so encoding cannot fail.
+    inner.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+}
+
+fn pre_tokenizer(name: &str) -> Result<PreTokenizerWrapper, Error> {
+    let gpt2 = || PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, true));
+    let by_regex = |pattern: &str| -> Result<PreTokenizerWrapper, Error> {
+        let split = Split::new(
+            SplitPattern::Regex(pattern.to_owned()),
+            SplitDelimiterBehavior::Isolated,
+            false,
+        )
+        .map_err(|error| Error::Tokenizer { message: format!("pre-tokenizer {name}: {error}") })?;
+        Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
+            PreTokenizerWrapper::Split(split),
+            PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)),
+        ])))
+    };
+    match name {
+        "gpt-2" | "default" => Ok(gpt2()),
+        "smollm" => Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
+            PreTokenizerWrapper::Digits(Digits::new(true)),
+            gpt2(),
+        ]))),
+        "llama-bpe" => by_regex(LLAMA3),
+        "qwen2" => by_regex(QWEN2),
+        other => Err(Error::Tokenizer {
+            message: format!(
+                "pre-tokenizer `{other}` is not one of {}; counts would not be exact",
+                PRE_TOKENIZERS.join(", ")
+            ),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tiny() -> Tokenizer {
+        let tokens = ["a", "b", "ab", "Ġ", "Ġab", "1"].map(str::to_owned).to_vec();
+        let merges = ["a b", "Ġ ab"].map(str::to_owned);
+        Tokenizer::bpe(tokens, &merges, "smollm").unwrap()
+    }
+
+    #[test]
+    fn merges_follow_the_list_and_digits_stand_alone() {
+        assert_eq!(tiny().encode("ab ab11"), vec![2, 4, 5, 5]);
+    }
+
+    #[test]
+    fn bytes_counts_utf8() {
+        assert_eq!(Tokenizer::bytes().count("é1"), 3);
+    }
+
+    #[test]
+    fn an_unknown_pre_tokenizer_is_refused() {
+        let error = Tokenizer::bpe(vec!["a".into()], &[], "mystery").err().unwrap();
+        assert!(error.to_string().contains("mystery"));
+    }
+}
