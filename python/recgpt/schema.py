@@ -79,9 +79,7 @@ BRIEFS = pa.schema(
 )
 """Item-level compression (section 2.1.1): one short text an item, without line breaks or separators."""
 
-ITEM_TAGS = pa.schema(
-    [pa.field("item_id", _Field.text, nullable=False), pa.field("tag", _Field.text, nullable=False)]
-)
+ITEM_TAGS = pa.schema([pa.field("item_id", _Field.text, nullable=False), pa.field("tag", _Field.text, nullable=False)])
 """An item's own "modifier + core word" tag, brand-free: positives of L_tag and the vocabulary of `rank`."""
 
 RECEIPT = pa.struct(

@@ -31,8 +31,11 @@ def clean(text: str | None, *, limit: int = MAX_CHARS) -> str:
     # Cut first, so that a text of megabytes costs no more than a title; NFC at most triples a character.
     text = unicodedata.normalize("NFC", text[: 4 * limit])
     kept = (
-        character if character in _JOINERS or unicodedata.category(character)[0] != "C" else " "
-        if character.isspace() or unicodedata.category(character) == "Cc" else ""
+        character
+        if character in _JOINERS or unicodedata.category(character)[0] != "C"
+        else " "
+        if character.isspace() or unicodedata.category(character) == "Cc"
+        else ""
         for character in text
     )
     # Removing a character can bring two combinable ones together, hence the second normalization.

@@ -81,7 +81,7 @@ def load(name: str, folder: Path | None = None) -> Template:
     """
     source = (folder or resources.files("recgpt") / "prompts") / f"{name}.md"
     if not source.is_file():
-        raise PromptError(f"prompt file {name}.md was expected in {source.parent if folder else 'recgpt/prompts'}")
+        raise PromptError(f"prompt file {name}.md was expected in {folder or 'recgpt/prompts'}")
     text = source.read_text(encoding="utf-8")
     match = _FILE.match(text)
     if match is None:

@@ -51,7 +51,7 @@ class Tokenizer:
         try:
             from gguf import GGUFReader
         except ImportError as error:
-            raise MissingExtraError("reading a GGUF file needs the gguf package: pip install 'recgpt[llama]'") from error
+            raise MissingExtraError("GGUF files need the gguf package: pip install 'recgpt[llama]'") from error
         fields = GGUFReader(path).fields
 
         def value(key: str) -> Any:
