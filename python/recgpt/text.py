@@ -30,17 +30,18 @@ def clean(text: str | None, *, limit: int = MAX_CHARS) -> str:
         return ""
     # Cut first, so that a text of megabytes costs no more than a title; NFC at most triples a character.
     text = unicodedata.normalize("NFC", text[: 4 * limit])
-    kept = (
-        character
-        if character in _JOINERS or unicodedata.category(character)[0] != "C"
-        else " "
-        if character.isspace() or unicodedata.category(character) == "Cc"
-        else ""
-        for character in text
-    )
+    kept = map(_visible, text)
     # Removing a character can bring two combinable ones together, hence the second normalization.
     text = unicodedata.normalize("NFC", "".join(kept))
     return _SPACE.sub(" ", text).strip()[:limit].strip()
+
+
+def _visible(character: str) -> str:
+    """Give back the character, a space for a control character such as a line break, nothing for an invisible one."""
+    category = unicodedata.category(character)
+    if category == "Cc":
+        return " "
+    return "" if category[0] == "C" and character not in _JOINERS else character
 
 
 def neutralize(text: str) -> str:

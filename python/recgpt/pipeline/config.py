@@ -1,0 +1,136 @@
+"""The configuration of one run: a TOML file, checked as a whole before anything starts."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recgpt.errors import InvalidConfigError
+from recgpt.schema import RELIABLE
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """Where the log comes from: a data set by name, or a folder of Parquet or CSV files."""
+
+    dataset: str | None = None
+    """`completejourney` or `world`."""
+    folder: Path | None = None
+    """A folder with events, and optionally items, users and reviews."""
+    time_zone: str | None = None
+    """IANA zone of naive timestamps; also the zone in which history counts calendar days."""
+    behaviors: dict[str, str] = {}
+    """The shop's event names -> recgpt's, for example `buy = "purchase"`."""
+    columns: dict[str, str] = {}
+    """The shop's column names -> recgpt's, for example `sku = "item_id"`."""
+    test_days: int = Field(14, ge=1)
+    """`now` is this many days before the log's end; what follows is held out."""
+
+
+class BehaviorsConfig(_Section):
+    """Which behaviors count as reliable (section 2.1.1)."""
+
+    reliable: tuple[str, ...] = RELIABLE
+
+
+class HistoryConfig(_Section):
+    """Compression for the prompt."""
+
+    budget: int = Field(1500, ge=0)
+    """Most tokens that a history may take in the interest prompt."""
+    layout: Literal["cheapest", "sequence", "item", "sequence_bucket", "item_bucket"] = "cheapest"
+
+
+class LlmConfig(_Section):
+    """Which model answers, and for how many users."""
+
+    engine: Literal["llama_cpp", "fake"] = "llama_cpp"
+    model: str = "smollm2"
+    """Path of a GGUF file, or `smollm2` for the small model that comes as a package."""
+    mode: Literal["rank", "generate"] = "rank"
+    """`rank` suits models under about 1B parameters, `generate` capable ones."""
+    households: int = Field(12, ge=0)
+    """Users for whom the LLM stages run; everything else runs for all."""
+    min_events: int = Field(100, ge=0)
+    """Users with fewer reliable events are not drawn for the LLM stages."""
+    context_tokens: int = Field(4096, ge=512)
+    threads: int | None = None
+    gpu_layers: int = 0
+
+
+class TagsConfig(_Section):
+    """Item tag prediction (section 2.2)."""
+
+    candidates: int = Field(200, ge=1)
+    """Catalogue tags preselected for each user before the model ranks them."""
+
+
+class RetrievalConfig(_Section):
+    """The tri-tower model (section 2.3)."""
+
+    epochs: int = Field(12, ge=1)
+    embedding_size: int = Field(64, ge=4)
+    """Early stopping on validation recall usually ends training before `epochs`."""
+
+
+class ExplanationsConfig(_Section):
+    """Recommendation explanations (section 2.4)."""
+
+    top: int = Field(20, ge=1)
+    """Explain this many served items of each LLM user."""
+
+
+class ServingConfig(_Section):
+    """What the bundle answers."""
+
+    beta: Share = 0.5
+    """Weight of the collaborative score; 1 - beta weighs the tags (section 2.3.3)."""
+
+
+class Config(_Section):
+    """One run. Relative paths are taken from the folder in which the command is started."""
+
+    out: Path
+    """Folder of all outputs, one subfolder a stage."""
+    seed: int = 0
+    data: DataConfig
+    behaviors: BehaviorsConfig = BehaviorsConfig()
+    history: HistoryConfig = HistoryConfig()
+    llm: LlmConfig = LlmConfig()
+    tags: TagsConfig = TagsConfig()
+    retrieval: RetrievalConfig = RetrievalConfig()
+    explanations: ExplanationsConfig = ExplanationsConfig()
+    serving: ServingConfig = ServingConfig()
+
+
+def load(path: str | Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        InvalidConfigError: the file is missing, is not TOML, or has unknown or unfitting keys; all are named at once.
+    """
+    path = Path(path)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidConfigError(f"a configuration file was expected at {path}, but there is none") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfigError(f"{path} is not TOML: {error}") from error
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        defects = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (came: {item['input']!r})" for item in error.errors()
+        )
+        raise InvalidConfigError(f"{path} does not fit: {defects}") from error
+    if (config.data.dataset is None) == (config.data.folder is None):
+        raise InvalidConfigError(f"{path}: [data] needs exactly one of `dataset` and `folder`")
+    return config
