@@ -36,22 +36,30 @@ pub struct Tokenizer {
 impl Tokenizer {
     #[staticmethod]
     fn bytes() -> Self {
-        Self { inner: Arc::new(tokenizer::Tokenizer::bytes()) }
+        Self {
+            inner: Arc::new(tokenizer::Tokenizer::bytes()),
+        }
     }
 
     #[staticmethod]
     #[allow(clippy::needless_pass_by_value)]
-    fn bpe(py: Python<'_>, tokens: Vec<String>, merges: Vec<String>, pre: String) -> PyResult<Self> {
+    fn bpe(
+        py: Python<'_>,
+        tokens: Vec<String>,
+        merges: Vec<String>,
+        pre: String,
+    ) -> PyResult<Self> {
         let inner = py.detach(|| tokenizer::Tokenizer::bpe(tokens, &merges, &pre))?;
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     #[allow(clippy::needless_pass_by_value)]
     fn count<'py>(&self, py: Python<'py>, texts: Vec<String>) -> Bound<'py, PyArray1<u32>> {
         let inner = Arc::clone(&self.inner);
-        let counts = py.detach(|| {
-            inner.count_batch(&texts.iter().map(String::as_str).collect::<Vec<_>>())
-        });
+        let counts =
+            py.detach(|| inner.count_batch(&texts.iter().map(String::as_str).collect::<Vec<_>>()));
         counts.into_pyarray(py)
     }
 
@@ -62,7 +70,11 @@ impl Tokenizer {
 
 /// `"release"` or `"debug"`; a test refuses debug, because figures from it mean nothing.
 fn build_profile() -> &'static str {
-    if cfg!(debug_assertions) { "debug" } else { "release" }
+    if cfg!(debug_assertions) {
+        "debug"
+    } else {
+        "release"
+    }
 }
 
 #[pymodule]

@@ -91,6 +91,8 @@ class ExplanationsConfig(_Section):
 class ServingConfig(_Section):
     """What the bundle answers."""
 
+    bundles: Path = Path("bundles")
+    """Parent folder of the bundles, the one that `Recommender.open` takes."""
     beta: Share = 0.5
     """Weight of the collaborative score; 1 - beta weighs the tags (section 2.3.3)."""
 

@@ -1,0 +1,153 @@
+"""Commands: `run` and one per stage work on a configuration; `recommend`, `inspect`, `why-not` ask a bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from recgpt.errors import RecGPTError
+
+app = typer.Typer(
+    help="Recommendations that start from intent (RecGPT Technical Report, arXiv 2507.22879).",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(help="A TOML file; see runs/demo.toml.")]
+Bundles = Annotated[Path, typer.Option(help="The bundles folder, or one bundle.")]
+Households = Annotated[int | None, typer.Option(help="Users for the LLM stages, instead of the file's number.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Empty the ledger and the trained towers first.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+User = Annotated[str, typer.Argument(help="A user id.")]
+
+# The stages in the order in which data flows; `recgpt STAGE CONFIG` runs up to and including one.
+STAGES = {
+    "logs": "Read, validate and normalize the log",
+    "behaviors": "Keep the reliable behaviors",
+    "history": "Compress every user's behaviors into one text",
+    "interests": "Mine interests from the histories",
+    "tags": "Predict the tags of what users may want next",
+    "retrieval": "Train the towers and build the index",
+    "explanations": "Write the interest-item-explanation table",
+}
+
+
+@app.command()
+def run(
+    config: ConfigFile,
+    households: Households = None,
+    fresh: Fresh = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the LLM stages would cost, then stop.")] = False,
+) -> None:
+    """Run every stage, print two users' whole chain and the figures; the same command continues after Ctrl-C."""
+    from recgpt import pipeline
+    from recgpt.cli.render import chain
+    from recgpt.cli.watch import Terminal
+
+    watch = Terminal()
+    try:
+        if dry_run:
+            typer.echo(json.dumps(pipeline.plan(config, households=households, watch=watch)))
+            return
+        outcome = pipeline.run(config, households=households, fresh=fresh, watch=watch)
+    finally:
+        watch.stop()
+    for inspection in outcome.shown:
+        chain(inspection)
+    typer.echo(json.dumps(outcome.figures))
+
+
+def _stage_command(stage: str, does: str) -> None:
+    def command(config: ConfigFile, households: Households = None, as_json: AsJson = False) -> None:
+        from recgpt import pipeline
+        from recgpt.cli.watch import Terminal
+
+        watch = Terminal()
+        try:
+            outcome = pipeline.run(config, households=households, until=stage, watch=watch)
+        finally:
+            watch.stop()
+        summary = outcome.summaries[stage]
+        typer.echo(json.dumps({"stage": stage, "summary": summary, "folder": str(outcome.folder / stage)}) if as_json else summary)
+
+    command.__doc__ = f"{does}, running the stages before it first."
+    app.command(name=stage)(command)
+
+
+for _stage, _does in STAGES.items():
+    _stage_command(_stage, _does)
+
+
+@app.command()
+def evaluate(config: ConfigFile, households: Households = None) -> None:
+    """Run every stage and print the figures on the held-out days as one JSON object."""
+    from recgpt import pipeline
+    from recgpt.cli.watch import Terminal
+
+    watch = Terminal()
+    try:
+        outcome = pipeline.run(config, households=households, watch=watch)
+    finally:
+        watch.stop()
+    typer.echo(json.dumps(outcome.figures))
+
+
+@app.command()
+def recommend(
+    user: User,
+    k: Annotated[int, typer.Option(help="How many items.")] = 20,
+    beta: Annotated[float | None, typer.Option(help="Weight of the collaborative score, instead of the bundle's.")] = None,
+    bundles: Bundles = Path("bundles"),
+    as_json: AsJson = False,
+) -> None:
+    """Answer one user from the bundle, without torch and without llama.cpp."""
+    from recgpt.cli.render import recommendations
+    from recgpt.serving import Recommender
+
+    answers = Recommender.open(bundles).recommend([user], k=k, beta=beta)
+    _print(answers.to_pylist(), as_json) if as_json else recommendations(answers)
+
+
+@app.command()
+def inspect(user: User, bundles: Bundles = Path("bundles"), as_json: AsJson = False) -> None:
+    """Show all that a bundle knows of one user: attributes, history, interests, tags, items, explanations."""
+    import dataclasses
+
+    from recgpt.cli.render import chain
+    from recgpt.serving import Recommender
+
+    inspection = Recommender.open(bundles).inspect(user)
+    _print(dataclasses.asdict(inspection), as_json) if as_json else chain(inspection)
+
+
+@app.command("why-not")
+def why_not(
+    user: User, item: Annotated[str, typer.Argument(help="An item id.")], bundles: Bundles = Path("bundles")
+) -> None:
+    """Say why an item is not among a user's recommendations: its rank and scores, a filter, or not in the index."""
+    import dataclasses
+
+    from recgpt.serving import Recommender
+
+    _print(dataclasses.asdict(Recommender.open(bundles).why_not(user, item)), True)
+
+
+def _print(value: Any, as_json: bool) -> None:
+    typer.echo(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run the command line: an error of recgpt is one line on standard error and exit status 1."""
+    try:
+        app()
+    except RecGPTError as error:
+        typer.echo(f"recgpt: {' '.join(str(error).split())}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("recgpt: stopped; the same command continues where this one ended", err=True)
+        sys.exit(130)

@@ -1,0 +1,48 @@
+import pyarrow as pa
+import pytest
+
+from recgpt import schema
+from recgpt.errors import InvalidConfigError
+from recgpt.pipeline import config, households
+
+
+def kept(counts: dict[str, int]) -> pa.Table:
+    return pa.table({"user_id": [u for u, n in counts.items() for _ in range(n)], "behavior": ["purchase"] * sum(counts.values())})
+
+
+def test_the_draw_takes_one_described_buyer_from_each_length_stratum() -> None:
+    counts = {f"u{n}": n for n in range(1, 21)}
+    users = schema.rows([{"user_id": u, "attributes": None if u == "u20" else "age 30"} for u in counts], schema.USERS)
+    buyers = pa.array([u for u in counts if u != "u19"], pa.large_string())
+    drawn = households.draw(kept(counts), users, buyers, count=3, min_events=10, seed=0)
+    assert len(drawn) == 3
+    lengths = [int(u[1:]) for u in drawn]
+    assert [10 <= lengths[0] <= 12, 13 <= lengths[1] <= 15, 16 <= lengths[2] <= 18] == [True] * 3
+    assert drawn == households.draw(kept(counts), users, buyers, count=3, min_events=10, seed=0)
+
+
+def test_fewer_eligible_users_than_asked_all_come() -> None:
+    users = schema.rows([{"user_id": "a", "attributes": "x"}, {"user_id": "b", "attributes": "y"}], schema.USERS)
+    table = kept({"a": 3, "b": 1})
+    assert households.draw(table, users, pa.array(["a", "b"], pa.large_string()), count=12, min_events=2, seed=0) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("out = ", "is not TOML"),
+        ('out = "o"\n[data]\n', "needs exactly one of `dataset` and `folder`"),
+        ('out = "o"\n[data]\ndataset = "world"\nfolder = "f"\n', "needs exactly one of"),
+        ('out = "o"\n[data]\ndataset = "world"\n[serving]\nbeta = 2\nbetta = 1\n', "serving.beta.*serving.betta"),
+    ],
+)
+def test_a_wrong_configuration_names_every_defect(tmp_path, text: str, message: str) -> None:
+    path = tmp_path / "recgpt.toml"
+    path.write_text(text)
+    with pytest.raises(InvalidConfigError, match=message):
+        config.load(path)
+
+
+def test_a_missing_configuration_is_named(tmp_path) -> None:
+    with pytest.raises(InvalidConfigError, match="was expected at"):
+        config.load(tmp_path / "none.toml")
