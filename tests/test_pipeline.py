@@ -46,3 +46,13 @@ def test_a_wrong_configuration_names_every_defect(tmp_path, text: str, message: 
 def test_a_missing_configuration_is_named(tmp_path) -> None:
     with pytest.raises(InvalidConfigError, match="was expected at"):
         config.load(tmp_path / "none.toml")
+
+
+def test_a_fingerprint_tells_content_and_not_chunks() -> None:
+    from recgpt.pipeline.fingerprint import fingerprint
+
+    whole = pa.table({"a": [1, 2, 3]})
+    chunked = pa.concat_tables([whole.slice(0, 1), whole.slice(1)])
+    assert fingerprint(whole, "x") == fingerprint(chunked, "x")
+    assert fingerprint(whole, "x") != fingerprint(whole, "y")
+    assert fingerprint(whole) != fingerprint(pa.table({"a": [1, 2, 4]}))

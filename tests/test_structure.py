@@ -1,0 +1,93 @@
+"""The house rules that a machine can hold: layers aside (import-linter has those), what the README and the tree say."""
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import recgpt
+from recgpt import _core
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "python" / "recgpt"
+STAGES = ["logs", "behaviors", "history", "interests", "tags", "retrieval", "explanations", "serving"]
+
+
+def tracked() -> list[str]:
+    listing = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return listing.stdout.splitlines()
+
+
+def test_every_stage_says_its_place_and_the_readme_says_the_same() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for place, stage in enumerate(STAGES, start=1):
+        line = (importlib.import_module(f"recgpt.{stage}").__doc__ or "").splitlines()[0]
+        assert re.fullmatch(rf"Stage {place} of 8: .+ -> .+\.", line), f"{stage}: {line}"
+        flow = line.removeprefix(f"Stage {place} of 8: ").removesuffix(".")
+        assert re.search(rf"\| {place} \| `{stage}` \| {re.escape(flow)} \|", readme), f"README lacks: {stage} | {flow}"
+
+
+def test_the_readme_tree_names_every_file() -> None:
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
+    named = set(re.findall(r"^\s*([\w./-]+)", tree, re.M))
+    for path in tracked():
+        if path.startswith(("python/recgpt/", "rust/src/", "benches/", "runs/")) and not path.startswith(
+            ("python/recgpt/prompts/", "python/recgpt/py.typed")
+        ):
+            assert any(path.endswith(name) and Path(path).name == Path(name).name for name in named), path
+    for name in named:
+        assert list(ROOT.glob(f"**/{name}")) or (ROOT / name).exists(), f"the README names {name}, which is not there"
+
+
+def test_only_the_boundary_mentions_pyo3() -> None:
+    mentions = {path.name for path in (ROOT / "rust/src").rglob("*.rs") if "pyo3::" in path.read_text(encoding="utf-8")}
+    assert mentions == {"py.rs"}
+
+
+def test_only_owners_of_a_kernel_import_the_compiled_module() -> None:
+    owners = {"behaviors.py", "history.py", "index.py", "llm/tokenizer.py"}
+    importing = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        if re.search(r"^\s*(from recgpt import .*\b_core\b|from recgpt\._core|import recgpt\._core)", path.read_text(), re.M)
+    }
+    assert importing == owners
+    assert not [path for path in PACKAGE.rglob("*.py") if "_reference" in path.read_text() and path.name != "_reference.py"]
+
+
+def test_the_extension_is_a_release_build() -> None:
+    assert _core.build_profile == "release", "build with `make setup`: a debug build is an order of magnitude slower"
+
+
+def test_importing_recgpt_brings_no_heavy_library() -> None:
+    code = "import recgpt, sys; print([m for m in ('torch', 'llama_cpp', 'gguf', 'pyarrow') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", recgpt.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(recgpt, name) is not None
+
+
+def test_prompts_are_a_link_at_the_root() -> None:
+    assert (ROOT / "prompts").is_symlink()
+    assert (ROOT / "prompts").resolve() == PACKAGE / "prompts"
+
+
+def test_no_pickle_and_no_unsafe_loading() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\bpickle\b|allow_pickle=True|torch\.load|trust_remote_code|yaml\.load\b", text), path
+
+
+def test_files_stay_small() -> None:
+    long = {
+        path: lines
+        for path in tracked()
+        if path.endswith((".py", ".rs")) and (lines := len((ROOT / path).read_text(encoding="utf-8").splitlines())) > 400
+    }
+    assert not long, f"past 400 lines: {long}; split, or say why in the docstring"
