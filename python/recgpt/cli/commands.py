@@ -52,9 +52,9 @@ def run(
     watch = Terminal()
     try:
         if dry_run:
-            typer.echo(json.dumps(pipeline.plan(config, households=households, watch=watch)))
+            typer.echo(json.dumps(pipeline.plan(config, llm_users=households, watch=watch)))
             return
-        outcome = pipeline.run(config, households=households, fresh=fresh, watch=watch)
+        outcome = pipeline.run(config, llm_users=households, fresh=fresh, watch=watch)
     finally:
         watch.stop()
     for inspection in outcome.shown:
@@ -69,7 +69,7 @@ def _stage_command(stage: str, does: str) -> None:
 
         watch = Terminal()
         try:
-            outcome = pipeline.run(config, households=households, until=stage, watch=watch)
+            outcome = pipeline.run(config, llm_users=households, until=stage, watch=watch)
         finally:
             watch.stop()
         summary = outcome.summaries[stage]
@@ -91,7 +91,7 @@ def evaluate(config: ConfigFile, households: Households = None) -> None:
 
     watch = Terminal()
     try:
-        outcome = pipeline.run(config, households=households, watch=watch)
+        outcome = pipeline.run(config, llm_users=households, watch=watch)
     finally:
         watch.stop()
     typer.echo(json.dumps(outcome.figures))

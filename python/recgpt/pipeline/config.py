@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from recgpt import explanations, interests, retrieval, tags
 from recgpt.errors import InvalidConfigError
 from recgpt.schema import RELIABLE
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _known_keys(stage: type) -> BeforeValidator:
+    """Refuse keys that a stage's own configuration does not have; a dataclass alone would pass them over."""
+
+    def check(value: Any) -> Any:
+        unknown = sorted(set(value) - {field.name for field in fields(stage)}) if isinstance(value, dict) else []
+        if unknown:
+            raise ValueError(f"unknown: {', '.join(unknown)}")
+        return value
+
+    return BeforeValidator(check)
 
 
 class _Section(BaseModel):
@@ -64,28 +78,8 @@ class LlmConfig(_Section):
     context_tokens: int = Field(4096, ge=512)
     threads: int | None = None
     gpu_layers: int = 0
-
-
-class TagsConfig(_Section):
-    """Item tag prediction (section 2.2)."""
-
     candidates: int = Field(200, ge=1)
-    """Catalogue tags preselected for each user before the model ranks them."""
-
-
-class RetrievalConfig(_Section):
-    """The tri-tower model (section 2.3)."""
-
-    epochs: int = Field(12, ge=1)
-    embedding_size: int = Field(64, ge=4)
-    """Early stopping on validation recall usually ends training before `epochs`."""
-
-
-class ExplanationsConfig(_Section):
-    """Recommendation explanations (section 2.4)."""
-
-    top: int = Field(20, ge=1)
-    """Explain this many served items of each LLM user."""
+    """Catalogue tags that `rank` asks about, at most, a user; preselected without the model."""
 
 
 class ServingConfig(_Section):
@@ -95,6 +89,8 @@ class ServingConfig(_Section):
     """Parent folder of the bundles, the one that `Recommender.open` takes."""
     beta: Share = 0.5
     """Weight of the collaborative score; 1 - beta weighs the tags (section 2.3.3)."""
+    explained: int = Field(20, ge=1)
+    """Explain this many served items of each LLM user."""
 
 
 class Config(_Section):
@@ -107,9 +103,11 @@ class Config(_Section):
     behaviors: BehaviorsConfig = BehaviorsConfig()
     history: HistoryConfig = HistoryConfig()
     llm: LlmConfig = LlmConfig()
-    tags: TagsConfig = TagsConfig()
-    retrieval: RetrievalConfig = RetrievalConfig()
-    explanations: ExplanationsConfig = ExplanationsConfig()
+    interests: Annotated[interests.Config, _known_keys(interests.Config)] = interests.Config(control=True)
+    """`control` also ranks every user under another's history, which the figures need."""
+    tags: Annotated[tags.Config, _known_keys(tags.Config)] = tags.Config()
+    retrieval: Annotated[retrieval.Config, _known_keys(retrieval.Config)] = retrieval.Config()
+    explanations: Annotated[explanations.Config, _known_keys(explanations.Config)] = explanations.Config()
     serving: ServingConfig = ServingConfig()
 
 

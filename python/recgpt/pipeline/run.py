@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from functools import cached_property, partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,337 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recgpt import behaviors, categories, datasets, explanations, history, interests, logs, retrieval, schema, serving, tags
-from recgpt.categories import TagToCate
+from recgpt import (
+    behaviors,
+    categories,
+    datasets,
+    evaluation,
+    explanations,
+    history,
+    interests,
+    logs,
+    retrieval,
+    schema,
+    serving,
+    tags,
+)
 from recgpt.datasets import Dataset
 from recgpt.index import ExactIndex
-from recgpt.llm import FakeEngine, LlamaCpp, Recorded, Tokenizer, default_model_path
-from recgpt.llm.engine import Engine
-from recgpt.pipeline import households as drawing
+from recgpt.llm import Recorded, Tokenizer
+from recgpt.pipeline import engines, figures, households, tables
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
+
+DOING = {
+    "logs": "reading and validating the log",
+    "behaviors": "keeping the reliable behaviors",
+    "history": "compressing every user's history",
+    "interests": "mining interests",
+    "tags": "predicting tags",
+    "retrieval": "training the towers",
+    "explanations": "writing explanations",
+    "serving": "building and publishing the bundle",
+    "evaluation": "judging on the held-out days",
+}
+"""The stages in the order in which data flows, and what a person reads while each runs."""
+
+
+@dataclass
+class Outcome:
+    """What a run leaves: figures, and where to find the rest."""
+
+    folder: Path
+    summaries: dict[str, str] = field(default_factory=dict)
+    """One line of figures for each stage that ran."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """The JSON object of the demo's last line; empty when the run stopped at an earlier stage."""
+    shown: list[serving.Inspection] = field(default_factory=list)
+    """Two LLM users' whole chain, read back from the published bundle."""
+
+
+def run(
+    config: Config | str | Path,
+    *,
+    llm_users: int | None = None,
+    until: str = "evaluation",
+    fresh: bool = False,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Run the stages in order, up to and including `until`.
+
+    Args:
+        config: a configuration, or the path of a TOML file.
+        llm_users: users for the LLM stages, instead of the configuration's number.
+        until: a key of `DOING`.
+        fresh: empty the ledger and the trained towers first.
+        watch: told of every stage; None shows nothing.
+
+    Raises:
+        RecGPTError: of the stage that could not go on; what was finished before is kept.
+    """
+    config = config if isinstance(config, Config) else load(config)
+    if llm_users is not None:
+        config = config.model_copy(update={"llm": config.llm.model_copy(update={"households": llm_users})})
+    if fresh:
+        for folder in ("llm", "retrieval"):
+            shutil.rmtree(config.out / folder, ignore_errors=True)
+    stages = Stages(config, Clock(watch or Silent()))
+    outcome = Outcome(config.out)
+    try:
+        for stage, doing in DOING.items():
+            with stages.clock.stage(stage, doing) as summary:
+                getattr(stages, stage)(summary)
+            outcome.summaries[stage] = "; ".join(summary)
+            if stage == until:
+                break
+    finally:
+        stages.close()
+    outcome.figures, outcome.shown = stages.figures, stages.shown
+    return outcome
+
+
+class Stages:
+    """One method a stage. Each reads the tables of the stages before it and leaves its own."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self.config = config
+        self.clock = clock
+        self.figures: dict[str, Any] = {}
+        self.shown: list[serving.Inspection] = []
+
+    def close(self) -> None:
+        """Free the model, if one was opened."""
+        if "engine" in self.__dict__:
+            self.engine.close()
+
+    @cached_property
+    def engine(self) -> Recorded:
+        """Opened by the first stage that asks a model."""
+        return engines.open_engine(self.config.llm, self.config.out / "llm")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the model that reads the histories."""
+        return engines.tokenizer(self.config.llm)
+
+    def keep(self, stage: str, **tables: pa.Table) -> None:
+        """Write tables into the folder of their stage."""
+        folder = self.config.out / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, table in tables.items():
+            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+
+    def logs(self, summary: list[str]) -> None:
+        """Stage 1: the log, cut at `now`."""
+        data = self._dataset()
+        self.time_zone = data.time_zone or "UTC"
+        log = logs.from_dataset(data)
+        self.items, self.users, self.report = log.items, log.users, log.report
+        self.all_events = log.events
+        past = pc.less(log.events["timestamp"], pa.scalar(self.now, schema.TIMESTAMP))
+        self.events, self.future = log.events.filter(past), log.events.filter(pc.invert(past))
+        self.keep("logs", events=self.events, items=self.items, users=self.users)
+        summary.extend(self.report.lines())
+
+    def _dataset(self) -> Dataset:
+        """Read the data set, and set `now`: the moment before which everything happens."""
+        data = self.config.data
+        if data.folder is not None:
+            found = datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
+        else:
+            found = datasets.load(str(data.dataset))
+        self.now = evaluation.cut(logs.from_dataset(found).events, days=data.test_days)
+        # Read twice where prices depend on `now`: they may only come from sales before it.
+        return datasets.load("completejourney", now=self.now) if data.dataset == "completejourney" else found
+
+    def behaviors(self, summary: list[str]) -> None:
+        """Stage 2: the reliable behaviors."""
+        self.kept = behaviors.extract(self.events, reliable=self.config.behaviors.reliable)
+        self.keep("behaviors", behaviors=self.kept)
+        summary.append(f"{self.events.num_rows:,} events -> {self.kept.num_rows:,} reliable")
+
+    def history(self, summary: list[str]) -> None:
+        """Stage 3: one text a user, whole and within the prompt's budget."""
+        config = self.config.history
+        briefs = history.brief(self.items, tokenizer=self.tokenizer)
+        compress = partial(
+            history.compress,
+            self.kept,
+            briefs,
+            now=self.now,
+            tokenizer=self.tokenizer,
+            time_zone=self.time_zone,
+            layout=config.layout,
+        )
+        self.whole, self.budgeted = compress(), compress(budget=config.budget, row_ids=True)
+        self.keep("history", briefs=briefs, whole=self.whole, budgeted=self.budgeted)
+        raw, tight = figures.tokens_raw(self.whole), figures.total(self.whole, "tokens")
+        summary.append(f"{self.whole.num_rows:,} users: {raw:,} tokens raw -> {tight:,} compressed")
+        summary.append(f"{figures.total(self.budgeted, 'tokens'):,} within {config.budget:,} each")
+
+    def interests(self, summary: list[str]) -> None:
+        """Stage 4: interests of the drawn users."""
+        llm = self.config.llm
+        buyers = pc.unique(self.future.filter(pc.equal(self.future["behavior"], "purchase"))["user_id"])
+        self.drawn = households.draw(
+            self.kept, self.users, buyers, count=llm.households, min_events=llm.min_events, seed=self.config.seed
+        )
+        self.mined = interests.mine(
+            tables.only(self.users, self.drawn),
+            tables.only(self.budgeted, self.drawn),
+            engine=self.engine,
+            now=self.now,
+            mode=llm.mode,
+            config=self.config.interests,
+            progress=self.clock.watch.progress,
+        )
+        self.keep("interests", interests=self.mined.table, rejections=self.mined.rejections)
+        summary.append(f"{len(self.drawn)} users: {self.mined.table.num_rows} interests")
+        summary.append(f"{self.mined.rejections.num_rows} rejected or unscored")
+
+    def tags(self, summary: list[str]) -> None:
+        """Stage 5: the model's tags for the drawn users, tags by rule for the others."""
+        self.phi = categories.fit(self.items, seed=self.config.seed)
+        self.item_tags = tags.item_tags(self.items)
+        self.predicted = tags.predict(
+            tables.only(self.users, self.drawn),
+            self.mined.table,
+            self.events,
+            engine=self.engine,
+            now=self.now,
+            categories=self.phi,
+            items=self.items,
+            item_tags=self.item_tags,
+            mode=self.config.llm.mode,
+            candidates=self.config.llm.candidates,
+            config=self.config.tags,
+            progress=self.clock.watch.progress,
+        )
+        ruled = tags.by_rule(self.events, self.item_tags, self.items, now=self.now)
+        by_model = pc.unique(self.predicted.table["user_id"]).to_pylist()
+        self.all_tags = pa.concat_tables([self.predicted.table, tables.without(ruled, by_model)])
+        self.keep("tags", tags=self.all_tags, item_tags=self.item_tags, rejections=self.predicted.rejections)
+        summary.append(f"{self.predicted.table.num_rows} tags from the model for {len(by_model)} users")
+        summary.append(f"{self.predicted.rejections.num_rows} rejected or unscored")
+        summary.append(f"{self.all_tags.num_rows - self.predicted.table.num_rows:,} by rule for the others")
+
+    def retrieval(self, summary: list[str]) -> None:
+        """Stage 6: the towers, trained once for the same input, and the exact index."""
+        config = self.config.retrieval
+        key = fingerprint(self.events, self.items, self.item_tags, str(self.now), str(config))
+        self.towers_folder = self.config.out / "retrieval" / key
+        # The marker comes last, so that a folder without it is one whose writing was stopped.
+        if (self.towers_folder / "done").exists():
+            self.towers = retrieval.load(self.towers_folder)
+            summary.append("trained before on the same input")
+        else:
+            self.towers = retrieval.train(
+                self.events,
+                self.items,
+                self.item_tags,
+                now=self.now,
+                config=config,
+                progress=self.clock.watch.progress,
+            )
+            self.towers.save(self.towers_folder)
+            (self.towers_folder / "done").touch()
+        self.index = ExactIndex(self.towers.item_vectors, self.towers.item_ids)
+        summary.append(f"{len(self.towers.user_ids):,} users, {len(self.towers.item_ids):,} items")
+
+    def explanations(self, summary: list[str]) -> None:
+        """Stage 7: why, for each item that the drawn users will be served, and for the item alone."""
+        served = self._served()
+        self.written = explanations.write(
+            self.mined.table,
+            tables.only(self.items, served["item_id"].to_pylist(), key="item_id"),
+            categories=self.phi,
+            engine=self.engine,
+            now=self.now,
+            tags=self.predicted.table,
+            item_tags=self.item_tags,
+            pairs=served,
+            config=self.config.explanations,
+            progress=self.clock.watch.progress,
+        )
+        self.keep("explanations", explanations=self.written.table, rejections=self.written.rejections)
+        summary.append(f"{self.written.table.num_rows} texts; {self.written.rejections.num_rows} rejected or unscored")
+
+    def _served(self) -> pa.Table:
+        """The (interest, item_id) pairs among the first items of every drawn user, each once."""
+        asked = evaluation.queries(self.towers, self.all_tags, self.drawn)
+        found = self.index.search(
+            asked.users, asked.tags, asked.offsets, beta=self.config.serving.beta, k=self.config.serving.explained
+        )
+        # The winning tag's interest: rows of `asked.tags` stand in the order of the users' tags by rank.
+        ranked = tables.only(self.all_tags, self.drawn)
+        interest = {(row["user_id"], row["rank"]): row["interest"] for row in ranked.to_pylist()}
+        ranks = {user: sorted(rank for owner, rank in interest if owner == user) for user in self.drawn}
+        pairs = set()
+        for row in found.select(["row", "item_id", "tag"]).to_pylist():
+            user = self.drawn[row["row"]]
+            place = row["tag"] - int(asked.offsets[row["row"]]) if row["tag"] >= 0 else None
+            pairs.add((None if place is None else interest[user, ranks[user][place]], row["item_id"]))
+        ordered = sorted(pairs, key=lambda pair: (pair[1], pair[0] or ""))
+        return pa.table(
+            {
+                "interest": pa.array([interest for interest, _ in ordered], pa.large_string()),
+                "item_id": pa.array([item for _, item in ordered], pa.large_string()),
+            }
+        )
+
+    def serving(self, summary: list[str]) -> None:
+        """Stage 8: build, check and publish a bundle."""
+        texts = sorted(set(self.all_tags["tag"].to_pylist()))
+        self.rejections = pa.concat_tables(
+            [self.mined.rejections, self.predicted.rejections, self.written.rejections]
+        )
+        self.bundle = serving.write(
+            self.config.serving.bundles,
+            user_ids=self.towers.user_ids,
+            user_vectors=self.towers.user_vectors,
+            item_ids=self.towers.item_ids,
+            item_vectors=self.towers.item_vectors,
+            tag_texts=texts,
+            tag_vectors=self.towers.tag_vectors(texts),
+            tags=self.all_tags,
+            interests=self.mined.table,
+            explanations=self.written.table,
+            history=self.budgeted,
+            items=self.items,
+            users=self.users,
+            popularity=serving.popularity(self.events, self.users, now=self.now),
+            rejections=self.rejections,
+            beta=self.config.serving.beta,
+            now=self.now,
+            lineage={
+                "engine": self.engine.name,
+                "towers": self.towers_folder.name,
+                "configuration": self.config.model_dump(mode="json"),
+            },
+            extra_files=self._carried(),
+        )
+        serving.publish(self.config.serving.bundles, self.bundle.name)
+        recommender = serving.Recommender.open(self.config.serving.bundles)
+        self.inspections = [recommender.inspect(user, k=self.config.serving.explained) for user in self.drawn]
+        self.shown = [self.inspections[0], self.inspections[-1]] if len(self.inspections) > 1 else self.inspections
+        summary.append(f"bundle {self.bundle.name} published in {self.config.serving.bundles}")
+
+    def _carried(self) -> dict[str, Path]:
+        """The towers' weights and the prompts that made the tables, carried along with the bundle."""
+        files = {f"towers/{path.name}": path for path in self.towers_folder.iterdir() if path.name != "done"}
+        prompts = Path(str(resources.files("recgpt") / "prompts"))
+        return files | {f"prompts/{path.name}": path for path in sorted(prompts.glob("*.md"))}
+
+    def evaluation(self, summary: list[str]) -> None:
+        """Judge on the held-out days, and write the report."""
+        self.judged = evaluation.evaluate(
+            self.all_events,
+            self.items,
+            self.towers,
+            self.index,
+            self.all_tags,
+            now=self.now,
+            beta=self.config.serving.beta,
+            seed=self.config.seed,
+        )

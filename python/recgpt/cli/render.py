@@ -1,0 +1,93 @@
+"""Shows answers on a terminal, so that a person can follow the chain from log to explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recgpt.serving import Inspection
+
+HISTORY_LINES = 12
+"""Lines of a history that are shown; the report has them all."""
+TAG_ROWS = 15
+ITEM_ROWS = 10
+
+
+def chain(one: Inspection, *, events: int | None = None) -> None:
+    """Print all that a bundle knows of one user.
+
+    Args:
+        one: from `Recommender.inspect`.
+        events: events of the user in the log, before the reliable ones were kept; left out if not known.
+    """
+    console = Console(width=max(Console().width, 120), highlight=False)
+    console.rule(Text(f"user {one.user_id}", style="bold"))
+    console.print(Text("attributes  ", style="bold") + Text(one.attributes or "none stated"))
+    if one.receipt:
+        console.print(Text("history     ", style="bold") + Text(_receipt(one.receipt, events)))
+    _history(console, one.history)
+    _rows(
+        console,
+        "interests",
+        ("interest", "stage", "reason", "evidence", "source"),
+        [{**row, "evidence": " ".join(f"r{number}" for number in row["evidence"])} for row in one.interests],
+    )
+    _rows(console, "tags", ("tag", "interest", "reason", "category", "source"), one.tags[:TAG_ROWS], of=len(one.tags))
+    _rows(
+        console,
+        "items" + (" (cold: what is popular)" if one.cold else ""),
+        ("title", "category", "score", "y_col", "y_sem", "tag", "interest", "explanation"),
+        one.recommendations[:ITEM_ROWS],
+        of=len(one.recommendations),
+    )
+    rejected = sum(row["status"] == "rejected" for row in one.rejections)
+    console.print(f"{rejected} answers rejected by a rule, {len(one.rejections) - rejected} unscored; bundle {one.bundle}\n")
+
+
+def recommendations(answers: pa.Table) -> None:
+    """Print `Recommender.recommend`'s table."""
+    columns = ("item_id", "score", "y_col", "y_sem", "tag", "interest", "explanation", "cold")
+    _rows(Console(width=max(Console().width, 120), highlight=False), "recommended", columns, answers.to_pylist())
+
+
+def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:
+    seen = "" if events is None else f"{events:,} events -> "
+    parts = ", ".join(f"{receipt[part]:,} {part}" for part in ("full", "coarsened", "folded", "dropped") if receipt[part])
+    return (
+        f"{seen}{receipt['events']:,} kept -> {receipt['tokens_in']:,} tokens raw -> {receipt['tokens_out']:,} in the "
+        f"prompt ({parts or 'nothing'}; layout {receipt['layout']})"
+    )
+
+
+def _history(console: Console, text: str | None) -> None:
+    lines = (text or "").splitlines()
+    # The newest lines say most about what comes next.
+    if len(lines) > HISTORY_LINES:
+        console.print(Text(f"  ... {len(lines) - HISTORY_LINES} older lines", style="dim"))
+    for line in lines[-HISTORY_LINES:]:
+        console.print(Text("  " + line), no_wrap=True, overflow="ellipsis")
+
+
+def _rows(
+    console: Console, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, of: int | None = None
+) -> None:
+    more = f" (first {len(rows)} of {of})" if of is not None and of > len(rows) else ""
+    table = Table(title=f"{title}{more}", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        # Text, not markup: titles are written by strangers.
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    console.print(table if rows else Text(f"{title}: none", style="dim"))
+    console.print()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,31 @@
+"""Opens the engine that a configuration names, behind the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recgpt.llm import FakeEngine, LlamaCpp, Recorded, Tokenizer, default_model_path
+from recgpt.pipeline.config import LlmConfig
+
+
+def model_path(config: LlmConfig) -> Path:
+    """Resolve the model: `smollm2` is the one that comes as a package, anything else is a path."""
+    return default_model_path() if config.model == "smollm2" else Path(config.model)
+
+
+def tokenizer(config: LlmConfig) -> Tokenizer:
+    """Give the tokenizer of the model that will read the texts; the scripted engine reads bytes."""
+    return Tokenizer.bytes() if config.engine == "fake" else Tokenizer.from_gguf(model_path(config))
+
+
+def open_engine(config: LlmConfig, ledger: Path) -> Recorded:
+    """Open the engine; answers that the ledger holds are not asked again."""
+    if config.engine == "fake":
+        return Recorded(FakeEngine(context_tokens=config.context_tokens), ledger)
+    engine = LlamaCpp(
+        model_path(config),
+        context_tokens=config.context_tokens,
+        threads=config.threads,
+        n_gpu_layers=config.gpu_layers,
+    )
+    return Recorded(engine, ledger)

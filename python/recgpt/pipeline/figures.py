@@ -1,0 +1,90 @@
+"""The figures of a run, all computed from its own tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recgpt import evaluation
+from recgpt.pipeline.tables import only
+
+if TYPE_CHECKING:
+    from recgpt.pipeline.run import Stages
+
+
+def total(table: pa.Table, column: str) -> int:
+    """Sum one column."""
+    return int(pc.sum(table[column]).as_py() or 0)
+
+
+def tokens_raw(history: pa.Table) -> int:
+    """Tokens of one line per reliable event, from the receipts."""
+    return int(pc.sum(pc.struct_field(history["receipt"], "tokens_in")).as_py() or 0)
+
+
+def gather(run: Stages) -> dict[str, Any]:
+    """Put the demo's last line together, but for `seconds`, `report` and `bundle`, which are known later."""
+    counts = [run.mined.counts, run.predicted.counts, run.written.counts]
+    llm = evaluation.own_and_swapped(
+        run.index,
+        run.towers,
+        run.predicted.table,
+        run.judged.held_out.subset(run.drawn),
+        beta=run.config.serving.beta,
+        seed=run.config.seed,
+    )
+    hits = evaluation.category_hits(
+        run.predicted.table, run.all_events, run.items, categories=run.phi, now=run.now, users=run.drawn
+    )
+    users = max(len(run.drawn), 1)
+    budget = run.config.history.budget
+    return {
+        "users": run.users.num_rows,
+        "llm_users": len(run.drawn),
+        "events": run.events.num_rows,
+        "events_kept": run.kept.num_rows,
+        "tokens_raw": tokens_raw(run.whole),
+        "tokens_compressed": total(run.whole, "tokens"),
+        "tokens_budgeted": total(run.budgeted, "tokens"),
+        "within_budget": pc.mean(pc.less_equal(run.budgeted["tokens"], budget)).as_py(),
+        "interests_per_user": run.mined.table.num_rows / users,
+        "tags_per_user": run.predicted.table.num_rows / users,
+        "answers_valid_raw": _share(counts, "answers_valid", "answers_total"),
+        "evidence_supported_raw": _share(counts[:1], "evidence_supported", "evidence_total"),
+        "rejected": _status(run.rejections, "rejected"),
+        "unscored": _status(run.rejections, "unscored"),
+        "interests_changed_by_shuffle": run.mined.counts.get("changed_by_shuffle"),
+        "category_accuracy": run.category_accuracy,
+        "llm_hr@20_new": llm.own.mean,
+        "llm_hr@20_new_swapped": llm.swapped.mean,
+        "llm_n": llm.users,
+        "llm_hr@30_category": hits.tags.mean,
+        "llm_hr@30_category_popularity": hits.popularity.mean,
+        "explained_by_interest": _explained(run, "interest"),
+        "explained_by_item": _explained(run, "item"),
+        "llm_calls": run.engine.calls,
+        "llm_reused": run.engine.reused,
+        **run.judged.figures,
+    }
+
+
+def _share(counts: Sequence[dict[str, Any]], part: str, whole: str) -> float:
+    asked = sum(count[whole] for count in counts)
+    return sum(count[part] for count in counts) / asked if asked else float("nan")
+
+
+def _status(rejections: pa.Table, status: str) -> int:
+    return int(pc.sum(pc.equal(rejections["status"], status)).as_py() or 0)
+
+
+def _explained(run: Stages, by: str) -> float:
+    served = [row["explained_by"] for one in run.inspections for row in one.recommendations]
+    return served.count(by) / len(served) if served else float("nan")
+
+
+def events_of(run: Stages, user: str) -> int:
+    """Count a user's events before `now`, plain clicks included."""
+    return only(run.events, [user]).num_rows
