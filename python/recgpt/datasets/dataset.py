@@ -47,7 +47,7 @@ def load(name: str, **options: Any) -> Dataset:
     """
     if name not in NAMES:
         raise DatasetNotFoundError(
-            f"there is no data set {name!r}; expected {' or '.join(NAMES)}, or recgpt.datasets.read(folder) for your own"
+            f"there is no data set {name!r}; expected {' or '.join(NAMES)}; for your own use datasets.read(folder)"
         )
     data: Dataset = import_module(f"recgpt.datasets.{name}").load(**options)
     return data

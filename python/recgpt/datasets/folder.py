@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
+from pyarrow import csv, parquet
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recgpt.datasets.dataset import Dataset
@@ -64,7 +63,8 @@ def read(
     root = Path(folder)
     if not root.is_dir():
         raise DatasetNotFoundError(
-            f"there is no folder {root}; expected one with events.parquet or events.csv, and maybe items, users, reviews"
+            f"there is no folder {root}; expected one with events.parquet or events.csv, "
+            "and maybe items, users, reviews"
         )
     root = root.resolve()
     settings = _settings(root)
@@ -143,7 +143,7 @@ def _find(root: Path, table: str) -> Path | None:
 
 def _read_parquet(path: Path) -> pa.Table:
     # Row groups one by one: reading through a Dataset held 2.5 times the file in memory. Checksums are used if written.
-    with pa.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+    with parquet.ParquetFile(path, page_checksum_verification=True) as file:
         return pa.Table.from_batches(file.iter_batches(), schema=file.schema_arrow)
 
 
@@ -152,8 +152,8 @@ def _read_csv(path: Path, renamed: Mapping[str, str], schema: pa.Schema) -> pa.T
     # Prices and positions too: `logs` names the row that is no number, a guess would fail without one.
     text = {field.name: pa.large_string() for field in schema}
     text |= {own: pa.large_string() for own, name in renamed.items() if name in schema.names}
-    return pa.csv.read_csv(
+    return csv.read_csv(
         path,
-        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pa.csv.ConvertOptions(column_types=text, null_values=[""], strings_can_be_null=True),
+        parse_options=csv.ParseOptions(newlines_in_values=True),
+        convert_options=csv.ConvertOptions(column_types=text, null_values=[""], strings_can_be_null=True),
     )

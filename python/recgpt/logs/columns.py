@@ -74,7 +74,7 @@ class Source:
 
     def has(self, column: str) -> bool:
         """Whether the column is there, once."""
-        return self.table.column_names.count(column) == 1
+        return bool(self.table.column_names.count(column) == 1)
 
     def miss(self, column: str) -> None:
         """Name a missing column."""
@@ -161,9 +161,7 @@ class Source:
                 return values.cast(pa.int64())
             except pa.ArrowInvalid:
                 numbers = values.to_pylist()
-                row = next(
-                    i for i, n in enumerate(numbers) if n is not None and (n % 1 or not -(2**63) <= n < 2**63)
-                )
+                row = next(i for i, n in enumerate(numbers) if n is not None and (n % 1 or not -(2**63) <= n < 2**63))
                 self.wrong(column, "whole numbers", "round it", row, numbers[row])
                 return pa.nulls(self.rows, pa.int64())
         self.wrong(column, "whole numbers", "cast it to int64")

@@ -156,7 +156,12 @@ class Report:
         out["first"] = self.first.isoformat() if self.first else None
         out["last"] = self.last.isoformat() if self.last else None
         out["defects"] = [
-            {**asdict(defect), "meaning": defect.meaning, "fix": defect.fix, "examples": list(map(asdict, defect.examples))}
+            {
+                **asdict(defect),
+                "meaning": defect.meaning,
+                "fix": defect.fix,
+                "examples": list(map(asdict, defect.examples)),
+            }
             for defect in self.defects
         ]
         out["behaviors"] = list(map(asdict, self.behaviors))

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -182,14 +182,13 @@ def _mapping(behaviors: Mapping[str, str]) -> dict[str, str]:
             )
         if not _OWN_NAME.fullmatch(target):
             raise InvalidConfigError(
-                f"`behaviors` keeps {show(target)}, but a name must be a to z, 0 to 9 and _, at most 32, from a letter on"
+                f"`behaviors` keeps {show(target)}, but a name must be 1 to 32 of a to z, 0 to 9 and _, "
+                "and begin with a letter"
             )
     return {**{name: name for name in BEHAVIORS}, **behaviors}
 
 
-def _note(
-    defects: list[Defect], table: str, kind: str, mask: Mask, values: pa.Array, rows: Rows | None = None
-) -> None:
+def _note(defects: list[Defect], table: str, kind: str, mask: Mask, values: pa.Array, rows: Rows | None = None) -> None:
     """Count one kind of defect with its first rows; `rows` are the row numbers that came in."""
     found = np.flatnonzero(mask)
     if not len(found):
@@ -245,7 +244,9 @@ def _events(
             "check the unit of `timestamp` (seconds, milliseconds, microseconds)"
         )
     if not left.any():
-        why = ", ".join(f"{defect.rows:,} {defect.meaning} ({defect.fix})" for defect in defects if defect.table == "events")
+        why = ", ".join(
+            f"{defect.rows:,} {defect.meaning} ({defect.fix})" for defect in defects if defect.table == "events"
+        )
         raise EmptyLogError(f"none of the {log.rows:,} events is usable: {why}")
     micros = pa.array(raw.times.micros, mask=~raw.times.usable).cast(TIMESTAMP)
     became = micros if _is_stamp(stamp) else stamp
@@ -345,9 +346,7 @@ def _users(source: Source, defects: list[Defect]) -> pa.Table:
     return pa.Table.from_arrays([ids.take(rows), attributes.take(rows)], schema=USERS)
 
 
-def _everyone(
-    users: pa.Table | None, events: pa.Table, rows: Rows, defects: list[Defect]
-) -> tuple[pa.Table, int]:
+def _everyone(users: pa.Table | None, events: pa.Table, rows: Rows, defects: list[Defect]) -> tuple[pa.Table, int]:
     """The users table with everyone of the events; those that it lacked have no attributes."""
     ids = events.column("user_id").combine_chunks()
     if users is None:
@@ -362,4 +361,4 @@ def _everyone(
 
 
 def _utc(moment: datetime | None) -> datetime | None:
-    return moment.astimezone(timezone.utc) if moment is not None else None
+    return moment.astimezone(UTC) if moment is not None else None

@@ -104,7 +104,12 @@ def _stamps(source: Source, column: str, values: pa.Array, time_zone: str | None
         micros, skipped, repeated = _localize(micros, near, time_zone)
     inside = near & (micros >= 0) & (micros < END * 1_000_000)
     return Times(
-        np.where(inside, micros, 0), null, np.zeros(len(null), bool), ~inside & ~null, skipped & inside, repeated & inside
+        np.where(inside, micros, 0),
+        null,
+        np.zeros(len(null), bool),
+        ~inside & ~null,
+        skipped & inside,
+        repeated & inside,
     )
 
 
