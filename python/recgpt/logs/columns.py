@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -22,16 +24,19 @@ def show(value: object) -> str:
 
 def plain(column: pa.ChunkedArray) -> pa.Array:
     """One chunk without dictionary; string layouts become LargeUtf8."""
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column = column.cast(kind.value_type)
-        kind = kind.value_type
-    if pa.types.is_string_view(kind):
-        column = column.cast(pa.string())
-    if pa.types.is_string(column.type):
-        column = column.cast(pa.large_string())
-    merged = column.combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        # Arrow has no cast from a dictionary of views, which is what polars categoricals are; `take` does the same.
+        chunks = [_large(chunk.dictionary).take(chunk.indices) for chunk in column.chunks]
+        column = pa.chunked_array(chunks, _large(pa.nulls(0, column.type.value_type)).type)
+    merged = _large(column).combine_chunks()
     return merged if isinstance(merged, pa.Array) else pa.concat_arrays(merged.chunks)
+
+
+def _large(values: Any) -> Any:
+    """Strings of any layout -> LargeUtf8; an array gives an array, a chunked array a chunked one."""
+    if pa.types.is_string_view(values.type):
+        values = values.cast(pa.string())
+    return values.cast(pa.large_string()) if pa.types.is_string(values.type) else values
 
 
 def clean(values: pa.Array) -> pa.Array:
@@ -172,6 +177,21 @@ def null_mask(values: pa.Array) -> npt.NDArray[np.bool_]:
     """Where a value is missing: `(n,) bool`."""
     mask: npt.NDArray[np.bool_] = values.is_null().to_numpy(zero_copy_only=False)
     return mask
+
+
+_SORTABLE = (
+    *(pa.types.is_boolean, pa.types.is_integer, pa.types.is_float32, pa.types.is_float64, pa.types.is_decimal),
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null),
+    *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary),
+    *(pa.types.is_date, pa.types.is_time, pa.types.is_timestamp, pa.types.is_duration),
+)
+
+
+def sortable(kind: pa.DataType) -> bool:
+    """Whether Arrow can rank the values of a type, which sorting and finding duplicates need."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(fits(kind) for fits in _SORTABLE)
 
 
 def ranks(values: pa.Array) -> npt.NDArray[np.int64]:

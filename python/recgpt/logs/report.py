@@ -53,7 +53,9 @@ KINDS: Mapping[str, Kind] = {
     "unusable_price": Kind(True, "prices below zero, infinite or NaN", "correct them; here they became null"),
     "null_user_id": Kind(False, "users without an id", "give every user a `user_id`"),
     "duplicate_user": Kind(False, "users whose id came before", "keep one row a user; here the first was kept"),
-    "nested_column": Kind(True, "extra columns of lists or structs", "flatten them; here the column was left out"),
+    "unsortable_column": Kind(
+        True, "events with an extra column that has no order (lists, structs)", "flatten it; here it was left out"
+    ),
 }
 
 

@@ -24,7 +24,7 @@ from recgpt.errors import (
     UnknownBehaviorError,
 )
 from recgpt.logs import times
-from recgpt.logs.columns import Source, clean, null_mask, ranks, show
+from recgpt.logs.columns import Source, clean, null_mask, ranks, show, sortable
 from recgpt.logs.report import EXAMPLES, KINDS, BehaviorCount, Defect, Example, Report
 from recgpt.schema import BEHAVIORS, EVENTS, ITEMS, TIMESTAMP, USERS, ArrowStream
 
@@ -263,8 +263,8 @@ def _events(
     for name in log.table.column_names:
         if name in EVENTS.names:
             continue
-        if pa.types.is_nested(log.table.schema.field(name).type):
-            defects.append(Defect("events", "nested_column", log.rows, True, (Example(0, show(name)),)))
+        if not sortable(log.table.schema.field(name).type):
+            defects.append(Defect("events", "unsortable_column", log.rows, True, (Example(0, show(name)),)))
         else:
             columns[name] = log.raw(name)
     rows = np.flatnonzero(left)
