@@ -1,1 +1,6 @@
-"""datasets."""
+"""Data sets: a folder of Parquet or CSV, Complete Journey from its package, and a small generated world."""
+
+from recgpt.datasets.dataset import Dataset, load
+from recgpt.datasets.folder import read
+
+__all__ = ["Dataset", "load", "read"]
