@@ -82,7 +82,8 @@ def category_hits(
     wanted = None if users is None else set(users)
     predicted = _predicted(tags, categories, wanted)
     recent = _recent(before, category, predicted, now) if past_month else {}
-    own, best = [], []
+    own: list[float] = []
+    best: list[float] = []
     for user, basket in _first_baskets(after, category, predicted).items():
         skip = recent.get(user, set())
         truth = basket - skip
