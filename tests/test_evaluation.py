@@ -352,11 +352,13 @@ def test_baselines_on_complete_journey():
             "timestamp": pc.assume_timezone(sales["transaction_timestamp"].cast(pa.timestamp("us")), "UTC"),
         }
     )
-    products = pq.read_table(folder / "products.parquet")["product_id"].cast(texts)
+    # 17 products that were sold have no row in the catalogue, a bestseller among them. Without them popularity reaches
+    # .653 and .259: ranked here, as in the figures that the run is held against.
+    listed = pq.read_table(folder / "products.parquet")["product_id"].to_pylist()
+    products = [str(one) for one in sorted({*listed, *pc.unique(sales["product_id"]).to_pylist()})]
     held_out = evaluation.truths(events, products, now=evaluation.cut(events))
     assert len(held_out.user_ids) == 1728
     assert int((held_out.new.sizes > 0).sum()) == 1681
-    # A bestseller (5978656) is in no catalogue row and cannot be ranked: that is the one household above .6522.
     measured = [
         metrics.hit_rate(ranked, truth, 20).mean
         for ranked, truth in (
