@@ -1,1 +1,23 @@
-"""evaluation."""
+"""Prove it: ranking metrics, the held-out protocol with its baselines, the beta sweep, and the HTML report."""
+
+from recgpt.evaluation.category_hits import CategoryHits, category_hits
+from recgpt.evaluation.figures import KEYS, Evaluation, evaluate, summary
+from recgpt.evaluation.held_out import HeldOut, buy_again, cut, popularity, truths
+from recgpt.evaluation.sweep import BETAS, beta_sweep, own_and_swapped
+
+__all__ = [
+    "BETAS",
+    "KEYS",
+    "CategoryHits",
+    "Evaluation",
+    "HeldOut",
+    "beta_sweep",
+    "buy_again",
+    "category_hits",
+    "cut",
+    "evaluate",
+    "own_and_swapped",
+    "popularity",
+    "summary",
+    "truths",
+]

@@ -1,0 +1,144 @@
+"""All figures of a run: the held-out part computed here, and one summary that no figure can be missing from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from recgpt.errors import InvalidConfigError
+from recgpt.evaluation import metrics
+from recgpt.evaluation.held_out import HeldOut, buy_again, popularity, truths
+from recgpt.evaluation.metrics import Ragged, Score
+from recgpt.evaluation.sweep import BETAS, Index, SweepRow, Towers, beta_sweep, category_codes, queries, rank
+
+MEASURES = ("hr@20", "ndcg@20", "hr@20_new", "ndcg@20_new")
+RANKERS = ("", "_popularity", "_buy_again")
+"""Suffixes of a measure: the towers have none."""
+
+KEYS = (
+    *("users", "users_evaluated", "llm_users", "events", "events_kept"),
+    *("tokens_raw", "tokens_compressed", "tokens_budgeted", "within_budget"),
+    *("interests_per_user", "tags_per_user", "answers_valid_raw", "evidence_supported_raw", "rejected", "unscored"),
+    *("interests_changed_by_shuffle", "category_accuracy", "beta"),
+    *(measure + ranker for ranker in RANKERS for measure in MEASURES),
+    *("beta_sweep", "llm_hr@20_new", "llm_hr@20_new_swapped"),
+    *("llm_hr@30_category", "llm_hr@30_category_popularity", "llm_n"),
+    *("explained_by_interest", "explained_by_item", "llm_calls", "llm_reused", "seconds", "report", "bundle"),
+)
+"""The keys of the demo's last line, in its order."""
+
+
+class Evaluation(NamedTuple):
+    """Held-out figures of the towers and of both baselines."""
+
+    figures: dict[str, Any]
+    """`users_evaluated`, `beta`, `beta_sweep` and the twelve measures of `KEYS`."""
+    intervals: dict[str, tuple[float, float]]
+    """Per measure: 95 % bootstrap interval by users."""
+    scores: dict[str, Score]
+    """Per measure: mean and the value of each user of `held_out`."""
+    sweep: list[SweepRow]
+    held_out: HeldOut
+    cold: int
+    """Evaluated users without a vector: they get popularity, as in serving, and are counted."""
+
+
+def evaluate(
+    events: pa.Table,
+    items: pa.Table,
+    towers: Towers,
+    index: Index,
+    tags: pa.Table,
+    *,
+    now: datetime,
+    until: datetime | None = None,
+    beta: float = 0.5,
+    betas: Iterable[float] = BETAS,
+    k: int = 20,
+    seed: int = 0,
+    behavior: str = "purchase",
+) -> Evaluation:
+    """Judge towers, index and tags on the purchases in [now, until], beside popularity and buy-again.
+
+    Args:
+        events: EVENTS, with what happened after `now`.
+        items: ITEMS, for the categories.
+        towers: user and tag vectors; `towers.item_ids` is the ranked catalogue in the order of the index.
+        index: `recgpt.index` over the item vectors.
+        tags: TAGS of all users (`source` may be `rule` or an LLM's).
+        now: aware; see `held_out.cut`.
+        until: the log's last event if left out.
+        beta: the weight of the user tower in the main figures.
+        betas: of the sweep.
+        k: how many items count; the names of the figures carry it.
+        seed: of the bootstrap.
+        behavior: what counts as a truth.
+
+    Raises:
+        EmptyLogError: if nobody bought anything in [now, until].
+    """
+    held_out = truths(events, towers.item_ids, now=now, until=until, behavior=behavior)
+    asked = queries(towers, tags, held_out.user_ids)
+    scores: dict[str, Score] = {}
+    for new, truth in ((False, held_out.any), (True, held_out.new)):
+        lists: dict[str, Ragged] = {
+            "": rank(index, asked, held_out, beta=beta, k=k, new=new),
+            "_popularity": popularity(held_out, k, new=new),
+            "_buy_again": buy_again(held_out, k, new=new),
+        }
+        for ranker, ranked in lists.items():
+            scores[f"hr@{k}{'_new' * new}{ranker}"] = metrics.hit_rate(ranked, truth, k)
+            scores[f"ndcg@{k}{'_new' * new}{ranker}"] = metrics.ndcg(ranked, truth, k)
+    sweep = beta_sweep(index, asked, held_out, categories=category_codes(items, held_out.item_ids), betas=betas, k=k)
+    figures: dict[str, Any] = {"users_evaluated": len(held_out.user_ids), "beta": beta}
+    figures |= {name: score.mean for name, score in scores.items()}
+    figures["beta_sweep"] = [row.figures(k) for row in sweep]
+    intervals = {name: metrics.interval(score.per_user, seed=seed) for name, score in scores.items()}
+    return Evaluation(figures, intervals, scores, sweep, held_out, int((~asked.known).sum()))
+
+
+def summary(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the figures of a run together as the demo's last line: exactly `KEYS`, in that order, plain JSON values.
+
+    Floats are rounded to 4 digits, what is not finite becomes null, paths become strings.
+
+    Raises:
+        InvalidConfigError: naming every key that is missing or unknown, so that no figure can be forgotten.
+    """
+    missing, unknown = [key for key in KEYS if key not in parts], sorted(set(parts) - set(KEYS))
+    if missing or unknown:
+        raise InvalidConfigError(
+            f"the summary wants exactly its {len(KEYS)} figures; "
+            f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
+        )
+    return {key: plain(parts[key]) for key in KEYS}
+
+
+def plain(value: Any) -> Any:
+    """Bring a value to plain JSON.
+
+    >>> plain({"a": np.float32(0.5), "b": [float("nan"), 1 / 3]})
+    {'a': 0.5, 'b': [None, 0.3333]}
+    """
+    match value:
+        case bool() | int() | str() | None:
+            return value
+        case float():
+            return round(value, 4) if math.isfinite(value) else None
+        case Path():
+            return str(value)
+        case np.generic():
+            return plain(value.item())
+        case np.ndarray():
+            return plain(value.tolist())
+        case Mapping():
+            return {str(key): plain(one) for key, one in value.items()}
+        case list() | tuple():
+            return [plain(one) for one in value]
+    raise InvalidConfigError(f"a figure must be a number, text, list or mapping, but it is a {type(value).__name__}")

