@@ -1,4 +1,4 @@
-"""Continuous batching over one context: many requests share each pass over the weights, and each prefix is computed once.
+"""Continuous batching over one context: requests share each pass over the weights, each prefix is computed once.
 
 Requests are sorted by their tokens. Each takes a *slot* (a sequence of the KV cache), which begins as a copy of the
 longest prefix that any other slot has; a request whose prefix is still being computed waits for it. So instructions
@@ -8,7 +8,6 @@ their room is needed, so the next call shares with them too.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,8 +15,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from recgpt.llm.candidates import Logits, Node, Tree, above, split
+
 Tokens = npt.NDArray[np.int32]
-Logits = npt.NDArray[np.float32]
 
 BATCH = 512
 RETAINED = 2
@@ -103,64 +103,6 @@ class Job:
         if self.candidates is None:
             return self.room
         return min(sum(len(candidate) for candidate in self.candidates), BATCH)
-
-
-@dataclass(eq=False)
-class Node:
-    """A candidate's token that other candidates may share."""
-
-    token: int
-    depth: int
-    candidates: list[int]
-    nexts: dict[int, Node] = field(default_factory=dict)
-    seen: bool = False
-    """Whether what follows it has been counted: a branch cut in two computes its common part twice."""
-
-
-class Tree:
-    """Candidates of one prompt as a trie; only tokens that something follows are computed."""
-
-    def __init__(self, candidates: list[list[int]]) -> None:
-        self.totals = np.zeros(len(candidates))
-        self.root = Node(-1, -1, list(range(len(candidates))))
-        for row, candidate in enumerate(candidates):
-            node = self.root
-            for depth, token in enumerate(candidate):
-                node = node.nexts.setdefault(token, Node(token, depth, []))
-                node.candidates.append(row)
-        # Branches of the root are independent; each goes out as a whole, in an order where parents come first.
-        self.branches = [self._inner(node) for node in self.root.nexts.values()]
-        self.branches = [branch for branch in self.branches if branch]
-        self.next_branch = 0
-
-    def _inner(self, top: Node) -> list[Node]:
-        order, stack = [], [top]
-        while stack:
-            node = stack.pop()
-            if node.nexts:
-                order.append(node)
-                stack.extend(node.nexts.values())
-        return order
-
-    def observe(self, nodes: Sequence[Node], logits: Logits) -> None:
-        """Add the log-probabilities of what follows each node; `logits` is (len(nodes), vocabulary) float32."""
-        for node, row, whole in zip(nodes, logits, log_sum_exp(logits), strict=True):
-            if node.seen:
-                continue
-            node.seen = True
-            for token, child in node.nexts.items():
-                self.totals[child.candidates] += float(row[token]) - whole
-
-
-def log_sum_exp(logits: Logits) -> npt.NDArray[np.float64]:
-    """Return log(sum(exp(row))) of each row: (n,) float64."""
-    result = np.empty(len(logits))
-    # A few rows at a time stay in the cache: 512 rows of 49,152 are 100 MB, and the temporaries as much again.
-    for begin in range(0, len(logits), 8):
-        rows = logits[begin : begin + 8]
-        top = rows.max(axis=1, keepdims=True)
-        result[begin : begin + 8] = np.log(np.exp(rows - top).sum(axis=1, dtype=np.float64)) + top[:, 0]
-    return result
 
 
 def shared(a: Tokens, b: Tokens) -> int:
@@ -349,7 +291,7 @@ class Scheduler:
             tips = [node for node in branch if not any(child.nexts for child in node.nexts.values())]
             if len(batch) + len(branch) > BATCH or len(tips) > len(self.scratch):
                 if len(branch) > BATCH or len(tips) > len(self.scratch) + len(borrowed):
-                    tree.branches[tree.next_branch : tree.next_branch + 1] = _split(branch, tips)
+                    tree.branches[tree.next_branch : tree.next_branch + 1] = split(branch, tips)
                     continue
                 return
             ids = [self.scratch.pop() for _ in tips]
@@ -358,7 +300,7 @@ class Scheduler:
                 self.model.copy(job.slot, sequence, end)
             owners = {id(tip): sequence for tip, sequence in zip(tips, ids, strict=True)}
             for node in branch:
-                sequences = tuple(owners[id(tip)] for tip in tips if _above(node, tip))
+                sequences = tuple(owners[id(tip)] for tip in tips if above(node, tip))
                 batch.append(Token(node.token, end + node.depth, sequences, True))
                 takers.append((job, node))
             tree.next_branch += 1
@@ -435,15 +377,3 @@ def _due(job: Job) -> int:
     if job.tree is not None:
         return sum(len(branch) for branch in job.tree.branches[job.tree.next_branch :])
     return left if left > 0 else 1
-
-
-def _above(node: Node, tip: Node) -> bool:
-    """Tell whether `tip` is `node` or lies below it: both spell the beginning of the same candidate."""
-    return node.depth <= tip.depth and node.candidates[0] <= tip.candidates[0] and tip.candidates[0] in node.candidates
-
-
-def _split(branch: list[Node], tips: list[Node]) -> list[list[Node]]:
-    """Cut a branch that is too large for one batch into halves; shared tokens are computed in each."""
-    half = len(tips) // 2
-    assert half, "one candidate is longer than a batch"
-    return [[node for node in branch if any(_above(node, tip) for tip in part)] for part in (tips[:half], tips[half:])]

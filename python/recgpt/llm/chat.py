@@ -1,4 +1,4 @@
-"""Turn a `Prompt` into tokens by the model's own chat template, so that text inside it can never act as a control token."""
+"""Turn a `Prompt` into tokens by the model's own chat template; text inside it never becomes a control token."""
 
 from __future__ import annotations
 

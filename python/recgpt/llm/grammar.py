@@ -1,8 +1,8 @@
 """Output types: one pydantic model gives the JSON schema, the grammar that forces it and the parser that distrusts it.
 
 The subset is small on purpose, because a grammar that llama.cpp dislikes kills its process: objects with all properties
-required and in order, strings with `maxLength` below 2,000, enums of strings, integers with both bounds, booleans, arrays
-with `maxItems`; at most `MAX_DEPTH` deep; no patterns, no references, no unions.
+required and in order, strings with `maxLength` below 2,000, enums of strings, integers with both bounds, booleans,
+arrays with `maxItems`; at most `MAX_DEPTH` deep; no patterns, no references, no unions.
 """
 
 from __future__ import annotations
@@ -72,13 +72,13 @@ def reasoning_tokens(schema: Mapping[str, Any] | None) -> int:
     return int(schema.get(_REASONING, 0)) if schema else 0
 
 
-def _simplify(node: Any, definitions: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]:
+def _simplify(node: Mapping[str, Any], definitions: Mapping[str, Any], where: str, depth: int) -> dict[str, Any]:
     """Resolve references and drop notes; anything unknown stays, for `check` to name."""
     if depth > 2 * MAX_DEPTH:
         raise SchemaError(f"`{where}` refers to itself; a grammar needs a finite depth")
     if "$ref" in node:
         return _simplify(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions, where, depth + 1)
-    node = {key: value for key, value in node.items() if key not in _NOTES and key != "$defs"}
+    node = {str(key): value for key, value in node.items() if key not in _NOTES and key != "$defs"}
     if "const" in node:
         return {"enum": [node["const"]]}
     if "enum" in node:

@@ -92,7 +92,9 @@ class LlamaCpp:
         if kv_type not in ("f16", "q8_0"):
             raise InvalidConfigError(f"kv_type is f16 or q8_0, not {kv_type!r}")
         if kv_type == "q8_0" and flash_attention is False:
-            raise InvalidConfigError("kv_type q8_0 needs flash_attention: llama.cpp cannot quantize the cache without it")
+            raise InvalidConfigError(
+                "kv_type q8_0 needs flash_attention: llama.cpp cannot quantize the cache without it"
+            )
         for name, value, low, high in (
             ("context_tokens", context_tokens, 64, 1 << 20),
             ("threads", 1 if threads is None else threads, 1, 1024),

@@ -27,9 +27,12 @@ _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float3
 _FLASH = {None: -1, False: 0, True: 1}
 
 
-@C.llama_log_callback
-def _silent(level: int, text: bytes, user_data: Any) -> None:
+def _quiet(level: int, text: bytes, user_data: Any) -> None:
     """Drop what llama.cpp says; failures are seen by their return values."""
+
+
+# Kept for the life of the process: llama.cpp holds the pointer.
+_silent = C.llama_log_callback(_quiet)
 
 
 class Pace:
@@ -207,12 +210,13 @@ class Grammar:
         """Return those of `tokens` that may come next, in the given order."""
         data = np.empty(len(tokens), dtype=_TOKEN_DATA)
         data["id"], data["logit"], data["p"] = tokens, 1.0, 0.0
-        array = C.llama_token_data_array()
+        array: Any = C.llama_token_data_array()
         array.data = data.ctypes.data_as(C.llama_token_data_p)
         array.size, array.selected, array.sorted = len(tokens), -1, False
         C.llama_sampler_apply(self._sampler, ctypes.byref(array))
         # The grammar only sets refused logits to minus infinity; it neither reorders nor drops.
-        return tokens[np.isfinite(data["logit"])]
+        kept: npt.NDArray[np.int32] = tokens[np.isfinite(data["logit"])]
+        return kept
 
     def accept(self, token: int) -> None:
         """Advance by a token that `allowed` returned and that does not end the turn."""

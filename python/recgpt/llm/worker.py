@@ -2,7 +2,8 @@
 
 The first line says which model to load. Each later line is a call with a list of jobs; the answers are events:
 `started` and `result` for each job, `beat` while a long step runs, then `done` with the counters. A request that
-cannot be worked on gets a result with a reason. Any other failure ends the process: the parent knows which jobs had started.
+cannot be worked on gets a result with a reason. Any other failure ends the process: the parent knows which jobs had
+started.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ class Worker:
         else:
             jobs = [self._job(index, request) for index, request in enumerate(message["requests"])]
             self.scheduler.run(
-                [job for job in jobs if job is not None], started=self._started, finished=self._finished, beat=self._beat
+                [job for job in jobs if job is not None],
+                started=self._started,
+                finished=self._finished,
+                beat=self._beat,
             )
             self.emit({"event": "done", "stats": self.counters()})
 
