@@ -1,9 +1,9 @@
 """Finished LLM calls, kept exactly once: the same command continues after a kill.
 
 A call is keyed by the SHA-256 of engine name and whole request, so a changed prompt, schema, model or seed is a
-new call. Results are written as a Parquet shard (temporary file, fsync, rename, fsync of the folder), then one SQLite transaction
-names the shard's calls and its checksum. A kill in between leaves a file without rows, which is garbage; a row whose
-file is missing or altered is redone. The model may be asked twice, a result is stored once.
+new call. Results are written as a Parquet shard (temporary file, fsync, rename, fsync of the folder), then one SQLite
+transaction names the shard's calls and its checksum. A kill in between leaves a file without rows, which is garbage;
+a row whose file is missing or altered is redone. The model may be asked twice, a result is stored once.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class Recorded:
             else:
                 waiting[key] = request
         self.reused += len(requests) - len(waiting)
-        done = sum(key in found for key in keys)
+        done: int = sum(key in found for key in keys)
         if progress is not None and done:
             progress(done, len(requests))
 
