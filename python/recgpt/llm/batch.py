@@ -1,0 +1,379 @@
+"""Continuous batching over one context: requests share each pass over the weights, each prefix is computed once.
+
+Requests are sorted by their tokens. Each takes a *slot* (a sequence of the KV cache), which begins as a copy of the
+longest prefix that any other slot has; a request whose prefix is still being computed waits for it. So instructions
+are computed once a run, a user's history once a user, whatever the requests' order. Finished prompts stay until
+their room is needed, so the next call shares with them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from recgpt.llm.candidates import Logits, Node, Tree, above, split
+
+Tokens = npt.NDArray[np.int32]
+
+BATCH = 512
+RETAINED = 2
+"""Finished prompts that stay for sharing. Each costs attention time at every later step, so few."""
+TOP = 48
+"""Tokens tried against a grammar, best first, before the whole vocabulary is masked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a batch. `sequences` lists every sequence that it belongs to."""
+
+    id: int
+    position: int
+    sequences: tuple[int, ...]
+    logits: bool = False
+
+
+class Matcher(Protocol):
+    """One grammar's state in one sequence."""
+
+    def allowed(self, tokens: Tokens) -> Tokens:
+        """Return those of `tokens` that may come next, in the given order."""
+
+    def accept(self, token: int) -> None:
+        """Advance by an allowed token."""
+
+    def close(self) -> None:
+        """Free the state."""
+
+
+class Model(Protocol):
+    """What the scheduler needs of a model; `native.Model` in the worker."""
+
+    vocabulary: int
+    cells: int
+    sequences: int
+    control: Tokens
+
+    def decode(self, tokens: Sequence[Token]) -> Logits:
+        """Process at most `BATCH` tokens; logits rows of those that asked, in order."""
+
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Let `target` share the first `end` positions of `source`."""
+
+    def cut(self, sequence: int, end: int) -> None:
+        """Forget a sequence's positions from `end` on."""
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether a token ends the turn."""
+
+    def piece(self, token: int) -> bytes:
+        """Decode one token."""
+
+    def matcher(self, grammar: str) -> Matcher:
+        """Start a grammar."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One request in work: `candidates` for a score, otherwise `room` tokens of text."""
+
+    index: int
+    prompt: Tokens
+    room: int = 0
+    grammar: str | None = None
+    stop: tuple[str, ...] = ()
+    temperature: float = 0.0
+    seed: tuple[int, ...] = (0,)
+    candidates: list[list[int]] | None = None
+
+    slot: int = -1
+    computed: int = 0
+    fresh: int = 0
+    matcher: Matcher | None = None
+    random: np.random.Generator | None = None
+    answer: list[int] = field(default_factory=list)
+    raw: bytes = b""
+    tree: Tree | None = None
+
+    def needs(self) -> int:
+        """Cells that it takes beyond its prompt."""
+        if self.candidates is None:
+            return self.room
+        return min(sum(len(candidate) for candidate in self.candidates), BATCH)
+
+
+def shared(a: Tokens, b: Tokens) -> int:
+    """Return the length of the longest common prefix."""
+    size = min(len(a), len(b))
+    differs = np.flatnonzero(a[:size] != b[:size])
+    return int(differs[0]) if len(differs) else size
+
+
+@dataclass(eq=False)
+class Slot:
+    """One sequence of the cache: the tokens it holds, the cells they lie in, who uses it."""
+
+    tokens: Tokens = field(default_factory=lambda: np.empty(0, np.int32))
+    cells: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    job: Job | None = None
+    used: int = 0
+
+    def plan(self) -> Tokens:
+        """Tokens that it holds or soon will."""
+        return self.tokens if self.job is None else self.job.prompt
+
+
+class Scheduler:
+    """Runs jobs; see the module's docstring."""
+
+    def __init__(self, model: Model, *, slots: int) -> None:
+        self.model = model
+        self.slots = [Slot() for _ in range(slots)]
+        self.scratch = list(range(slots, model.sequences))
+        self._cell = 0
+        self._clock = 0
+        self.decodes = self.decoded = 0
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        *,
+        started: Callable[[Job], None],
+        finished: Callable[[Job, str], None],
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Work until every job has finished.
+
+        `finished(job, how)` is called once a job: `how` is `end`, `stop` or `length` for text, `score` for scores.
+        """
+        waiting = sorted(jobs, key=lambda job: job.prompt.tolist(), reverse=True)
+        active: list[Job] = []
+        while waiting or active:
+            # No more than the next batch can take: each prompt in the cache makes every step a little slower.
+            while waiting and sum(_due(job) for job in active) < BATCH and self._admit(waiting[-1]):
+                job = waiting.pop()
+                started(job)
+                active.append(job)
+            if not active:
+                raise RuntimeError(f"a prompt of {len(waiting[-1].prompt)} tokens does not fit into the KV cache")
+            for job, how in self._step(active):
+                active.remove(job)
+                self._release(job)
+                finished(job, how)
+            beat()
+
+    def _admit(self, job: Job) -> bool:
+        """Give a job its slot, unless it should wait for room or for a prefix that is being computed."""
+        free = [slot for slot in self.slots if slot.job is None]
+        if not free:
+            return False
+        # At least one prompt token is computed anew, because its logits are needed.
+        prompt = job.prompt[:-1]
+        ready, planned, source = 0, 0, -1
+        for row, slot in enumerate(self.slots):
+            common = shared(prompt, slot.plan())
+            planned = max(planned, common)
+            if min(common, len(slot.tokens)) > ready:
+                ready, source = min(common, len(slot.tokens)), row
+        if planned > ready:
+            return False
+        need = len(job.prompt) - ready + job.needs()
+        reserved = sum(
+            len(slot.job.prompt) - slot.job.computed + slot.job.needs() for slot in self.slots if slot.job is not None
+        )
+        idle = sorted((slot for slot in free if len(slot.tokens)), key=lambda slot: slot.used)
+        while self._used() + reserved + need > self.model.cells:
+            victim = next((slot for slot in idle if source < 0 or slot is not self.slots[source]), None)
+            if victim is None:
+                if len(free) < len(self.slots) or source < 0:
+                    return False
+                # Alone, and the prefix that it would share sits in a longer prompt: cut that one down.
+                self._cut(source, ready)
+                if self._used() + need > self.model.cells:
+                    return False
+                break
+            idle.remove(victim)
+            self._cut(self.slots.index(victim), 0)
+        # An empty slot if there is one, else the source itself when it is idle, else the longest unused.
+        empty = next((slot for slot in free if not len(slot.tokens)), None)
+        slot = empty or min(free, key=lambda slot: (slot is not self.slots[source], slot.used))
+        row = self.slots.index(slot)
+        if row == source:
+            self._cut(row, ready)
+        else:
+            self._cut(row, 0)
+            if ready:
+                self.model.copy(source, row, ready)
+                slot.tokens, slot.cells = self.slots[source].tokens[:ready], self.slots[source].cells[:ready]
+        slot.job, job.slot, job.computed, job.fresh = job, row, ready, len(job.prompt) - ready
+        self._clock += 1
+        slot.used = self._clock
+        if job.grammar is not None:
+            job.matcher = self.model.matcher(job.grammar)
+        if job.temperature > 0:
+            job.random = np.random.default_rng(job.seed)
+        return True
+
+    def _used(self) -> int:
+        """Count distinct cells in use."""
+        return len(np.unique(np.concatenate([slot.cells for slot in self.slots])))
+
+    def _cut(self, row: int, end: int) -> None:
+        slot = self.slots[row]
+        if len(slot.tokens) > end:
+            self.model.cut(row, end)
+            slot.tokens, slot.cells = slot.tokens[:end], slot.cells[:end]
+
+    def _release(self, job: Job) -> None:
+        """Free the slot; keep its prompt for sharing as long as it is among the most recent."""
+        slot = self.slots[job.slot]
+        slot.job = None
+        self._cut(job.slot, len(job.prompt))
+        if job.matcher is not None:
+            job.matcher.close()
+        idle = sorted((s for s in self.slots if s.job is None and len(s.tokens)), key=lambda s: -s.used)
+        for old in idle[RETAINED:]:
+            self._cut(self.slots.index(old), 0)
+
+    def _step(self, active: list[Job]) -> list[tuple[Job, str]]:
+        """Make one batch of what is due, decode it, hand out the logits."""
+        batch: list[Token] = []
+        takers: list[tuple[Job, Node | None]] = []
+        borrowed: list[int] = []
+        for job in active:
+            if job.answer and job.candidates is None:
+                batch.append(Token(job.answer[-1], job.computed, (job.slot,), True))
+                takers.append((job, None))
+                self._extend(job, [job.answer[-1]])
+        for job in active:
+            if job.tree is not None:
+                self._branches(job, batch, takers, borrowed)
+        for job in active:
+            left = len(job.prompt) - job.computed
+            if left > 0 and len(batch) < BATCH:
+                part = job.prompt[job.computed : job.computed + BATCH - len(batch)]
+                last = len(part) == left
+                batch += [
+                    Token(int(token), job.computed + at, (job.slot,), last and at == left - 1)
+                    for at, token in enumerate(part)
+                ]
+                if last:
+                    takers.append((job, None))
+                self._extend(job, part)
+        logits = self.model.decode(batch)
+        self.decodes += 1
+        self.decoded += len(batch)
+        for sequence in borrowed:
+            self.model.cut(sequence, 0)
+        self.scratch += borrowed
+        return self._hand_out(active, takers, logits)
+
+    def _extend(self, job: Job, tokens: Sequence[int] | Tokens) -> None:
+        slot = self.slots[job.slot]
+        slot.tokens = np.concatenate([slot.tokens, np.asarray(tokens, np.int32)])
+        slot.cells = np.concatenate([slot.cells, np.arange(self._cell, self._cell + len(tokens))])
+        self._cell += len(tokens)
+        job.computed += len(tokens)
+
+    def _branches(
+        self, job: Job, batch: list[Token], takers: list[tuple[Job, Node | None]], borrowed: list[int]
+    ) -> None:
+        """Put as many whole branches of a job's candidates into the batch as sequences and tokens allow."""
+        tree = job.tree
+        assert tree is not None
+        end = len(job.prompt)
+        while tree.next_branch < len(tree.branches):
+            branch = tree.branches[tree.next_branch]
+            # One sequence for each path from the branch's top to an inner node that has no inner node below.
+            tips = [node for node in branch if not any(child.nexts for child in node.nexts.values())]
+            if len(batch) + len(branch) > BATCH or len(tips) > len(self.scratch):
+                if len(branch) > BATCH or len(tips) > len(self.scratch) + len(borrowed):
+                    tree.branches[tree.next_branch : tree.next_branch + 1] = split(branch, tips)
+                    continue
+                return
+            ids = [self.scratch.pop() for _ in tips]
+            borrowed += ids
+            for sequence in ids:
+                self.model.copy(job.slot, sequence, end)
+            owners = {id(tip): sequence for tip, sequence in zip(tips, ids, strict=True)}
+            for node in branch:
+                sequences = tuple(owners[id(tip)] for tip in tips if above(node, tip))
+                batch.append(Token(node.token, end + node.depth, sequences, True))
+                takers.append((job, node))
+            tree.next_branch += 1
+
+    def _hand_out(
+        self, active: list[Job], takers: list[tuple[Job, Node | None]], logits: Logits
+    ) -> list[tuple[Job, str]]:
+        done: list[tuple[Job, str]] = []
+        nodes: dict[int, tuple[list[Node], list[int]]] = {}
+        for row, (job, node) in enumerate(takers):
+            if node is not None:
+                found = nodes.setdefault(id(job), ([], []))
+                found[0].append(node)
+                found[1].append(row)
+            elif job.candidates is not None:
+                job.tree = Tree(job.candidates)
+                job.tree.observe([job.tree.root], logits[row : row + 1])
+            else:
+                how = self._sample(job, logits[row])
+                if how:
+                    done.append((job, how))
+        for job in active:
+            if job.tree is None:
+                continue
+            if id(job) in nodes:
+                job.tree.observe(nodes[id(job)][0], logits[nodes[id(job)][1][0] : nodes[id(job)][1][-1] + 1])
+            if job.tree.next_branch >= len(job.tree.branches):
+                done.append((job, "score"))
+        return done
+
+    def _sample(self, job: Job, logits: Logits) -> str:
+        """Choose the next token; return how the answer ended, or nothing."""
+        scores = logits.astype(np.float64) if job.random is not None else logits.copy()
+        if job.random is not None:
+            # The largest of logits/T + Gumbel noise is an exact sample, and stays one when a grammar strikes tokens.
+            scores = scores / job.temperature + job.random.gumbel(size=len(scores))
+        scores[self.model.control] = -np.inf
+        token = int(scores.argmax())
+        if job.matcher is not None:
+            chosen = self._allowed(job.matcher, scores, token)
+            if chosen is None:
+                return "end"
+            token = chosen
+        if self.model.is_end(token):
+            return "end"
+        if job.matcher is not None:
+            job.matcher.accept(token)
+        job.answer.append(token)
+        job.raw += self.model.piece(token)
+        if job.stop:
+            text = job.raw.decode("utf-8", "replace")
+            found = [at for at in (text.find(stop) for stop in job.stop) if at >= 0]
+            if found:
+                job.raw = text[: min(found)].encode("utf-8", "replace")
+                return "stop"
+        return "length" if len(job.answer) >= job.room else ""
+
+    def _allowed(self, matcher: Matcher, scores: npt.NDArray[np.floating], best: int) -> int | None:
+        """Return the best token that the grammar allows: first the best, then the best few, then all."""
+        if len(matcher.allowed(np.array([best], np.int32))):
+            return best
+        few = np.argpartition(-scores, TOP)[:TOP].astype(np.int32)
+        for tokens in (few, np.arange(len(scores), dtype=np.int32)):
+            allowed = matcher.allowed(tokens)
+            allowed = allowed[np.isfinite(scores[allowed])]
+            if len(allowed):
+                return int(allowed[scores[allowed].argmax()])
+        return None
+
+
+def _due(job: Job) -> int:
+    """Count tokens that a job could put into the next batch."""
+    left = len(job.prompt) - job.computed
+    if job.tree is not None:
+        return sum(len(branch) for branch in job.tree.branches[job.tree.next_branch :])
+    return left if left > 0 else 1

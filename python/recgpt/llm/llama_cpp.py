@@ -1,0 +1,382 @@
+"""The default engine: a GGUF model in a supervised child process, many sequences at once.
+
+llama.cpp ends its process when it meets a bad grammar, a damaged file or its own bugs, so it lives in a child. A
+crash costs the requests in flight: they are tried again one by one, and what still fails is `unscored` with a
+reason `engine: ...`. The rest of the call goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
+
+import recgpt
+from recgpt.errors import EngineError, InvalidConfigError, MissingExtraError, ModelNotFoundError
+from recgpt.llm import grammar
+from recgpt.llm.engine import Progress, Prompt, Request, Result, ScoreRequest, ScoreResult, Usage
+from recgpt.llm.wire import prompt_to, request_to
+
+WORKER = ("-P", "-m", "recgpt.llm.worker")
+"""Arguments of the child's interpreter."""
+TRIES = 2
+"""How often a request that was in flight in a crash is tried again, alone."""
+
+_Answer = TypeVar("_Answer", Result, ScoreResult)
+
+
+class _Crash(Exception):
+    """The child ended or fell silent."""
+
+
+class LlamaCpp:
+    """Implements `recgpt.llm.engine.Engine` on llama-cpp-python's low-level interface.
+
+    Candidates of a `ScoreRequest` are tokenized apart from the prompt, so they begin at a token boundary: where words
+    are separated by spaces, begin each with one. Answers under a schema are the whole JSON text: leave
+    `Prompt.answer` empty there, or keep JSON out of it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        context_tokens: int = 4096,
+        threads: int | None = None,
+        sequences: int = 32,
+        n_gpu_layers: int = 0,
+        flash_attention: bool | None = True,
+        kv_type: Literal["f16", "q8_0"] = "f16",
+        seed: int = 0,
+        patience: float = 600.0,
+    ) -> None:
+        """Check the arguments; the child starts at the first call.
+
+        Args:
+            path: A GGUF file with a chat template.
+            context_tokens: Longest prompt plus answer; the KV cache has twice as many cells.
+            threads: None takes all cores and falls back to half of them while that is measured to be faster, as on
+                a busy machine.
+            sequences: Most requests in work at once, 1 to 128.
+            n_gpu_layers: Layers on the GPU; -1 is all.
+            flash_attention: None lets llama.cpp decide.
+            kv_type: `q8_0` halves the KV cache.
+            seed: Joined with each request's own.
+            patience: Seconds without a sign of life after which the child is ended.
+
+        Raises:
+            ModelNotFoundError: there is no GGUF file at `path`.
+            MissingExtraError: llama-cpp-python is not installed.
+            InvalidConfigError: an argument is out of range.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise ModelNotFoundError(f"a GGUF model was expected at {path}, but there is no such file; check the path")
+        with self.path.open("rb") as file:
+            magic = file.read(4)
+        if magic != b"GGUF":
+            raise ModelNotFoundError(f"{path} does not begin with the bytes GGUF but with {magic!r}; give a GGUF model")
+        if find_spec("llama_cpp") is None:
+            raise MissingExtraError("this engine needs llama-cpp-python: pip install 'recgpt[llama]'")
+        if kv_type not in ("f16", "q8_0"):
+            raise InvalidConfigError(f"kv_type is f16 or q8_0, not {kv_type!r}")
+        if kv_type == "q8_0" and flash_attention is False:
+            raise InvalidConfigError(
+                "kv_type q8_0 needs flash_attention: llama.cpp cannot quantize the cache without it"
+            )
+        for name, value, low, high in (
+            ("context_tokens", context_tokens, 64, 1 << 20),
+            ("threads", 1 if threads is None else threads, 1, 1024),
+            ("sequences", sequences, 1, 128),
+        ):
+            if not low <= value <= high:
+                raise InvalidConfigError(f"{name} must be from {low} to {high}, not {value}")
+        self.context_tokens = context_tokens
+        self.restarts = 0
+        """How often the child had to be started again after a crash."""
+        self._settings: dict[str, Any] = {
+            "path": str(self.path.resolve()),
+            "context_tokens": context_tokens,
+            "cells": 2 * context_tokens,
+            "threads": threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "adaptive": threads is None,
+            "sequences": sequences,
+            "n_gpu_layers": n_gpu_layers,
+            "flash_attention": flash_attention,
+            "kv_type": kv_type,
+            "seed": seed,
+        }
+        self._patience = patience
+        self._child: _Child | None = None
+        self._past: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    @cached_property
+    def name(self) -> str:
+        """File hash and settings that can change an answer."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+        settings = self._settings
+        return (
+            f"llama_cpp/{self.path.name}/{digest.hexdigest()[:16]}/context={settings['context_tokens']},"
+            f"kv={settings['kv_type']},flash={settings['flash_attention']},gpu={settings['n_gpu_layers']},"
+            f"seed={settings['seed']}"
+        )
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """Counters since the beginning: decodes, decoded_tokens, prompt_tokens, computed_tokens, answer_tokens."""
+        now = self._child.stats if self._child else {}
+        return {key: self._past.get(key, 0) + now.get(key, 0) for key in self._past.keys() | now.keys()}
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None while none runs."""
+        return self._child.process.pid if self._child else None
+
+    def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
+        """Answer every request; results in the order of the requests.
+
+        Raises:
+            EngineError: the model cannot be loaded.
+            SchemaError: a schema lies outside the subset.
+        """
+        lines = []
+        for request in requests:
+            line = request_to(request)
+            line["grammar"] = grammar.to_gbnf(request.schema) if request.schema else None
+            line["max_tokens"] += grammar.reasoning_tokens(request.schema)
+            del line["schema"]
+            lines.append(line)
+
+        def read(index: int, event: dict[str, Any]) -> Result:
+            text, reason, usage = event.get("text", ""), event["reason"], Usage(*event["usage"])
+            if reason:
+                return Result("unscored", text, None, reason, usage)
+            if event["how"] == "length":
+                return Result("unscored", text, None, "length", usage)
+            schema = requests[index].schema
+            if schema is None:
+                return Result("ok", text, None, "", usage)
+            value, reason = grammar.parse(text, schema)
+            return Result("unscored" if reason else "ok", text, value, reason, usage)
+
+        return self._call(lines, read, lambda reason: Result("unscored", "", None, reason), progress)
+
+    def score(self, requests: Sequence[ScoreRequest], progress: Progress | None = None) -> list[ScoreResult]:
+        """Score every request's candidates; results in the order of the requests.
+
+        Raises:
+            EngineError: the model cannot be loaded.
+        """
+
+        def read(_: int, event: dict[str, Any]) -> ScoreResult:
+            usage = Usage(*event["usage"])
+            if event["reason"]:
+                return ScoreResult("unscored", reason=event["reason"], usage=usage)
+            totals = tuple(event["logprobs"])
+            if not all(total <= 0.01 for total in totals):  # NaN fails this too.
+                return ScoreResult("unscored", reason="engine: the model gave log-probabilities that are none")
+            return ScoreResult("ok", totals, tuple(event["tokens"]), usage=usage)
+
+        lines = [request_to(request) for request in requests]
+        return self._call(lines, read, lambda reason: ScoreResult("unscored", reason=reason), progress)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Count tokens of plain texts; control tokens in them count as plain text."""
+        return self._ask({"op": "count", "texts": list(texts)})
+
+    def prompt_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
+        """Count the tokens of whole prompts, chat template included."""
+        return self._ask({"op": "encode", "prompts": [prompt_to(prompt) for prompt in prompts]})
+
+    def close(self) -> None:
+        """End the child. Closing twice is allowed, and a later call starts a new one."""
+        if self._child is not None:
+            self._past = self.stats
+            self._child.end()
+            self._child = None
+
+    def __enter__(self) -> LlamaCpp:
+        """Return the engine."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def _ask(self, message: dict[str, Any]) -> list[int]:
+        with self._lock:
+            for last in (False, True):
+                try:
+                    counts: list[int] = self._running().call(message, lambda event: None)["counts"]
+                    return counts
+                except _Crash as crash:
+                    self._crashed()
+                    if last:
+                        raise EngineError(f"the model's process ended while counting tokens: {crash}") from crash
+                except BaseException:
+                    self.close()
+                    raise
+        raise AssertionError
+
+    def _running(self) -> _Child:
+        if self._child is None:
+            self._child = _Child(self._settings, self._patience)
+        return self._child
+
+    def _crashed(self) -> None:
+        self.close()
+        self.restarts += 1
+
+    def _call(
+        self,
+        lines: list[dict[str, Any]],
+        read: Callable[[int, dict[str, Any]], _Answer],
+        poison: Callable[[str], _Answer],
+        progress: Progress | None,
+    ) -> list[_Answer]:
+        """Send requests, survive crashes, return every answer."""
+        answers: dict[int, _Answer] = {}
+
+        def work(indices: list[int]) -> tuple[list[int], str]:
+            """Send some requests; return those in flight when the child crashed, and how."""
+            flying: set[int] = set()
+
+            def handle(event: dict[str, Any]) -> None:
+                if event["event"] == "started":
+                    flying.add(indices[event["index"]])
+                elif event["event"] == "result":
+                    index = indices[event["index"]]
+                    flying.discard(index)
+                    answers[index] = read(index, event)
+                    if progress is not None:
+                        progress(len(answers), len(lines))
+
+            try:
+                self._running().call({"op": "run", "requests": [lines[index] for index in indices]}, handle)
+            except _Crash as crash:
+                self._crashed()
+                return sorted(flying) or [index for index in indices if index not in answers], str(crash)
+            except BaseException:
+                # Ctrl-C, or a progress callback that raised: the child is in the middle of something, so it goes.
+                self.close()
+                raise
+            return [], ""
+
+        with self._lock:
+            while len(answers) < len(lines):
+                suspects, how = work([index for index in range(len(lines)) if index not in answers])
+                for index in suspects:
+                    for _ in range(TRIES):
+                        if index not in answers:
+                            _, how = work([index])
+                    if index not in answers:
+                        answers[index] = poison(f"engine: the model's process ended {TRIES + 1} times: {how}"[:300])
+                        if progress is not None:
+                            progress(len(answers), len(lines))
+        return [answers[index] for index in range(len(lines))]
+
+
+class _Child:
+    """The process and its pipes."""
+
+    def __init__(self, settings: dict[str, Any], patience: float) -> None:
+        self.stats: dict[str, int] = {}
+        self._patience = patience
+        # A file, not a pipe: nobody reads it until the end, and a full pipe would stop the child.
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        package = str(Path(recgpt.__file__).parent.parent)
+        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        self.process = subprocess.Popen(
+            [sys.executable, *WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        self._buffer = b""
+        self._ended = weakref.finalize(self, _end, self.process, self._errors)
+        try:
+            self._send(settings)
+            event = self._receive()
+        except _Crash as crash:
+            self.end()
+            raise EngineError(f"the model {settings['path']} cannot be loaded: {crash}") from crash
+        except BaseException:
+            self.end()
+            raise
+        if event["event"] != "ready":
+            self.end()
+            raise EngineError(f"the model {settings['path']} cannot be loaded: {event['reason']}")
+
+    def call(self, message: dict[str, Any], handle: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """Send one line and handle events until it is done."""
+        self._send(message)
+        while True:
+            event = self._receive()
+            if event["event"] == "done":
+                self.stats = event.get("stats", self.stats)
+                return event
+            handle(event)
+
+    def end(self) -> None:
+        """Kill the process and free its pipes; once."""
+        self._ended()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError as error:
+            raise self._crash("it ended") from error
+
+    def _receive(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        while b"\n" not in self._buffer:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self.process.stdout, selectors.EVENT_READ)
+                if not selector.select(self._patience):
+                    raise self._crash(f"no sign of life in {self._patience:.0f} s")
+            block = os.read(self.process.stdout.fileno(), 1 << 20)
+            if not block:
+                raise self._crash("it ended")
+            self._buffer += block
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        event: dict[str, Any] = json.loads(line)
+        return event
+
+    def _crash(self, how: str) -> _Crash:
+        """Describe the end: signal or exit code, and the last words."""
+        if how == "it ended":
+            code = self.process.wait()
+            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, self._errors.tell() - 300))
+        words = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return _Crash(f"{how}{': ' + words[-1] if words else ''}")
+
+
+def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout, errors):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:
+                continue  # Unsent bytes of a dead child.

