@@ -145,9 +145,7 @@ def span(label: str, *, now: date) -> Period | None:
         year -= 100 if year > now.year else 0
     try:
         first_month, last_month = (int(match[2]), int(match[2])) if match[2] else (1, 12)
-        first_day, last_day = (
-            (int(match[3]), int(match[3])) if match[3] else (1, monthrange(year, last_month)[1])
-        )
+        first_day, last_day = (int(match[3]), int(match[3])) if match[3] else (1, monthrange(year, last_month)[1])
         return date(year, first_month, first_day), date(year, last_month, last_day)
     except ValueError:
         return None

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from recgpt.errors import InvalidConfigError
-from recgpt.evidence import HistoryRow, Term, mentions, words
+from recgpt.evidence import HistoryRow, Term, longest_hit, mentions, words
 
 _COLUMNS = ["pool_id", "name", "kind", "audience", "terms"]
 _KINDS = ("interest", "necessity")
@@ -86,7 +86,9 @@ class Pool:
         source = Path(path) if path is not None else resources.files("recgpt") / "prompts" / "interest_pool.tsv"
         if not source.is_file():
             raise InvalidConfigError(f"an interest pool was expected at {source}, but there is no such file")
-        lines = list(csv.reader(source.read_text(encoding="utf-8").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+        lines = list(
+            csv.reader(source.read_text(encoding="utf-8").splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+        )
         if not lines or lines[0] != _COLUMNS:
             raise InvalidConfigError(
                 f"the interest pool {source} must begin with the tab-separated columns {', '.join(_COLUMNS)}, "
@@ -206,32 +208,18 @@ def support(rows: Sequence[HistoryRow], terms: Sequence[Term], staple_terms: Seq
     first_words = {term[0] for term in terms}
     for row in rows:
         for item in row.items:
-            stems = words(item)
-            if first_words.isdisjoint(stems):
+            if first_words.isdisjoint(words(item)):
                 continue
-            hit = _longest(stems, terms)
+            hit = longest_hit(item, terms)
             if not hit:
                 continue
-            if _longest(stems, staple_terms) > hit:
+            if longest_hit(item, staple_terms) > hit:
                 staples += mentions(row, item)
                 continue
             found[row.id] = row
             items[item] = None
             count += mentions(row, item)
     return Support(tuple(found.values()), tuple(items), count, staples)
-
-
-def _longest(stems: Term, terms: Sequence[Term]) -> int:
-    present = set(stems)
-    return max(
-        (
-            len(term)
-            for term in terms
-            if present.issuperset(term)
-            and any(stems[start : start + len(term)] == term for start in range(len(stems) - len(term) + 1))
-        ),
-        default=0,
-    )
 
 
 def pool_recall(matched: Mapping[str, Sequence[str]], truth: Mapping[str, Sequence[str]]) -> float:
