@@ -7,11 +7,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recgpt.interests.cases import Case
+from recgpt.evidence import check, words
+from recgpt.interests import rules
+from recgpt.interests.cases import Case, Choice
 from recgpt.interests.config import Config
-from recgpt.interests.pool import Pool
+from recgpt.interests.pool import Pool, support
+from recgpt.interests.tally import Run
 from recgpt.llm.engine import Engine, Progress, Request, Result
-from recgpt.llm.prompts import Template
+from recgpt.llm.prompts import Template, load
+from recgpt.text import clean
 
 
 class InterestEntry(BaseModel):
@@ -107,3 +111,69 @@ def schema_of(model: type[BaseModel]) -> dict[str, Any]:
 
     flat: dict[str, Any] = inline(whole)
     return flat
+
+
+def mine_by_generate(run: Run, cases: Sequence[Case]) -> None:
+    """Let the model write, then believe only what passes."""
+    answers, results = ask(
+        cases,
+        engine=run.engine,
+        pool=run.pool,
+        template=load("interests"),
+        config=run.config,
+        progress=run.progress,
+    )
+    run.tally(results)
+    for case, (answer, fault), result in zip(cases, answers, results, strict=True):
+        run.counts["candidates"] += len(case.matches)
+        if answer is None:
+            run.counts["answers_total"] += 1
+            run.reject(case.user_id, None, fault, status="unscored", raw=result.text)
+            continue
+        seen: set[tuple[str, ...]] = set()
+        for entry in answer.interests:
+            run.counts["answers_total"] += 1
+            choice = _written(run, case, entry)
+            wrong = _judge(run, choice, entry, seen, full=len(seen) >= run.config.most)
+            if wrong:
+                run.reject(case.user_id, choice.interest, wrong, raw=entry.model_dump_json())
+            else:
+                run.counts["answers_valid"] += 1
+                seen.add(words(choice.interest))
+                run.keep(choice)
+
+
+def _written(run: Run, case: Case, entry: InterestEntry) -> Choice:
+    """Bring a written interest to its pool entry, if it is one."""
+    offered = [run.pool.interests[match.index] for match in case.matches]
+    name = words(entry.interest)
+    preset = next((one for one in offered if entry.id == one.pool_id or name == words(one.name)), None)
+    terms = preset.terms if preset else rules.claim_terms(entry.interest)
+    shown = preset.name if preset else clean(entry.interest)
+    return Choice(case, shown, preset, terms, stage=entry.stage, reason=clean(entry.reason))
+
+
+def _judge(run: Run, choice: Choice, entry: InterestEntry, seen: set[tuple[str, ...]], *, full: bool) -> str | None:
+    case, config = choice.case, run.config
+    found = support(case.rows, choice.terms, run.staples)
+    checked = check(entry.evidence, choice.terms, case.rows)
+    run.counts["evidence_total"] += len(set(entry.evidence))
+    run.counts["evidence_supported"] += len(checked.supported)
+    run.counts["stage_differs"] += entry.stage != rules.stage(found, now=run.today, months=config.long_term_months)
+    offered = [run.pool.interests[match.index] for match in case.matches]
+    fault = rules.listing_fault(entry.interest, entry.id, offered, run.pool) or run.fault(choice, found)
+    if fault:
+        return fault
+    if words(choice.interest) in seen:
+        return "double: it stands in the answer already"
+    if full:
+        return f"quantity: at most {config.most} interests a user"
+    supporting = {row.id for row in found.rows}
+    choice.evidence = tuple(sorted(row for row in checked.supported if row in supporting))
+    if not choice.evidence:
+        failures = ", ".join(f"r{row} {why}" for row, why in checked.failures)
+        return f"evidence: {failures or 'only staples in the rows'}"
+    least, most = config.reason_words
+    items = [item for row in case.rows if row.id in choice.evidence for item in row.items]
+    fault = rules.reason_fault(entry.reason, items, choice.interest, least_words=least, most_words=most)
+    return f"reason: {fault}" if fault else None

@@ -1,7 +1,7 @@
-"""What makes an interest wrong, as rules (section 2.1.2, Table 1, Appendix B); `prompts/rules/interests.toml` lists them.
+"""What makes an interest wrong, as rules (section 2.1.2, Table 1, Appendix B).
 
-Each checker returns the reason of a rejection, or None. They look at the history and the attributes only, never at
-what a model said about itself.
+`prompts/rules/interests.toml` lists them all with their checkers. Each checker returns the reason of a rejection, or
+None. They look at the history and the attributes only, never at what a model said about itself.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ _AGE = re.compile(
     r"\bage\D{0,12}(\d{1,3})(?:\s*(?:-|to|–)\s*(\d{1,3})|(\s*\+))?|\b(\d{2})\s*(?:-|–|to)\s*(\d{2})\b|\b(\d{2})\+"
 )
 _NO_KIDS = re.compile(
-    r"\bno (?:kids|children)\b|\bwithout (?:kids|children)\b|\b(?:kids|children)(?:[ _]count)?\s*[:=]?\s*0\b|\b0 (?:kids|children)\b"
+    r"\bno (?:kids|children)\b|\bwithout (?:kids|children)\b|"
+    r"\b(?:kids|children)(?:[ _]count)?\s*[:=]?\s*0\b|\b0 (?:kids|children)\b"
 )
 _KIDS = re.compile(
-    r"\b(?:kids|children)(?:[ _]count)?\s*[:=]?\s*[1-9]|\b[1-9]\d*\+? (?:kids?|child(?:ren)?)\b|\bwith (?:kids|children)\b|"
-    r"\badults? kids\b|\b(?:mother|father|parent) of\b"
+    r"\b(?:kids|children)(?:[ _]count)?\s*[:=]?\s*[1-9]|\b[1-9]\d*\+? (?:kids?|child(?:ren)?)\b|"
+    r"\bwith (?:kids|children)\b|\badults? kids\b|\b(?:mother|father|parent) of\b"
 )
 _HOUSEHOLD = re.compile(r"\bhousehold(?:[ _]size)?(?: of|\s*[:=])?\s*(\d+)|\bsize\s*[:=]?\s*(\d+)")
 _ALONE = re.compile(r"\blives? alone\b|\bsingle(?:[ -]person)?\b|\b1 adult no\b")
@@ -48,13 +49,14 @@ _MALE = re.compile(r"\b(?:male|man|men|he)\b")
 
 _FUNCTION_WORDS = frozenset(
     words(
-        "a an and are as at because been both but by each every for from had has have he her his in into is it its like "
-        "likes many more most much of often on or other others several she so some such than that the their them these "
-        "they this those to too two three was well were when which while who with year years month months week weeks "
-        "time times day days again regularly repeatedly frequently various different kinds kind types type lot lots "
-        "items item products product things thing shopper household customer user bought buy buys buying purchased "
-        "purchase purchases purchasing searched search searches looked look viewed saved added cart favorite shows show "
-        "interest interested enjoy enjoys love loves use used including also all over same"
+        "a an and are as at because been both but by each every for from had has have he her his in into is it its "
+        "like likes many more most much of often on or other others several she so some such than that the their "
+        "them these they this those to too two three was well were when which while who with year years month "
+        "months week weeks time times day days again regularly repeatedly frequently various different kinds kind "
+        "types type lot lots items item products product things thing shopper household customer user bought buy "
+        "buys buying purchased purchase purchases purchasing searched search searches looked look viewed saved "
+        "added cart favorite shows show interest interested enjoy enjoys love loves use used including also all "
+        "over same"
     )
 )
 # Words of names that no item needs to show.
@@ -124,9 +126,8 @@ def gift(audience: str, attributes: str) -> str | None:
     if audience in ("infant", "child"):
         if who.kids is False and (alone or (who.youngest or 0) >= 50):
             return f"gift: things for a {audience}, but the attributes say no children"
-    elif audience and who.gender and (alone or who.household is None):
-        if (audience, who.gender) in {("women", "male"), ("men", "female")}:
-            return f"gift: things for {audience}, but the attributes say {who.gender}"
+    elif (alone or who.household is None) and (audience, who.gender) in {("women", "male"), ("men", "female")}:
+        return f"gift: things for {audience}, but the attributes say {who.gender}"
     return None
 
 
