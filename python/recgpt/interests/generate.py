@@ -28,7 +28,7 @@ class InterestEntry(BaseModel):
     interest: Annotated[str, Field(min_length=2, max_length=60)]
     stage: Literal["long-term", "short-term"]
     reason: Annotated[str, Field(min_length=1, max_length=240)]
-    evidence: Annotated[list[int], Field(min_length=1, max_length=6)]
+    evidence: Annotated[list[Annotated[int, Field(ge=1, le=99_999)]], Field(min_length=1, max_length=6)]
 
 
 class InterestAnswer(BaseModel):

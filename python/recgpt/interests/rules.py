@@ -49,7 +49,7 @@ _MALE = re.compile(r"\b(?:male|man|men|he)\b")
 
 _FUNCTION_WORDS = frozenset(
     words(
-        "a after an and are as at because been before both but by each every for from had has have he her his in into is it its "
+        "a an and are as at because been both but by each every for from had has have he her his in into is it its "
         "like likes many more most much of often on or other others several she so some such than that the their "
         "them these they this those to too two three was well were when which while who with year years month "
         "months week weeks time times day days again regularly repeatedly frequently various different kinds kind "
