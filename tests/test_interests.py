@@ -255,7 +255,7 @@ def test_evidence_stays_within_its_token_budget():
     config = interests.Config(evidence_tokens=20)
     engine = Scripted()
     mined(config=config, engine=engine, camper=("", CAMPER))
-    shown = next(request for request in engine.scored if request.key.endswith("without/nothing"))
+    shown = next(request for request in engine.scored if "without/nothing" in request.key)
     assert shown.prompt.user.count("(purchase)") + shown.prompt.user.count("(search)") < 4
 
 

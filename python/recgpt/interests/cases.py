@@ -42,6 +42,8 @@ class Choice:
     """The pool interest that it is; None if it is extended."""
     terms: tuple[Term, ...]
     score: float | None = None
+    mean: float = 0.0
+    """`rank`: mean log-probability after the whole history, in nats a token."""
     stage: str = ""
     reason: str | None = None
     evidence: tuple[int, ...] = ()

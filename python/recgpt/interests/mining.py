@@ -106,7 +106,7 @@ def rank(
                 "score": score,
             }
             for one in ranked
-            for place, (index, score) in enumerate(one.chosen, start=1)
+            for place, (index, score, _) in enumerate(one.chosen, start=1)
         ],
         RANKED,
     )
@@ -159,7 +159,7 @@ def _mine_by_rank(run: Run, cases: Sequence[Case]) -> None:
     if swapped:
         own, other = ranked[: len(cases)], ranked[len(cases) :]
         pairs = zip(own, other, strict=True)
-        run.shuffled = _changed([({i for i, _ in a.chosen}, {i for i, _ in b.chosen}) for a, b in pairs])
+        run.shuffled = _changed([({one.index for one in a.chosen}, {one.index for one in b.chosen}) for a, b in pairs])
     accepted = [_accept(run, one) for one in ranked[: len(cases)]]
     strengths = [
         [{row.id: _strength(row.items, choice) for row in found.rows} for choice, found in user] for user in accepted
@@ -201,9 +201,9 @@ def _accept(run: Run, ranked: Ranked) -> list[tuple[Choice, Support]]:
     if ranked.fault:
         run.reject(case.user_id, None, ranked.fault, status="unscored")
     kept = []
-    for index, score in ranked.chosen:
+    for index, score, mean in ranked.chosen:
         entry = run.pool.interests[index]
-        choice = Choice(case, entry.name, entry, entry.terms, score)
+        choice = Choice(case, entry.name, entry, entry.terms, score, mean)
         found = support(case.rows, entry.terms, run.staples)
         fault = run.fault(choice, found)
         run.counts["answers_total"] += 1

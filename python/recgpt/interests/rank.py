@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from recgpt.interests.cases import Case, Choice
 from recgpt.interests.config import Config
@@ -19,14 +20,25 @@ from recgpt.llm.engine import Engine, Progress, ScoreRequest, ScoreResult
 from recgpt.llm.prompts import Template
 
 
+class Scored(NamedTuple):
+    """One candidate; both figures in nats a token."""
+
+    index: int
+    """Position in the pool."""
+    score: float
+    """Mean log-probability minus the baseline's."""
+    mean: float
+    """Mean log-probability."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """One user's scores."""
 
     case: Case
-    scores: tuple[tuple[int, float], ...]
-    """(position in the pool, score in nats a token) of every candidate, best first."""
-    chosen: tuple[tuple[int, float], ...]
+    scores: tuple[Scored, ...]
+    """Every candidate, best first."""
+    chosen: tuple[Scored, ...]
     """Those above the user's own median."""
     fault: str = ""
     """Why there are no scores."""
@@ -77,11 +89,11 @@ def rank_cases(
             answers.append(Ranked(case, (), (), fault or "engine: a score is not a finite number"))
             continue
         scores = sorted(
-            ((index, mean - baseline[index]) for index, mean in zip(offered, means, strict=True)),
-            key=lambda pair: (-pair[1], pair[0]),
+            (Scored(index, mean - baseline[index], mean) for index, mean in zip(offered, means, strict=True)),
+            key=lambda one: (-one.score, one.index),
         )
-        line = median(score for _, score in scores) + config.margin
-        chosen = tuple(pair for pair in scores if pair[1] > line)[: config.most]
+        line = median(one.score for one in scores) + config.margin
+        chosen = tuple(one for one in scores if one.score > line)[: config.most]
         answers.append(Ranked(case, tuple(scores), chosen))
     return answers, results
 
@@ -141,7 +153,8 @@ def cite(
         if not view:
             continue
         names = tuple(f" {choice.interest}" for choice in user)
-        for missing in (None, *view):
+        # The whole history has been scored already, by `rank_cases`.
+        for missing in view if len(view) == len(case.rows) else (None, *view):
             text = "\n".join(row.text for row in case.rows if row.id in view and row.id != missing)
             requests.append(
                 ScoreRequest(
@@ -157,13 +170,16 @@ def cite(
         if not view:
             answers.append(["no row could be taken out within the budget" for _ in user])
             continue
-        whole, *without = (next(left) for _ in range(len(view) + 1))
-        means = [_means(result) for result in (whole, *without)]
+        seen_whole = len(view) == len(user[0].case.rows)
+        scored = [next(left) for _ in range(len(view) + (not seen_whole))]
+        means = [_means(result) for result in scored]
         known = [values for values in means if values is not None]
         if len(known) < len(means):
-            fault = next(result.reason for result in (whole, *without) if _means(result) is None)
+            fault = next(result.reason for result, values in zip(scored, means, strict=True) if values is None)
             answers.append([fault or "engine: a score is not a finite number" for _ in user])
             continue
+        if seen_whole:
+            known.insert(0, [choice.mean for choice in user])
         answers.append([_cited(view, [values[place] for values in known], config) for place in range(len(user))])
     return answers, results
 
@@ -182,7 +198,7 @@ def _view(strong: Sequence[dict[int, int]], tokens: dict[int, int], config: Conf
 
 
 def _cost(sizes: Sequence[int]) -> int:
-    """Count the tokens of all rows once, and for each missing row those that follow it."""
+    """Count the tokens of all rows once, and for each missing row those that follow it: what the prompts do not share."""
     return sum(sizes) + sum(place * size for place, size in enumerate(sizes))
 
 

@@ -93,8 +93,9 @@ def _opening(choice: Choice) -> str:
 
 
 def _items(choice: Choice) -> list[str]:
+    """List what of the evidence the model is shown: matching items, up to the first `;` of their brief."""
     found = {
-        _MARKS.sub("", item).strip(): None
+        _MARKS.sub("", item).partition(";")[0].strip(): None
         for row in choice.case.rows
         if row.id in choice.evidence
         for item in row.items
