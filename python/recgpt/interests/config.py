@@ -1,0 +1,48 @@
+"""The settings of stage 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """How interests are offered, chosen, checked and explained. The defaults fit a small model on a CPU."""
+
+    candidates: int = 40
+    """Pool interests offered to the model, at most, preselected by `Pool.match`."""
+    contrast: int = 8
+    """Where fewer than this match, unmatched ones fill up, so that a median means something."""
+    most: int = 16
+    """Interests a user, at most; the paper's users have 16.1 on average (section 2.1.2)."""
+    margin: float = 0.0
+    """`rank`: nats a token by which a score must pass the user's own median."""
+    least_actions: int = 5
+    """Abstain below this many actions in the history."""
+    least_periods: int = 2
+    """Abstain below this many different time labels, unless the log has no times at all."""
+    burst_days: int = 7
+    """Support within fewer days than this is a burst."""
+    long_term_months: int = 3
+    """Support in at least this many different months makes an interest long-term."""
+    evidence_rows: int = 8
+    """`rank`: rows a user that are taken out one by one, at most; 0 leaves every interest without evidence."""
+    evidence_tokens: int = 3000
+    """`rank`: tokens a user that finding evidence may compute, at most, without instructions and candidates."""
+    evidence_drop: float = 0.01
+    """`rank`: nats a token that an interest must lose without a row for the row to be evidence."""
+    rows_per_interest: int = 3
+    """Evidence rows an interest, at most."""
+    reason_samples: int = 3
+    """Reasons asked for an interest; the first is greedy. The checker takes the first that passes."""
+    reason_tokens: int = 20
+    """Tokens a sampled reason may have."""
+    reason_words: tuple[int, int] = (4, 25)
+    """Least and most words of a reason."""
+    answer_tokens: int = 1500
+    """`generate`: tokens an answer may have."""
+    reasoning_tokens: int = 0
+    """`generate`: room for reasoning before the answer; 0 leaves it out, which is better below 1B parameters."""
+    control: bool = False
+    """`rank`: also rank every user with the next user's history, in the same call, so that most of it is shared."""
+    seed: int = 0
