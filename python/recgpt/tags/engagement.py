@@ -71,7 +71,12 @@ def before(events: schema.ArrowStream, now: datetime) -> pa.Table:
 
 
 def read(
-    events: schema.ArrowStream, item_tags: schema.ArrowStream, items: schema.ArrowStream, *, now: datetime, config: Config
+    events: schema.ArrowStream,
+    item_tags: schema.ArrowStream,
+    items: schema.ArrowStream,
+    *,
+    now: datetime,
+    config: Config,
 ) -> Engagement:
     """Read a log as tags.
 

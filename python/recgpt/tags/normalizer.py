@@ -58,9 +58,7 @@ def item_tags(items: schema.ArrowStream) -> pa.Table:
             known[key] = _tag(*key, shared=shared)
         tags.append(known[key])
     mask = pa.array([bool(tag) for tag in tags])
-    return pa.table(
-        [table.column("item_id"), pa.array(tags, pa.large_string())], schema=schema.ITEM_TAGS
-    ).filter(mask)
+    return pa.table([table.column("item_id"), pa.array(tags, pa.large_string())], schema=schema.ITEM_TAGS).filter(mask)
 
 
 def normalize(title: str | None, category: str | None = None, brand: str | None = None) -> str:
@@ -176,7 +174,9 @@ def _path_words(title: str, path: str, brand: frozenset[str], shared: frozenset[
     words = [
         word
         for word in _usable(title, brand)
-        if word not in core and (shared is None or word in shared) and not any(part in core for part in (word, word + "s"))
+        if word not in core
+        and (shared is None or word in shared)
+        and not any(part in core for part in (word, word + "s"))
     ]
     last = next((place for place, word in enumerate(_usable(title, brand)) if core and word == core[-1]), None)
     if last is not None:
@@ -198,6 +198,4 @@ def _shared_words(rows: Iterable[tuple[str | None, str | None]]) -> frozenset[st
             opened[word] += place == 0
             if place:
                 openers[word].add(words[0])
-    return frozenset(
-        word for word in seen if len(openers[word]) >= MIN_SHARED_BRANDS and opened[word] * 4 < seen[word]
-    )
+    return frozenset(word for word in seen if len(openers[word]) >= MIN_SHARED_BRANDS and opened[word] * 4 < seen[word])
