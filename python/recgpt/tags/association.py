@@ -8,9 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recgpt.tags.words import stems
-
-_EMPTY = frozenset("a an and at for in of on or the to with care food home item making use".split())
+from recgpt.tags.words import listed, stems
 
 
 class Categories(Protocol):
@@ -22,7 +20,7 @@ class Categories(Protocol):
 
 def words(text: str) -> frozenset[str]:
     """Take the words of a text that carry meaning, singular."""
-    return frozenset(stems(text)) - _EMPTY
+    return frozenset(stems(text)) - listed("common")
 
 
 class Associations:
@@ -38,7 +36,7 @@ class Associations:
             self.names = {name: column for column, name in enumerate(categories.names)}
 
     def between(self, interest: str, tag: str, category: str | None) -> float:
-        """Associate one interest with one tag: the share of the interest's words in tag and category, plus P(category)."""
+        """Associate one interest with one tag: share of its words in tag and category, plus P(category)."""
         row = self.rows[interest]
         wanted = self.words[row]
         shared = len(wanted & (words(tag) | words(category or ""))) / len(wanted) if wanted else 0.0

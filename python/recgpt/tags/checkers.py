@@ -14,9 +14,6 @@ from recgpt.tags.words import listed, singular, split, stems
 MAX_TAG_WORDS = 6
 MAX_REASON_WORDS = 24
 _MODEL = re.compile(r"\b(?=\w*\d)\w+\b")
-_LOOSE_ENDS = frozenset(
-    "a an and as at but by for from in into my of on or our so than that the their they this to with your".split()
-)
 
 
 def specific(tag: str, categories: Collection[str]) -> str | None:
@@ -64,7 +61,7 @@ def no_vague_word(tag: str) -> str | None:
     return "vague_word" if set(stems(tag)) & listed("vague") else None
 
 
-def fresh(tag: str, recent: Collection[str]) -> str | None:
+def fresh(tag: str, recent: Collection[tuple[str, ...]]) -> str | None:
     """The user did not click, buy or search the tag in the past month. `recent`: tags as sorted singular words."""
     return "past_month" if tuple(sorted(stems(tag))) in recent else None
 
@@ -132,7 +129,7 @@ def has_substance(text: str) -> str | None:
 def complete(text: str) -> str | None:
     """The text does not stop in the middle of a phrase."""
     words = split(text)
-    return "incomplete" if not words or words[-1] in _LOOSE_ENDS else None
+    return "incomplete" if not words or words[-1] in listed("loose_ends") else None
 
 
 def grounded(reason: str, history: Collection[str], attributes: str) -> str | None:

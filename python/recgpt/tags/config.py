@@ -14,7 +14,7 @@ class Config:
     quantity: int = 50
     """Tags asked for each user; the paper asks for 50. Fewer that pass the rules is an honest answer."""
     min_categories: int = 10
-    """Floor of distinct categories: no category gets more than quantity / min_categories tags before all have theirs."""
+    """Floor of distinct categories: a category gets quantity / min_categories tags before others fill up."""
     past_days: float = 30.0
     """The past month: tags engaged with in this many days before now are out. Without times, the last 30 events."""
     min_season_ratio: float = 0.5

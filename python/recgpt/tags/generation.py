@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from recgpt.llm import prompts
 from recgpt.llm.engine import Request
 from recgpt.tags import checkers
-from recgpt.tags.prediction import Context, Household
+from recgpt.tags.context import Context, Household
 from recgpt.tags.sequences import render
 from recgpt.tags.words import split, stems
 from recgpt.text import clean

@@ -103,10 +103,7 @@ def _title_words(title: str, brand: frozenset[str]) -> list[str]:
     parts = [part for part in title.split(",") if part.strip()]
     title = next((part for part in parts if _usable(part, brand)), "")
     pieces = [piece for piece in _HEADING_SEPARATOR.split(title) if _usable(piece, brand)]
-    if len(pieces) > 1 and len(split(pieces[0])) <= 2:
-        pieces = [pieces[1], pieces[0]]
-    else:
-        pieces = pieces[:1]
+    pieces = pieces[1::-1] if len(pieces) > 1 and len(split(pieces[0])) <= 2 else pieces[:1]
     words: list[str] = []
     for piece in pieces:
         for word in _usable(piece, brand):

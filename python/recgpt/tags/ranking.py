@@ -10,7 +10,7 @@ from recgpt.llm import prompts
 from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest
 from recgpt.tags import checkers
 from recgpt.tags.candidates import preselect
-from recgpt.tags.prediction import Context, Household
+from recgpt.tags.context import Context, Household
 from recgpt.tags.sequences import render
 from recgpt.text import neutralize
 
@@ -120,7 +120,7 @@ def _ranked(context: Context, household: Household, pairs: list[tuple[str, str, 
 
 
 def _beginning(context: Context, household: Household, tag: str, interest: str | None) -> str:
-    """Begin the reason with something real: the user's own tag that goes with this one most often, a query, an interest."""
+    """Begin the reason with something real: the user's own tag that goes with this one most, else interest or query."""
     scorer, log = context.scorer, context.log
     code = scorer.code.get(household.user)
     column = scorer.column[np.searchsorted(np.array(log.tags), tag)]

@@ -19,6 +19,10 @@ from recgpt.text import clean
 
 _CLICKED = ("click", "detail_view", "review_read", "favorite", "cart")
 """Looked at or saved, not bought: the paper's click sequence."""
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 _SEASONS = ("winter", "spring", "summer", "autumn")
 
 
@@ -43,8 +47,7 @@ def season(now: datetime, hemisphere: str) -> str:
 
 def date_label(now: datetime) -> str:
     """Write a date as the prompts do, in English whatever the locale."""
-    months = "January February March April May June July August September October November December".split()
-    return f"{months[now.month - 1]} {now.day}"
+    return f"{_MONTHS[now.month - 1]} {now.day}"
 
 
 def collect(

@@ -15,10 +15,6 @@ _IRREGULAR = {
     "shoes": "shoe", "smoothies": "smoothie", "ties": "tie", "veggies": "veggie", "axes": "axe", "halves": "half",
     "toes": "toe", "canoes": "canoe", "caches": "cache", "headaches": "headache", "toothaches": "toothache",
 }  # fmt: skip
-_SINGULAR_S = frozenset(
-    "asparagus hummus swiss molasses gas lens plus christmas citrus cactus canvas atlas bus chess couscous glass "
-    "grass dress mattress hibiscus octopus texas las always tennis pants jeans scissors headphones news electronics".split()
-)
 
 
 class Shorthand(NamedTuple):
@@ -54,7 +50,7 @@ def singular(word: str) -> str:
     """
     if word in _IRREGULAR:
         return _IRREGULAR[word]
-    if len(word) < 4 or word in _SINGULAR_S or word.endswith(("ss", "us", "is")) or not word.endswith("s"):
+    if len(word) < 4 or word in listed("singular") or word.endswith(("ss", "us", "is")) or not word.endswith("s"):
         return word
     if word.endswith("ies"):
         return word[:-3] + "y"
