@@ -1,0 +1,9 @@
+"""Stage 7 of 8: interests x items of matching category -> lookup table.
+
+LLM_RE writes offline (section 2.4, Appendix B); the online path only looks up.
+"""
+
+from recgpt.explanations.config import Config
+from recgpt.explanations.writing import Written, write
+
+__all__ = ["Config", "Written", "write"]

@@ -1,0 +1,179 @@
+"""The rules of the explanations stage as small pure functions: None, or the name of the rule that a text breaks.
+
+`prompts/rules/explanations.toml` lists every rule of section 2.4.1, Table 6 and Appendix B with its function. A
+metaphor is allowed: only words that claim a material, function, number or brand must be covered by the item's data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection
+from functools import cache
+from importlib import resources
+
+MIN_WORDS, MAX_WORDS = 4, 12
+MIN_CHARACTERS, MAX_CHARACTERS = 6, 10
+"""Length in Chinese, without punctuation and spaces."""
+_COPY = 0.6
+"""Token Jaccard with the title from which a text counts as its copy."""
+
+_HAN = re.compile(r"[㐀-䶿一-鿿豈-﫿]")
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_PERSONAL = re.compile(
+    r"[\w.+-]+@[\w-]+\.\w|(?:\+?\d[\s()-]?){7,}|\b(?:mr|mrs|ms|miss|dr)\b\.?\s*\w|\byears? old\b|\byour (?:age|income|"
+    r"address|salary|husband|wife|marriage|divorce|pregnancy|illness|disease|religion)\b",
+    re.I,
+)
+
+
+def chinese(text: str) -> bool:
+    """Tell whether at least half of a text's letters are Chinese characters."""
+    letters = sum(character.isalpha() for character in text)
+    return bool(letters) and 2 * len(_HAN.findall(text)) >= letters
+
+
+def words(text: str) -> list[str]:
+    """Split into lower-case words, simple plurals cut; Chinese text into its characters."""
+    if chinese(text):
+        return _HAN.findall(text)
+    return [_singular(word) for word in _WORD.findall(text.casefold())]
+
+
+def _singular(word: str) -> str:
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+
+
+@cache
+def listed(name: str) -> frozenset[str]:
+    """Read the word list `prompts/rules/NAME.txt`: one word or phrase a line, `#` begins a comment line."""
+    text = (resources.files("recgpt") / "prompts" / "rules" / f"{name}.txt").read_text(encoding="utf-8")
+    return frozenset(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("# "))
+
+
+def _named(text: str, name: str) -> set[str]:
+    """Entries of a list that a text holds: whole words for Latin entries, any place for the others."""
+    plain = text.casefold().replace("’", "'")
+    singular = " ".join(words(text))
+    return {
+        entry
+        for entry in listed(name)
+        if (_HAN.search(entry) and entry in plain)
+        or (
+            not _HAN.search(entry)
+            and any(re.search(rf"(?<!\w){re.escape(entry)}(?!\w)", version) for version in (plain, singular))
+        )
+    }
+
+
+def right_length(text: str) -> str | None:
+    """4 to 12 words; in Chinese 6 to 10 characters.
+
+    >>> right_length("Crushed ice for hot days"), right_length("Ice"), right_length("山野清晨一杯热茶")
+    (None, 'length', None)
+    """
+    if chinese(text):
+        return None if MIN_CHARACTERS <= len(_HAN.findall(text)) <= MAX_CHARACTERS else "length"
+    return None if MIN_WORDS <= len(_WORD.findall(text)) <= MAX_WORDS else "length"
+
+
+def no_invented_claim(text: str, facts: str) -> str | None:
+    """A material, function or property is named only where the item's own data names it.
+
+    >>> no_invented_claim("Organic bread for slow mornings", "white bread")
+    'invented_claim'
+    """
+    covered = _named(facts, "claims")
+    return "invented_claim" if _named(text, "claims") - covered else None
+
+
+def no_invented_number(text: str, facts: str) -> str | None:
+    """No number that the item's data does not hold."""
+    return "invented_number" if set(re.findall(r"\d+", text)) - set(re.findall(r"\d+", facts)) else None
+
+
+def no_foreign_brand(text: str, facts: str, brands: Collection[str]) -> str | None:
+    """No brand of the catalogue unless the item's data names it. `brands`: lower-case words with single spaces."""
+    own, known = _WORD.findall(text.casefold()), f" {' '.join(_WORD.findall(facts.casefold()))} "
+    pieces = {" ".join(own[i:j]) for i in range(len(own)) for j in range(i + 1, len(own) + 1)}
+    return "brand" if any(f" {piece} " not in known for piece in pieces if piece in brands) else None
+
+
+def no_empty_praise(text: str, facts: str) -> str | None:
+    """No praise or filler that fits any item; a word of the item's own data is not praise."""
+    return "empty_praise" if _named(text, "praise") - _named(facts, "praise") else None
+
+
+def no_hard_sell(text: str) -> str | None:
+    """No exaggerated claim, no pressure to buy."""
+    return "hard_sell" if _named(text, "hardsell") else None
+
+
+def no_copy(text: str, title: str) -> str | None:
+    """No near-copy of the title: under 60 % common words, and at least two words of its own.
+
+    >>> no_copy("Crushed and cubed ice", "ICE - CRUSHED/CUBED"), no_copy("Ice for hot days", "ICE - CRUSHED/CUBED")
+    ('copy', None)
+    """
+    own, given = set(words(text)) - {"and", "the", "a", "of"}, set(words(title)) - {"and", "the", "a", "of"}
+    if not given:
+        return None
+    return "copy" if len(own & given) / len(own | given) >= _COPY or len(own - given) < 2 else None
+
+
+def no_personal_data(text: str) -> str | None:
+    """No name, address, number or circumstance of a person."""
+    return "personal_data" if _PERSONAL.search(text) else None
+
+
+def clear(text: str) -> str | None:
+    """No repetition: no word three times, no phrase twice in a row.
+
+    >>> clear("Bag bag good bag buy bag good"), clear("A bag for mountain mornings")
+    ('repetition', None)
+    """
+    own = words(text)
+    counts = Counter(word for word in own if word not in listed("loose_ends"))
+    twice = any(
+        own[place : place + size] == own[place + size : place + 2 * size]
+        for size in (1, 2, 3)
+        for place in range(len(own) - 2 * size + 1)
+    )
+    return "repetition" if twice or max(counts.values(), default=0) > 2 else None
+
+
+def complete(text: str) -> str | None:
+    """The text ends as a phrase, not in the middle of one."""
+    own = _WORD.findall(text.casefold())
+    return "incomplete" if not own or own[-1] in listed("loose_ends") or text.rstrip()[-1] in ',:;-("' else None
+
+
+def relevant(text: str, item: str, interest: str | None) -> str | None:
+    """The text speaks of the item's core word (its last) or of the interest; in Chinese it shares two characters.
+
+    >>> relevant("Office papers carried with ease", "travel backpack", "outdoor travel")
+    'irrelevant'
+    """
+    own = set(words(text))
+    if chinese(text):
+        return None if len(own & (set(words(item)) | set(words(interest or "")))) >= 2 else "irrelevant"
+    core = words(item)[-1:]
+    wanted = set(core) | (set(words(interest or "")) - listed("common"))
+    return None if own & wanted else "irrelevant"
+
+
+def says_something(own: str, item: str, interest: str | None) -> str | None:
+    """The model's own part adds at least two words to what it was given, one of them neither item nor interest."""
+    if chinese(own):
+        return None
+    given = set(words(item)) | set(words(interest or ""))
+    return None if len(words(own)) >= 2 and set(words(own)) - given - listed("loose_ends") else "no_substance"
+
+
+def no_echo(own: str, instructions: str) -> str | None:
+    """No four words in a row are copied from the instructions' examples."""
+    mine, given = words(own), f" {' '.join(words(instructions))} "
+    runs = (" ".join(mine[place : place + 4]) for place in range(len(mine) - 3))
+    return "echo" if any(f" {run} " in given for run in runs) else None

@@ -1,0 +1,260 @@
+"""LLM_RE offline: interest-item pairs -> short texts that a reader could believe (section 2.4, Appendix B).
+
+The model finishes one line that begins with the item's own words. The checkers pick among its tries; when none
+passes, there is no text, and the pair is kept among the rejections as unscored. No text is ever made by a rule.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recgpt import schema
+from recgpt.errors import NaiveTimestampError
+from recgpt.explanations import checkers, pairing
+from recgpt.explanations.config import Config
+from recgpt.llm import prompts
+from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result
+from recgpt.text import clean, neutralize
+
+_STOP = ("\n", ".", "!", "?", ";", "|", "。", "！")
+_FORMS = {True: ("for", "for a", "with"), False: ("for a", "for", "with a")}
+"""How a line goes on after the item's words, try by try, with and without an interest: a 135M model that must begin a
+concrete phrase writes one; left free it only repeats the date or the interest."""
+_NO_BRANDS = frozenset({"", "national", "private", "none", "unbranded", "generic"})
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+_SEASONS = ("winter", "spring", "summer", "autumn")
+
+
+class Written(NamedTuple):
+    """What the explanations stage gives back."""
+
+    table: pa.Table
+    """`schema.EXPLANATIONS`, interest-free texts first, sorted by interest and item."""
+    rejections: pa.Table
+    """`schema.REJECTIONS`, stage `explanations`: pairs without a text; `text` names interest and item."""
+    counts: dict[str, Any]
+    """`pairs`, `requests`, `answers_total` and `answers_valid` (first tries, before any filtering), `kept`,
+    `by_interest`, `by_item`, `unscored` (by reason)."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    """What a text may speak of."""
+
+    name: str
+    """The item's own tag, else its title: what the line begins with."""
+    title: str
+    facts: str
+    """Everything that the catalogue says: claims beyond it are invented."""
+
+
+@dataclass
+class _Line:
+    """One distinct text to write; several pairs can share it."""
+
+    interest: str | None
+    item: _Item
+    text: str | None = None
+    failure: str = "engine"
+    raw: str | None = None
+
+
+def write(
+    interests: schema.ArrowStream,
+    items: schema.ArrowStream,
+    *,
+    categories: Any,
+    engine: Engine,
+    now: datetime,
+    tags: schema.ArrowStream | None = None,
+    item_tags: schema.ArrowStream | None = None,
+    pairs: schema.ArrowStream | None = None,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> Written:
+    """Write the interest-item-explanation lookup table.
+
+    Args:
+        interests: `schema.INTERESTS`.
+        items: `schema.ITEMS`.
+        categories: Tag-to-Cate, maps texts to category names.
+        engine: answers; all texts of a round in one call.
+        now: timezone-aware; its date and season enter the prompts, its brand list is the catalogue's.
+        tags: `schema.TAGS`: an interest's tags say which categories it reaches.
+        item_tags: `schema.ITEM_TAGS`: how an item is called in a line; its title otherwise.
+        pairs: optional table (interest or null, item_id): only these, plus their items' interest-free texts.
+        config: settings.
+        progress: called with (done, total) requests of each round.
+
+    Raises:
+        InvalidTableError: a table misses a column or has one of a wrong type, or `pairs` names an unknown item.
+        NaiveTimestampError: `now` has no time zone.
+    """
+    settings = config or Config()
+    if now.tzinfo is None:
+        raise NaiveTimestampError(f"`now` must carry a time zone, but it is {now!r}; give tzinfo, for example UTC")
+    catalogue = schema.table(items, schema.ITEMS, name="items")
+    if pairs is None:
+        wanted = pairing.matched(interests, catalogue, tags, categories)
+    else:
+        wanted = pairing.asked(pairs, catalogue)
+    known = _read(catalogue, item_tags, {item for _, item in wanted})
+    brands = {" ".join(checkers.words(clean(brand))) for brand in pc.unique(catalogue["brand"]).to_pylist() if brand}
+    lines: dict[tuple[str | None, str, str], _Line] = {}
+    nameless: list[pairing.Pair] = []
+    of_pair: dict[pairing.Pair, _Line] = {}
+    for interest, item in wanted:
+        own = known[item]
+        if not own.name:
+            nameless.append((interest, item))
+            continue
+        text = clean(interest, limit=80) or None
+        of_pair[interest, item] = lines.setdefault((text, own.name, own.facts), _Line(text, own))
+    counts = _ask(list(lines.values()), engine, now, settings, frozenset(brands) - _NO_BRANDS, progress)
+    return _result(of_pair, nameless, counts, now + settings.lifetime)
+
+
+def _read(catalogue: pa.Table, item_tags: schema.ArrowStream | None, wanted: set[str]) -> dict[str, _Item]:
+    tag_of: dict[str, str] = {}
+    if item_tags is not None:
+        own = schema.table(item_tags, schema.ITEM_TAGS, name="item_tags")
+        tag_of = dict(zip(own["item_id"].to_pylist(), own["tag"].to_pylist(), strict=True))
+    rows = catalogue.filter(pc.is_in(catalogue["item_id"], value_set=pa.array(sorted(wanted), pa.large_string())))
+    known = {}
+    for row in rows.to_pylist():
+        title, tag = clean(row["title"], limit=120), clean(tag_of.get(row["item_id"]), limit=60)
+        texts = [tag, title, *(clean(row[name]) for name in ("category", "brand", "attributes", "description"))]
+        known[row["item_id"]] = _Item(tag or " ".join(title.split(",")[0].split()[:5]), title, " ; ".join(texts))
+    return known
+
+
+def _ask(
+    lines: list[_Line],
+    engine: Engine,
+    now: datetime,
+    config: Config,
+    brands: frozenset[str],
+    progress: Progress | None,
+) -> Counter[str]:
+    """Fill the lines: one greedy try for each, then sampled tries together for those that failed."""
+    counts: Counter[str] = Counter()
+    template = prompts.load("explanations")
+    for tries in (range(1), range(1, config.samples)):
+        waiting = [line for line in lines if line.text is None]
+        jobs = [(line, attempt, _prompt(template, line, attempt, now, config)) for line in waiting for attempt in tries]
+        if not jobs:
+            break
+        requests = [
+            Request(
+                prompt,
+                max_tokens=config.answer_tokens,
+                stop=_STOP,
+                temperature=config.temperature if attempt else 0.0,
+                seed=config.seed + attempt,
+                key=f"explanations/{attempt}/{number}",
+            )
+            for number, (_, attempt, prompt) in enumerate(jobs)
+        ]
+        counts["requests"] += len(requests)
+        for (line, attempt, prompt), result in zip(jobs, engine.generate(requests, progress), strict=True):
+            if line.text is None:
+                _judge(line, prompt, result, brands)
+            if attempt == 0:
+                counts["answers_total"] += 1
+                counts["answers_valid"] += line.text is not None
+    return counts
+
+
+def _prompt(template: prompts.Template, line: _Line, attempt: int, now: datetime, config: Config) -> Prompt:
+    name = neutralize(line.item.name)
+    forms = _FORMS[line.interest is not None]
+    # A name in Chinese gets no English beginning.
+    beginning = "" if checkers.chinese(name) else f"{name[:1].upper()}{name[1:]} {forms[attempt % len(forms)]}"
+    shift = 2 if config.hemisphere == "south" else 0
+    return template.render(
+        item=line.item.name,
+        interest=line.interest or "",
+        date=f"{_MONTHS[now.month - 1]} {now.day}",
+        season=_SEASONS[(now.month % 12 // 3 + shift) % 4],
+        beginning=beginning,
+    )
+
+
+def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str]) -> None:
+    own = clean(result.text)
+    text = clean(f"{prompt.answer} {own}").rstrip(".。 ")
+    line.raw = result.text
+    facts = f"{line.item.facts} ; {line.interest or ''}"
+    line.failure = (
+        ((result.reason or "engine") if result.status != "ok" else "")
+        or checkers.right_length(text)
+        or checkers.says_something(own, line.item.name, line.interest)
+        or checkers.clear(text)
+        or checkers.complete(text)
+        or checkers.no_echo(own, prompt.system)
+        or checkers.no_copy(text, line.item.title)
+        or checkers.no_invented_claim(text, facts)
+        or checkers.no_invented_number(text, facts)
+        or checkers.no_foreign_brand(text, facts, brands)
+        or checkers.no_empty_praise(text, facts)
+        or checkers.no_hard_sell(own)
+        or checkers.no_personal_data(text)
+        or checkers.relevant(text, line.item.name, line.interest)
+        or ""
+    )
+    line.text = None if line.failure else text
+
+
+def _result(
+    of_pair: dict[pairing.Pair, _Line], nameless: list[pairing.Pair], counts: Counter[str], until: datetime
+) -> Written:
+    table: list[dict[str, Any]] = []
+    rejections: list[dict[str, Any]] = []
+
+    def reject(pair: pairing.Pair, reason: str, raw: str | None) -> None:
+        text = f"{pair[0] or '(no interest)'} | {pair[1]}"
+        rejections.append(
+            {"user_id": None, "stage": "explanations", "text": text, "status": "unscored", "reason": reason, "raw": raw}
+        )
+
+    for pair, line in sorted(
+        of_pair.items(), key=lambda entry: (entry[0][0] is not None, entry[0][0] or "", entry[0][1])
+    ):
+        if line.text is None:
+            reject(pair, line.failure, line.raw)
+        else:
+            table.append(
+                {
+                    "interest": pair[0],
+                    "item_id": pair[1],
+                    "text": line.text,
+                    "source": "generate",
+                    "valid_until": until,
+                }
+            )
+    for pair in nameless:
+        reject(pair, "no_title", None)
+    by_interest = sum(row["interest"] is not None for row in table)
+    return Written(
+        schema.rows(table, schema.EXPLANATIONS),
+        schema.rows(rejections, schema.REJECTIONS),
+        {
+            "pairs": len(of_pair) + len(nameless),
+            "requests": counts["requests"],
+            "answers_total": counts["answers_total"],
+            "answers_valid": counts["answers_valid"],
+            "kept": len(table),
+            "by_interest": by_interest,
+            "by_item": len(table) - by_interest,
+            "unscored": dict(Counter(row["reason"] for row in rejections)),
+        },
+    )

@@ -1,0 +1,142 @@
+"""Mode `generate` of the tags stage: a capable model writes the triplets as JSON; every one is validated again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from recgpt.llm import prompts
+from recgpt.llm.engine import Request
+from recgpt.tags import checkers
+from recgpt.tags.context import Context, Household
+from recgpt.tags.sequences import render
+from recgpt.tags.words import split, stems
+from recgpt.text import clean
+
+
+class TagAnswer(BaseModel):
+    """One triplet as the model writes it."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tag: str = Field(min_length=1, max_length=80)
+    interest: str | None = Field(max_length=120)
+    reason: str = Field(min_length=1, max_length=240)
+
+
+def answer_schema() -> dict[str, Any]:
+    """The JSON schema of the whole answer: a list of triplets."""
+    text: dict[str, Any] = {"type": "string"}
+    properties = {"tag": text, "interest": {"anyOf": [text, {"type": "null"}]}, "reason": text}
+    triplet = {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    return {"type": "array", "items": triplet}
+
+
+def run(context: Context) -> None:
+    """Fill the context's table, rejections and counts."""
+    households = context.households
+    rendered = render(
+        prompts.load("tags"),
+        [household.sequences for household in households],
+        [{**context.inputs(household), "quantity": context.config.quantity} for household in households],
+        engine=context.engine,
+        config=context.config,
+    )
+    requests = [
+        Request(
+            prompt,
+            max_tokens=context.config.answer_tokens,
+            schema=answer_schema(),
+            seed=context.config.seed,
+            key=f"tags/{household.user}",
+        )
+        for household, prompt in zip(households, rendered, strict=True)
+    ]
+    answers: list[tuple[Household, TagAnswer]] = []
+    for household, result in zip(households, context.engine.generate(requests, context.progress), strict=True):
+        if result.status != "ok" or not isinstance(result.value, list):
+            context.counts["answers_total"] += 1
+            context.reject(household.user, None, "unscored", result.reason or "parse: not a list", result.text)
+            continue
+        for value in result.value:
+            context.counts["answers_total"] += 1
+            try:
+                answers.append((household, TagAnswer.model_validate(value)))
+            except ValidationError as error:
+                place = ".".join(map(str, error.errors()[0]["loc"])) or "entry"
+                context.reject(household.user, None, "unscored", f"schema: {place}", str(value))
+    category_of = context.mapped([_tag(answer) for _, answer in answers])
+    for household in households:
+        own = [answer for other, answer in answers if other is household]
+        _validate(context, household, own, category_of)
+
+
+def _tag(answer: TagAnswer) -> str:
+    return " ".join(split(clean(answer.tag, limit=80)))
+
+
+def _validate(context: Context, household: Household, answers: list[TagAnswer], category_of: dict[str, str]) -> None:
+    seen: set[tuple[str, ...]] = set()
+    passed: list[TagAnswer] = []
+    for answer in answers:
+        tag = _tag(answer)
+        failure = _failure(context, household, answer, category_of[tag], seen)
+        if failure:
+            context.reject(household.user, tag, "rejected", failure, answer.model_dump_json())
+        else:
+            seen.add(tuple(sorted(stems(tag))))
+            passed.append(answer)
+    context.counts["answers_valid"] += len(passed)
+    order = checkers.diverse(
+        [category_of[_tag(answer)] for answer in passed], context.config.min_categories, context.config.quantity
+    )
+    for place in sorted(set(range(len(passed))) - set(order)):
+        context.reject(household.user, _tag(passed[place]), "rejected", "one_sided", passed[place].model_dump_json())
+    for rank, place in enumerate(order, start=1):
+        answer = passed[place]
+        interest = next(
+            (own for own in household.interests if own.casefold() == (answer.interest or "").casefold()), None
+        )
+        context.table.append(
+            {
+                "user_id": household.user,
+                "rank": rank,
+                "tag": _tag(answer),
+                "interest": interest,
+                "reason": clean(answer.reason, limit=240),
+                "category": category_of[_tag(answer)],
+                "score": None,
+                "source": "generate",
+                "as_of": context.now,
+            }
+        )
+
+
+def _failure(
+    context: Context, household: Household, answer: TagAnswer, category: str, seen: set[tuple[str, ...]]
+) -> str | None:
+    tag, reason = _tag(answer), clean(answer.reason, limit=240)
+    if tuple(sorted(stems(tag))) in seen:
+        return "duplicate"
+    known = " ".join([household.attributes, *household.interests, *household.history, tag])
+    failure = (
+        context.tag_rule(tag, category)
+        or checkers.fresh(tag, household.recent)
+        or checkers.interest_known(answer.interest, household.interests)
+    )
+    if failure is None and answer.interest is not None:
+        own = next(text for text in household.interests if text.casefold() == answer.interest.casefold())
+        failure = checkers.relevant(context.associations.between(own, tag, category), context.config.min_association)
+    return (
+        failure
+        or checkers.has_substance(reason)
+        or checkers.brief(reason)
+        or checkers.no_foreign_number(reason, known)
+        or checkers.grounded(reason, [*household.history, *household.interests], household.attributes)
+    )

@@ -1,0 +1,101 @@
+"""LLM_IT: attributes, interests and behavior sequences -> (tag, interest, reason) triplets (section 2.2.1, Appendix B).
+
+`rank`: the model scores preselected catalogue tags, mean log-probability minus the same without any history, and then
+says why in the end of one forced sentence. `generate`: it writes the list under a schema. Every row is validated again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+
+from recgpt import schema
+from recgpt.errors import InvalidConfigError
+from recgpt.llm.engine import Engine, Progress
+from recgpt.tags import generation, ranking
+from recgpt.tags.association import Categories
+from recgpt.tags.config import Config
+from recgpt.tags.context import Context, build
+
+
+class Predicted(NamedTuple):
+    """What the tags stage gives back."""
+
+    table: pa.Table
+    """`schema.TAGS`."""
+    rejections: pa.Table
+    """`schema.REJECTIONS`, stage `tags`: every answer that did not become a row."""
+    counts: dict[str, Any]
+    """`users`, `candidates`, `candidates_out` (by rule), `answers_total` and `answers_valid` (the model's first
+    answers before any filtering), `kept`, `rejected` and `unscored` (by reason), `without_interest`."""
+
+
+def predict(
+    users: schema.ArrowStream,
+    interests: schema.ArrowStream,
+    events: schema.ArrowStream,
+    *,
+    engine: Engine,
+    now: datetime,
+    categories: Categories,
+    items: schema.ArrowStream,
+    item_tags: schema.ArrowStream,
+    mode: Literal["rank", "generate"] = "rank",
+    candidates: int = 200,
+    config: Config | None = None,
+    progress: Progress | None = None,
+) -> Predicted:
+    """Predict the item tags that each user wants next.
+
+    Args:
+        users: `schema.USERS`; who gets tags.
+        interests: `schema.INTERESTS`; users without rows get tags without an interest.
+        events: `schema.EVENTS` of everyone, plain clicks included; only what lies before `now` counts.
+        engine: answers; all users of a step in one call.
+        now: timezone-aware.
+        categories: Tag-to-Cate, maps texts to category names.
+        items: `schema.ITEMS`.
+        item_tags: `schema.ITEM_TAGS`, the vocabulary of `rank`.
+        mode: `rank` works with any model; `generate` needs a capable one.
+        candidates: catalogue tags that `rank` asks about, at most, a user.
+        config: settings.
+        progress: called with (done, total) requests of each step.
+
+    Raises:
+        InvalidConfigError: `mode` or `candidates` does not fit.
+        InvalidTableError: a table misses a column or has one of a wrong type.
+        NaiveTimestampError: `now` has no time zone.
+    """
+    if mode not in ("rank", "generate"):
+        raise InvalidConfigError(f"tags.mode must be rank or generate, but it is {mode!r}")
+    if candidates < 1:
+        raise InvalidConfigError(f"tags.candidates must be at least 1, but it is {candidates}")
+    context = build(users, interests, events, engine, now, categories, items, item_tags, config or Config(), progress)
+    if mode == "rank":
+        ranking.run(context, candidates)
+    else:
+        generation.run(context)
+    return _result(context)
+
+
+def _result(context: Context) -> Predicted:
+    by_status: dict[str, Counter[str]] = {"rejected": Counter(), "unscored": Counter()}
+    for row in context.rejections:
+        by_status[row["status"]][row["reason"]] += 1
+    counts: dict[str, Any] = {
+        "users": len(context.households),
+        "candidates": context.counts["candidates"],
+        "candidates_out": dict(context.candidates_out),
+        "answers_total": context.counts["answers_total"],
+        "answers_valid": context.counts["answers_valid"],
+        "kept": len(context.table),
+        "rejected": dict(by_status["rejected"]),
+        "unscored": dict(by_status["unscored"]),
+        "without_interest": sum(row["interest"] is None for row in context.table),
+    }
+    return Predicted(
+        schema.rows(context.table, schema.TAGS), schema.rows(context.rejections, schema.REJECTIONS), counts
+    )

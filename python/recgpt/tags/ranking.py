@@ -1,0 +1,224 @@
+"""Mode `rank` of the tags stage: score listed tags, apply the rules in order of score, then ask for the reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recgpt.llm import prompts
+from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest
+from recgpt.tags import checkers
+from recgpt.tags.candidates import preselect
+from recgpt.tags.context import Context, Household
+from recgpt.tags.sequences import render
+from recgpt.text import neutralize
+
+_STOP = ("\n", ".", ",", "!", "?", ";")
+
+
+@dataclass
+class _Pick:
+    """One ranked tag of one user, and what became of its reason."""
+
+    household: Household
+    tag: str
+    category: str
+    interest: str | None
+    score: float
+    beginning: str
+    """The forced beginning of the reason; empty when nothing of the user could be named."""
+    reason: str | None = None
+    failure: str = ""
+    raw: str | None = None
+
+
+def run(context: Context, candidates: int) -> None:
+    """Fill the context's table, rejections and counts."""
+    queues = [_ranked(context, household, pairs) for household, pairs in _scores(context, candidates)]
+    quantity = context.config.quantity
+    chosen = [queue[:quantity] for queue in queues]
+    _give_reasons(context, [pick for picks in chosen for pick in picks])
+    # What stayed without a reason is replaced once, so that a weak model costs at most one more round.
+    spare = [
+        queue[quantity : quantity + sum(pick.reason is None for pick in picks)]
+        for queue, picks in zip(queues, chosen, strict=True)
+    ]
+    _give_reasons(context, [pick for picks in spare for pick in picks])
+    for picks, more in zip(chosen, spare, strict=True):
+        _keep(context, [*picks, *more])
+
+
+def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tuple[str, str, float]]]]:
+    """Score every user's candidates: (tag, category, mean log-probability minus baseline)."""
+    households = context.households
+    asked = preselect(
+        context.scorer,
+        [household.user for household in households],
+        [household.interests for household in households],
+        candidates=candidates,
+    )
+    category_of = context.mapped([tag for tags in asked for tag in tags])
+    broken = {tag: context.tag_rule(tag, category) for tag, category in category_of.items()}
+    context.candidates_out.update(rule for tags in asked for tag in tags if (rule := broken[tag]))
+    asked = [[tag for tag in tags if broken[tag] is None] for tags in asked]
+    context.counts["candidates"] = sum(map(len, asked))
+    template = prompts.load("tags_rank")
+    rendered = render(
+        template,
+        [household.sequences for household in households],
+        [context.inputs(household) for household in households],
+        engine=context.engine,
+        config=context.config,
+    )
+    union = sorted({tag for tags in asked for tag in tags})
+    if not union:
+        return [(household, []) for household in households]
+    blocks = [union[start : start + candidates] for start in range(0, len(union), candidates)]
+    empty = context.empty_prompt(template)
+    requests = [
+        ScoreRequest(empty, tuple(f" {tag}" for tag in block), key=f"tags/baseline/{number}")
+        for number, block in enumerate(blocks)
+    ]
+    filled = [row for row, tags in enumerate(asked) if tags]
+    requests += [
+        ScoreRequest(rendered[row], tuple(f" {tag}" for tag in asked[row]), key=f"tags/{households[row].user}")
+        for row in filled
+    ]
+    results = context.engine.score(requests, context.progress)
+    baseline: dict[str, float] = {}
+    for block, result in zip(blocks, results, strict=False):
+        if result.status == "ok":
+            baseline.update(zip(block, result.means(), strict=True))
+    scored: list[tuple[Household, list[tuple[str, str, float]]]] = [(household, []) for household in households]
+    for row, result in zip(filled, results[len(blocks) :], strict=True):
+        if result.status != "ok":
+            context.reject(households[row].user, None, "unscored", result.reason or "engine", None)
+            continue
+        for tag, mean in zip(asked[row], result.means(), strict=True):
+            if tag in baseline:
+                scored[row][1].append((tag, category_of[tag], mean - baseline[tag]))
+            else:
+                context.reject(households[row].user, tag, "unscored", "no_baseline", None)
+    return scored
+
+
+def _ranked(context: Context, household: Household, pairs: list[tuple[str, str, float]]) -> list[_Pick]:
+    """Order by score, apply the user's rules; the first `quantity` meet the floor of categories, spares follow."""
+    ordered = sorted(pairs, key=lambda pair: (-pair[2], pair[0]))
+    fresh = [pair for pair in ordered if checkers.fresh(pair[0], household.recent) is None]
+    context.candidates_out["past_month"] += len(ordered) - len(fresh)
+    places = checkers.diverse([pair[1] for pair in fresh], context.config.min_categories, context.config.quantity)
+    first = set(places)
+    picks = []
+    for place in [*places, *(place for place in range(len(fresh)) if place not in first)]:
+        tag, category, score = fresh[place]
+        interest = context.associations.best(household.interests, tag, category, context.config.min_association)
+        beginning = _beginning(context, household, tag, interest)
+        picks.append(_Pick(household, tag, category, interest, score, beginning))
+    return picks
+
+
+def _beginning(context: Context, household: Household, tag: str, interest: str | None) -> str:
+    """Begin the reason with something real: the user's own tag that goes with this one most, else interest or query."""
+    scorer, log = context.scorer, context.log
+    code = scorer.code.get(household.user)
+    column = scorer.column[np.searchsorted(np.array(log.tags), tag)]
+    had = None
+    if code is not None and column >= 0:
+        pairs = np.arange(scorer.starts[code], scorer.starts[code + 1])
+        own = scorer.column[log.tag[pairs]]
+        pairs, own = pairs[(own >= 0) & (own != column)], own[(own >= 0) & (own != column)]
+        if len(pairs):
+            near = scorer.cosine[own, column] * log.weight[pairs]
+            had = log.tags[log.tag[pairs[int(np.argmax(near))]]]
+    bought = {text for _, text in household.sequences.purchases}
+    if had:
+        # Old events are not in the prompt's sequences; "had" is true of every kind of engagement.
+        verb = "bought" if had in bought or not household.sequences.clicks else "chose"
+        known = f"They {verb} {had}" + (f" and like {interest}" if interest else "")
+    elif interest:
+        known = f"They like {interest}"
+    elif household.sequences.searches:
+        known = f"They searched for {household.sequences.searches[-1][1]}"
+    else:
+        return ""
+    return neutralize(f"{known}, so they may use {tag} to")
+
+
+def _give_reasons(context: Context, picks: list[_Pick]) -> None:
+    """Ask for the reasons: greedily, then once more with sampling for those that failed."""
+    for pick in picks:
+        pick.failure = "" if pick.beginning else "no_history"
+    for attempt, temperature in enumerate((0.0, context.config.temperature)):
+        waiting = [pick for pick in picks if pick.reason is None and pick.beginning]
+        if not waiting:
+            return
+        rendered = [_prompt(pick) for pick in waiting]
+        distinct = list(dict.fromkeys(rendered))
+        requests = [
+            Request(
+                prompt,
+                max_tokens=context.config.reason_tokens,
+                stop=_STOP,
+                temperature=temperature,
+                seed=context.config.seed + attempt,
+                key=f"tags/reason/{attempt}/{number}",
+            )
+            for number, prompt in enumerate(distinct)
+        ]
+        answers = dict(zip(distinct, context.engine.generate(requests, context.progress), strict=True))
+        for pick, prompt in zip(waiting, rendered, strict=True):
+            _judge(context, pick, answers[prompt], prompt)
+            if attempt == 0:
+                context.counts["answers_total"] += 1
+                context.counts["answers_valid"] += pick.reason is not None
+
+
+def _prompt(pick: _Pick) -> Prompt:
+    template = prompts.load("tags_reason")
+    had = pick.beginning.partition(", so they may use ")[0].removeprefix("They ")
+    return template.render(facts=f"{had}, then {pick.tag}", beginning=pick.beginning)
+
+
+def _judge(context: Context, pick: _Pick, result: Result, prompt: Prompt) -> None:
+    words = result.text.strip()
+    reason = f"{pick.beginning} {words}"
+    known = f"{pick.beginning} {pick.household.attributes}"
+    pick.raw = result.text
+    pick.failure = (
+        (result.reason or "engine" if result.status != "ok" else "")
+        or checkers.has_substance(words)
+        or checkers.no_echo(words, prompt.system)
+        or checkers.complete(words)
+        or checkers.brief(reason)
+        or checkers.no_brand(words, context.brands)
+        or checkers.no_foreign_number(reason, known)
+        or checkers.grounded(reason, [*pick.household.history, *pick.household.interests], pick.household.attributes)
+        or ""
+    )
+    pick.reason = None if pick.failure else f"{reason}."
+
+
+def _keep(context: Context, picks: list[_Pick]) -> None:
+    """Turn what passed into rows; keep what did not."""
+    rank = 0
+    for pick in sorted(picks, key=lambda pick: (-pick.score, pick.tag)):
+        user = pick.household.user
+        if pick.reason is None:
+            context.reject(user, pick.tag, "unscored", pick.failure, pick.raw)
+            continue
+        rank += 1
+        context.table.append(
+            {
+                "user_id": user,
+                "rank": rank,
+                "tag": pick.tag,
+                "interest": pick.interest,
+                "reason": pick.reason,
+                "category": pick.category,
+                "score": pick.score,
+                "source": "rank",
+                "as_of": context.now,
+            }
+        )
