@@ -116,7 +116,8 @@ def load(path: str | Path) -> TagToCate:
         BundleError: the file is missing, damaged or of another format.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves the file open when the archive inside is cut.
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             if int(file["format"]) != _FORMAT:
                 raise BundleError(f"{path} must have format {_FORMAT}, but it is {int(file['format'])}; fit again")
             names = tuple(str(name) for name in file["names"])

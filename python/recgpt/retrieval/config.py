@@ -15,6 +15,8 @@ class Config:
     """Length d of the vectors of users, items and tags, and of the id embeddings."""
     feature_size: int = 16
     """Length of the embedding of each other item feature (category, brand, price, sales)."""
+    word_size: int = 32
+    """Length of a word embedding, of titles and tags alike."""
     hidden_size: int = 128
     """Width of the one hidden layer of each DNN."""
     sequence_length: int = 50
@@ -70,22 +72,8 @@ class Config:
         Raises:
             InvalidConfigError: naming the field, what it must be and what came.
         """
-        at_least_one = [
-            "embedding_size",
-            "feature_size",
-            "hidden_size",
-            "sequence_length",
-            "buckets",
-            "min_count",
-            "positives_per_basket",
-            "uniform_negatives",
-            "pairs",
-            "batch_size",
-            "steps",
-            "epochs",
-            "patience",
-            "top_k",
-        ]
+        sizes = "embedding_size feature_size word_size hidden_size sequence_length buckets min_count batch_size steps"
+        at_least_one = f"{sizes} positives_per_basket uniform_negatives pairs epochs patience top_k".split()
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in at_least_one and value < 1:

@@ -17,14 +17,16 @@ CHUNK = 8192
 def _dnn(weights: Weights, name: str, inputs: Floats) -> Floats:
     hidden = np.maximum(inputs @ weights[f"{name}.0.weight"].T + weights[f"{name}.0.bias"], 0)
     out: Floats = hidden @ weights[f"{name}.2.weight"].T + weights[f"{name}.2.bias"]
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    return out
 
 
 def mean_words(weights: Weights, words: Ints) -> Floats:
-    """Mean embedding of known words: (n, w) int64 -> (n, d) float32; zero without one."""
+    """Mean embedding of known words: (n, w) int64 -> (n, word_size) float32; zero without one."""
     known = (words > 0)[:, :, None]
     summed: Floats = (weights["word.weight"][words] * known).sum(axis=1, dtype=np.float32)
-    return summed / np.maximum(known.sum(axis=1), 1).astype(np.float32)
+    mean: Floats = summed / np.maximum(known.sum(axis=1), 1).astype(np.float32)
+    return mean
 
 
 def item_vectors(weights: Weights, features: ItemFeatures) -> Floats:

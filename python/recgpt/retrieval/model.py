@@ -47,16 +47,14 @@ class TriTower(nn.Module):
         self.brand = _table(rows["brand"], narrow)
         self.price = _table(rows["price"], narrow)
         self.sales = _table(rows["sales"], narrow)
-        self.word = _table(rows["word"], wide)
-        self.item_dnn = _dnn(2 * wide + 4 * narrow, config)
+        self.word = _table(rows["word"], config.word_size)
+        self.item_dnn = _dnn(wide + 4 * narrow + config.word_size, config)
         self.user_dnn = _dnn((1 + behaviors) * wide, config)
-        self.tag_dnn = _dnn(wide, config)
+        self.tag_dnn = _dnn(config.word_size, config)
 
     def mean_words(self, words: Tensor) -> Tensor:
-        """Mean embedding of known words: (n, w) int64 -> (n, d) float; zero without one."""
-        known = (words > 0).unsqueeze(-1)
-        summed = (self.word(words) * known).sum(dim=1)
-        return summed / known.sum(dim=1).clamp_min(1)
+        """Mean embedding of known words: (n, w) int64 -> (n, word_size) float; zero without one."""
+        return nnf.embedding_bag(words, self.word.weight, mode="mean", padding_idx=0)
 
     def item_vectors(self, features: ItemFeatures) -> Tensor:
         """h_v: (n, d) float, L2-normed."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from recgpt import schema
 from recgpt.errors import BundleError, InvalidArrayError, MissingExtraError
@@ -93,7 +94,9 @@ class Towers:
             raise MissingExtraError(_EXTRA) from error
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {f"weights.{name}": np.ascontiguousarray(array) for name, array in self.weights.items()}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            f"weights.{name}": np.ascontiguousarray(array) for name, array in self.weights.items()
+        }
         arrays |= {"user_vectors": self.user_vectors, "item_vectors": self.item_vectors}
         arrays["price_edges"] = self.vocabulary.price_edges
         words = {

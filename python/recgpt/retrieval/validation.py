@@ -18,10 +18,12 @@ _CHUNK = 256
 def held_out(log: Log, days: float) -> npt.NDArray[np.bool_]:
     """(n_events,) the last `days`; for a log without times each user's last moment."""
     if log.timed:
-        return log.days <= days
+        recent: npt.NDArray[np.bool_] = log.days <= days
+        return recent
     last = np.zeros(len(log.user_ids), np.int64)
     np.maximum.at(last, log.user, log.order)
-    return log.order == last[log.user]
+    final: npt.NDArray[np.bool_] = log.order == last[log.user]
+    return final
 
 
 class Validation:
