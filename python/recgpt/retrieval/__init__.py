@@ -1,1 +1,7 @@
-"""retrieval."""
+"""Stage 6 of 8: events + items + tags -> ranked items."""
+
+from recgpt.retrieval.config import Config
+from recgpt.retrieval.towers import Towers, load
+from recgpt.retrieval.train import train
+
+__all__ = ["Config", "Towers", "load", "train"]

@@ -1,0 +1,90 @@
+"""The knobs of tri-tower training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from recgpt.errors import InvalidConfigError
+
+
+@dataclass(frozen=True)
+class Config:
+    """How the towers are built and trained. Sizes and rates are ours; only `alpha` is given in the paper."""
+
+    embedding_size: int = 64
+    """Length d of the vectors of users, items and tags, and of the id embeddings."""
+    feature_size: int = 16
+    """Length of the embedding of each other item feature (category, brand, price, sales)."""
+    word_size: int = 32
+    """Length of a word embedding, of titles and tags alike."""
+    hidden_size: int = 128
+    """Width of the one hidden layer of each DNN."""
+    sequence_length: int = 50
+    """How many of the latest items of each behavior are mean-pooled."""
+    buckets: int = 16
+    """Quantile buckets of log price and of log sales."""
+    min_count: int = 5
+    """Items with fewer training events share one id embedding and are not drawn as uniform negatives."""
+    alpha: float = 0.5
+    """L = L_col + alpha L_tag + (1 - alpha) L_cate (section 2.3.2)."""
+    temperature: float = 0.07
+    """Cosines are divided by this inside the three losses."""
+    log_q: bool = True
+    """Correct L_col for how often sampling brings an item, so that popularity stays in y_col."""
+    repeat_weight: float = 0.3
+    """Weight of a positive that the user had acted on before; 1 learns buying again, 0 only new items."""
+    half_life_days: float = 60.0
+    """An example half as likely to be drawn for each such period before the cut; 0 draws all alike."""
+    negatives: str = "items"
+    """Negatives of L_tag: `items` (the paper's formula) or `tags` (the paper's text)."""
+    positives_per_basket: int = 8
+    """At most so many positives of one basket enter a step."""
+    uniform_negatives: int = 2048
+    """Items drawn alike for each step, beside the other users' positives."""
+    pairs: int = 512
+    """Tag-item pairs of a step."""
+    id_dropout: float = 0.1
+    """Share of user and item ids hidden in training, so that unknown ones get a trained stand-in."""
+    batch_size: int = 256
+    """Baskets (one user at one time) a step."""
+    steps: int = 150
+    """At most so many steps an epoch."""
+    epochs: int = 12
+    """At most so many epochs."""
+    patience: int = 2
+    """Stop after so many epochs without a better validation recall."""
+    learning_rate: float = 0.003
+    """Step size of Adam, falling to a tenth over `epochs`."""
+    validation_days: float = 14.0
+    """Length of the held-out time before `now`."""
+    refit_epochs: int = 2
+    """Further epochs on everything before `now` after validation, starting at the best weights; 0 keeps those."""
+    top_k: int = 20
+    """Validation recall is counted at this rank."""
+    threads: int | None = None
+    """Threads of torch; None leaves its setting. Results repeat exactly on one thread."""
+    seed: int = 0
+    """All randomness."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train.
+
+        Raises:
+            InvalidConfigError: naming the field, what it must be and what came.
+        """
+        sizes = "embedding_size feature_size word_size hidden_size sequence_length buckets min_count batch_size steps"
+        at_least_one = f"{sizes} positives_per_basket uniform_negatives pairs epochs patience top_k".split()
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in at_least_one and value < 1:
+                raise InvalidConfigError(f"retrieval `{field.name}` must be at least 1, but it is {value}")
+        for name in ("temperature", "learning_rate", "validation_days"):
+            if not getattr(self, name) > 0:
+                raise InvalidConfigError(f"retrieval `{name}` must be above 0, but it is {getattr(self, name)}")
+        for name in ("alpha", "repeat_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1], but it is {getattr(self, name)}")
+        if not 0 <= self.id_dropout < 1:
+            raise InvalidConfigError(f"retrieval `id_dropout` must lie in [0, 1), but it is {self.id_dropout}")
+        if self.negatives not in ("items", "tags"):
+            raise InvalidConfigError(f"retrieval `negatives` must be `items` or `tags`, but it is {self.negatives!r}")

@@ -1,0 +1,172 @@
+"""Draws the examples of a training step: baskets, their positives, negatives, tag pairs. numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from recgpt.retrieval.config import Config
+from recgpt.retrieval.features import NOT_POSITIVE, Floats, Ints, Log, Sequences, ranges
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step. `rows` holds every item that it touches; all other item fields point into `rows`."""
+
+    rows: Ints
+    users: Ints
+    """(b,) user row of each basket."""
+    sequences: list[tuple[Ints, Ints]]
+    candidates: Ints
+    """(c,) items that can be positives or negatives."""
+    correction: Floats
+    """(c,) log of the expected count of each candidate in a step."""
+    own: npt.NDArray[np.bool_]
+    """(b, c) items that the basket's user acted on."""
+    basket: Ints
+    """(p,) basket of each positive."""
+    positive: Ints
+    """(p,) column in `candidates`."""
+    weight: Floats
+    pair_tag: Ints
+    """(q,) tag row of each tag-item pair."""
+    pair_item: Ints
+    """(q,) column in `candidates`: the pair's item."""
+    same_tag: npt.NDArray[np.bool_]
+    """(q, c) candidates with the pair's tag."""
+    kin_pair: Ints
+    """(k,) the pairs whose item has a category."""
+    kin: Ints
+    """(k,) index in `rows` of another item of that category."""
+    same_category: npt.NDArray[np.bool_]
+    """(k, c) candidates of the pair's category."""
+
+
+class Sampler:
+    """Examples from one log.
+
+    Args:
+        log: Events to learn from.
+        tags: (n_items,) tag row of each item, -1 without one.
+        categories: (n_items,) category row of each item, 0 without one.
+        config: Sizes.
+        rng: All randomness.
+    """
+
+    def __init__(self, log: Log, tags: Ints, categories: Ints, config: Config, rng: np.random.Generator) -> None:
+        self.config, self.rng, self.tags, self.categories = config, rng, tags, categories
+        self.sequences = Sequences(log, config.sequence_length)
+        n_items = len(tags)
+        positive = positives(log)
+        self.count = np.bincount(log.item[positive], minlength=n_items)
+        common = np.flatnonzero(self.count >= config.min_count)
+        self.pool = common if len(common) >= 2 else np.flatnonzero(self.count)
+        by_category = np.argsort(categories, kind="stable")
+        self.members = by_category
+        self.member_offsets = np.searchsorted(categories[by_category], np.arange(categories.max(initial=0) + 2))
+
+        owned = np.unique(log.user[positive] * n_items + log.item[positive])
+        self.owned_item = owned % n_items
+        self.owned_offsets = np.searchsorted(owned // n_items, np.arange(len(log.user_ids) + 1))
+
+        weight = np.where(repeated(log, n_items), config.repeat_weight, 1.0).astype(np.float32)
+        used = positive & (weight > 0)
+        user, order, item = log.user[used], log.order[used], log.item[used]
+        # The log is sorted by (user, order, item): a second event on an item in one basket adds nothing.
+        new_basket = np.ones(len(user), bool)
+        new_basket[1:] = (user[1:] != user[:-1]) | (order[1:] != order[:-1])
+        distinct = new_basket.copy()
+        distinct[1:] |= item[1:] != item[:-1]
+        self.item, self.weight = item[distinct], weight[used][distinct]
+        begin = np.flatnonzero(new_basket[distinct])
+        self.offsets = np.append(begin, len(self.item))
+        self.basket_user, self.basket_order = user[new_basket], order[new_basket]
+        days = log.days[used][new_basket]
+        age = 0.5 ** (days / config.half_life_days) if config.half_life_days else np.ones(len(days))
+        self.chance = age / age.sum() if len(age) else age
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch."""
+        return max(1, min(self.config.steps, -(-len(self.basket_user) // self.config.batch_size)))
+
+    def draw(self) -> Batch:
+        """Draw one step."""
+        config, rng = self.config, self.rng
+        picked = rng.choice(len(self.basket_user), config.batch_size, p=self.chance)
+        positions, offsets = ranges(self.offsets[picked], self.offsets[picked + 1])
+        basket = np.repeat(np.arange(len(picked)), np.diff(offsets))
+        shuffled = np.lexsort((rng.random(len(basket)), basket))
+        place = np.arange(len(basket)) - offsets[basket]
+        kept = np.sort(shuffled[place < config.positives_per_basket])
+        basket, positions = basket[kept], positions[kept]
+        items = self.item[positions]
+
+        uniform = rng.choice(self.pool, config.uniform_negatives)
+        candidates, column = np.unique(np.concatenate([items, uniform]), return_inverse=True)
+        share = self.count[candidates] / self.count.sum() * len(items)
+        drawn = np.isin(candidates, self.pool, assume_unique=True) * (config.uniform_negatives / len(self.pool))
+        users = self.basket_user[picked]
+
+        pairs = np.flatnonzero(self.tags[items] >= 0)
+        pairs = rng.permutation(pairs)[: config.pairs]
+        pair_items = items[pairs]
+        kin_pair = np.flatnonzero(self.categories[pair_items] > 0)
+        kin = self._same_category(pair_items[kin_pair])
+
+        sequences = self.sequences.before(users, self.basket_order[picked])
+        touched = np.concatenate([candidates, kin, *(rows for rows, _ in sequences)])
+        rows, inside = np.unique(touched, return_inverse=True)
+        cuts = np.cumsum([len(candidates), len(kin), *(len(flat) for flat, _ in sequences)])[:-1]
+        at_candidates, at_kin, *at_sequences = np.split(inside, cuts)
+        return Batch(
+            rows=rows,
+            users=users,
+            sequences=[(at, ends) for at, (_, ends) in zip(at_sequences, sequences, strict=True)],
+            candidates=at_candidates,
+            correction=np.log(np.maximum(share + drawn, 1e-9)).astype(np.float32),
+            own=self._own(users, candidates),
+            basket=basket,
+            positive=column[: len(items)],
+            weight=self.weight[positions],
+            pair_tag=self.tags[pair_items],
+            pair_item=column[pairs],
+            same_tag=self.tags[pair_items][:, None] == self.tags[candidates][None, :],
+            kin_pair=kin_pair,
+            kin=at_kin,
+            same_category=self.categories[pair_items[kin_pair]][:, None] == self.categories[candidates][None, :],
+        )
+
+    def _same_category(self, items: Ints) -> Ints:
+        """One random item of each item's category; the item itself where it is alone."""
+        category = self.categories[items]
+        begin, end = self.member_offsets[category], self.member_offsets[category + 1]
+        return self.members[begin + (self.rng.random(len(items)) * (end - begin)).astype(np.int64)]
+
+    def _own(self, users: Ints, candidates: Ints) -> npt.NDArray[np.bool_]:
+        """(b, c): true where the user acted on the candidate."""
+        column = np.full(len(self.tags), -1)
+        column[candidates] = np.arange(len(candidates))
+        positions, offsets = ranges(self.owned_offsets[users], self.owned_offsets[users + 1])
+        at = column[self.owned_item[positions]]
+        row = np.repeat(np.arange(len(users)), np.diff(offsets))
+        own = np.zeros((len(users), len(candidates)), bool)
+        own[row[at >= 0], at[at >= 0]] = True
+        return own
+
+
+def positives(log: Log) -> npt.NDArray[np.bool_]:
+    """(n_events,) true where an event says that the user wants the item."""
+    good = np.array([name not in NOT_POSITIVE for name in log.behaviors], bool)
+    return good[log.behavior]
+
+
+def repeated(log: Log, n_items: int) -> npt.NDArray[np.bool_]:
+    """(n_events,) true where the user did the same with the item at an earlier moment."""
+    key = (log.user * len(log.behaviors) + log.behavior) * n_items + log.item
+    # The log is sorted by time within a user, so the first index of a key is its first event.
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    found: npt.NDArray[np.bool_] = log.order > log.order[first][inverse]
+    return found
