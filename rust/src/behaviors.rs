@@ -34,7 +34,13 @@ pub fn keep(behaviors: &[i32], reliable: &[bool], rules: &[Rule<'_>]) -> Result<
     }
     let known = |code: i32| usize::try_from(code).is_ok_and(|code| code < reliable.len());
     let renamed = rules.iter().filter_map(|rule| rule.becomes);
-    if let Some((position, code)) = behaviors.iter().copied().chain(renamed).enumerate().find(|(_, code)| !known(*code)) {
+    if let Some((position, code)) = behaviors
+        .iter()
+        .copied()
+        .chain(renamed)
+        .enumerate()
+        .find(|(_, code)| !known(*code))
+    {
         return Err(Error::Value {
             argument: "behaviors",
             expected: format!("a code from 0 to {}", reliable.len() as i64 - 1),
@@ -56,7 +62,11 @@ pub fn keep(behaviors: &[i32], reliable: &[bool], rules: &[Rule<'_>]) -> Result<
                     _ => {}
                 }
             }
-            if refused || !reliable[counts_as as usize] { OUT } else { counts_as }
+            if refused || !reliable[counts_as as usize] {
+                OUT
+            } else {
+                counts_as
+            }
         })
         .collect())
 }
@@ -70,8 +80,20 @@ mod tests {
         let (click, view) = (0, 1);
         let seconds = [2.0, 9.0, f64::NAN, 3.0, 8.0];
         let rules = [
-            Rule { behavior: click, values: &seconds, above: 5.0, below: f64::INFINITY, becomes: Some(view) },
-            Rule { behavior: view, values: &seconds, above: 5.0, below: f64::INFINITY, becomes: None },
+            Rule {
+                behavior: click,
+                values: &seconds,
+                above: 5.0,
+                below: f64::INFINITY,
+                becomes: Some(view),
+            },
+            Rule {
+                behavior: view,
+                values: &seconds,
+                above: 5.0,
+                below: f64::INFINITY,
+                becomes: None,
+            },
         ];
         let kept = keep(&[click, click, click, view, view], &[false, true], &rules).unwrap();
         assert_eq!(kept, [OUT, view, OUT, OUT, view]);

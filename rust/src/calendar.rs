@@ -13,7 +13,11 @@ pub fn civil(day: i32) -> (i64, u32, u32) {
     let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * of_year + 2) / 153;
     let date = (of_year - (153 * shifted_month + 2) / 5 + 1) as u32;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 } as u32;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    } as u32;
     (year_of_era + era * 400 + i64::from(month <= 2), month, date)
 }
 
@@ -30,7 +34,16 @@ pub fn day_number(year: i64, month: u32, date: u32) -> i32 {
 
 /// `YYYY-MM-DD`, or `undated`.
 pub fn iso(day: i32) -> String {
-    Bucket { open: false, start: day, level: if day == UNDATED { Level::Undated } else { Level::Day } }.label(true)
+    Bucket {
+        open: false,
+        start: day,
+        level: if day == UNDATED {
+            Level::Undated
+        } else {
+            Level::Day
+        },
+    }
+    .label(true)
 }
 
 /// How wide a bucket is; at the same start the wider one holds the older events and stands first.
@@ -57,13 +70,24 @@ impl Bucket {
     /// are calendar ones: days in today's month, months back to the January of last year, else years.
     pub fn of(day: i32, today: i32, stable: bool) -> Self {
         if day == UNDATED {
-            return Self { open: stable, start: UNDATED, level: Level::Undated };
+            return Self {
+                open: stable,
+                start: UNDATED,
+                level: Level::Undated,
+            };
         }
-        let exact = Self { open: false, start: day, level: Level::Day };
+        let exact = Self {
+            open: false,
+            start: day,
+            level: Level::Day,
+        };
         if stable {
             let ((year, month, _), (this_year, this_month, _)) = (civil(day), civil(today));
             return if (year, month) == (this_year, this_month) {
-                Self { open: true, ..exact }
+                Self {
+                    open: true,
+                    ..exact
+                }
             } else if year + 1 >= this_year {
                 exact.coarser()
             } else {
@@ -82,8 +106,16 @@ impl Bucket {
     pub fn coarser(self) -> Self {
         let (year, month, _) = civil(self.start);
         match self.level {
-            Level::Day => Self { start: day_number(year, month, 1), level: Level::Month, ..self },
-            Level::Month => Self { start: day_number(year, 1, 1), level: Level::Year, ..self },
+            Level::Day => Self {
+                start: day_number(year, month, 1),
+                level: Level::Month,
+                ..self
+            },
+            Level::Month => Self {
+                start: day_number(year, 1, 1),
+                level: Level::Year,
+                ..self
+            },
             Level::Year | Level::Undated => self,
         }
     }
@@ -94,7 +126,11 @@ impl Bucket {
             return "undated".to_owned();
         }
         let (year, month, date) = civil(self.start);
-        let year = if long || !(2000..2100).contains(&year) { format!("{year:04}") } else { format!("{:02}", year % 100) };
+        let year = if long || !(2000..2100).contains(&year) {
+            format!("{year:04}")
+        } else {
+            format!("{:02}", year % 100)
+        };
         match self.level {
             Level::Day => format!("{year}-{month:02}-{date:02}"),
             Level::Month => format!("{year}-{month:02}"),
@@ -130,7 +166,11 @@ mod tests {
 
     #[test]
     fn years_outside_this_century_keep_four_digits() {
-        let old = Bucket { open: false, start: day_number(1998, 1, 1), level: Level::Year };
+        let old = Bucket {
+            open: false,
+            start: day_number(1998, 1, 1),
+            level: Level::Year,
+        };
         assert_eq!(old.label(false), "1998");
         assert_eq!(iso(UNDATED), "undated");
     }

@@ -71,7 +71,12 @@ impl<'a> Ladder<'a> {
             atoms,
             counts,
             other,
-            days: sorted(atoms.iter().map(|atom| atom.bucket).filter(|bucket| bucket.level == Level::Day)),
+            days: sorted(
+                atoms
+                    .iter()
+                    .map(|atom| atom.bucket)
+                    .filter(|bucket| bucket.level == Level::Day),
+            ),
             months: Vec::new(),
             early: 0,
             rare: Vec::new(),
@@ -92,16 +97,30 @@ impl<'a> Ladder<'a> {
         rare.sort_unstable_by_key(|&(behavior, events)| (events, std::cmp::Reverse(behavior)));
         ladder.rare = rare.into_iter().map(|(behavior, _)| behavior).collect();
 
-        let before_folds = Taken { days: ladder.days.len(), months: ladder.early, ..Taken::default() };
+        let before_folds = Taken {
+            days: ladder.days.len(),
+            months: ladder.early,
+            ..Taken::default()
+        };
         let mut items: AHashMap<(Bucket, u32), AHashSet<u32>> = AHashMap::new();
         for atom in atoms {
             if let Some(category) = atom.category {
-                items.entry((ladder.bucket(atom, before_folds), category)).or_default().insert(atom.entry);
+                items
+                    .entry((ladder.bucket(atom, before_folds), category))
+                    .or_default()
+                    .insert(atom.entry);
             }
         }
-        let mut order: Vec<_> = items.into_iter().map(|((bucket, category), items)| (bucket, std::cmp::Reverse(items.len()), category)).collect();
+        let mut order: Vec<_> = items
+            .into_iter()
+            .map(|((bucket, category), items)| (bucket, std::cmp::Reverse(items.len()), category))
+            .collect();
         order.sort_unstable();
-        ladder.folds = order.iter().enumerate().map(|(step, &(bucket, _, category))| ((bucket, category), step)).collect();
+        ladder.folds = order
+            .iter()
+            .enumerate()
+            .map(|(step, &(bucket, _, category))| ((bucket, category), step))
+            .collect();
 
         let mut last: Vec<(Key, u64)> = Vec::new();
         let mut rest: AHashMap<Key, u64> = AHashMap::new();
@@ -110,14 +129,24 @@ impl<'a> Ladder<'a> {
             *rest.entry(ladder.place(atom, before_drops).0).or_default() += atom.events;
         }
         last.extend(rest);
-        last.sort_unstable_by_key(|&((bucket, behavior, is_entry, index), events)| (bucket, events, is_entry, index, behavior));
-        ladder.drops = last.into_iter().enumerate().map(|(step, (key, _))| (key, step)).collect();
+        last.sort_unstable_by_key(|&((bucket, behavior, is_entry, index), events)| {
+            (bucket, events, is_entry, index, behavior)
+        });
+        ladder.drops = last
+            .into_iter()
+            .enumerate()
+            .map(|(step, (key, _))| (key, step))
+            .collect();
         ladder
     }
 
     /// Number of steps; after the last one nothing is left.
     pub fn steps(&self) -> usize {
-        self.days.len() + self.months.len() + self.rare_steps() + self.folds.len() + self.drops.len()
+        self.days.len()
+            + self.months.len()
+            + self.rare_steps()
+            + self.folds.len()
+            + self.drops.len()
     }
 
     fn rare_steps(&self) -> usize {
@@ -141,12 +170,15 @@ impl<'a> Ladder<'a> {
     }
 
     fn bucket(&self, atom: &Atom, taken: Taken) -> Bucket {
-        let reached = |steps: &[Bucket], bucket: Bucket| steps.last().is_some_and(|last| bucket <= *last);
+        let reached =
+            |steps: &[Bucket], bucket: Bucket| steps.last().is_some_and(|last| bucket <= *last);
         let mut bucket = atom.bucket;
         if bucket.level == Level::Day && reached(&self.days[..taken.days], bucket) {
             bucket = bucket.coarser();
         }
-        if bucket.level == Level::Month && reached(&self.months[..taken.months + taken.late], bucket) {
+        if bucket.level == Level::Month
+            && reached(&self.months[..taken.months + taken.late], bucket)
+        {
             bucket = bucket.coarser();
         }
         bucket
@@ -157,10 +189,20 @@ impl<'a> Ladder<'a> {
         let rare = taken.rare > 0 && self.rare[..=taken.rare].contains(&atom.behavior);
         let behavior = if rare { self.other } else { atom.behavior };
         let category = atom.category.filter(|&category| {
-            taken.folds > 0 && self.folds[&(self.bucket(atom, Taken { late: 0, ..taken }), category)] < taken.folds
+            taken.folds > 0
+                && self.folds[&(self.bucket(atom, Taken { late: 0, ..taken }), category)]
+                    < taken.folds
         });
         let bucket = self.bucket(atom, taken);
-        ((bucket, behavior, category.is_none(), category.unwrap_or(atom.entry)), rare || category.is_some())
+        (
+            (
+                bucket,
+                behavior,
+                category.is_none(),
+                category.unwrap_or(atom.entry),
+            ),
+            rare || category.is_some(),
+        )
     }
 
     fn dropped(&self, key: &Key, taken: Taken) -> bool {
@@ -189,7 +231,15 @@ impl<'a> Ladder<'a> {
                     (false, true) => events,
                     (false, false) => distinct,
                 };
-                Triple { bucket, behavior, written: Written { is_entry, index, shown } }
+                Triple {
+                    bucket,
+                    behavior,
+                    written: Written {
+                        is_entry,
+                        index,
+                        shown,
+                    },
+                }
             })
             .collect()
     }

@@ -1,6 +1,7 @@
 //! Steps 1 and 2 of the compression: which contexts and which entries share a line.
 
 use crate::calendar::Bucket;
+use crate::error::Error;
 
 /// How items are grouped; see section 3 of the design. The order breaks ties between equally short ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +17,22 @@ pub enum Layout {
 }
 
 impl Layout {
-    pub const ALL: [Self; 4] = [Self::Sequence, Self::Item, Self::SequenceByBucket, Self::ItemByBucket];
+    pub const ALL: [Self; 4] = [
+        Self::Sequence,
+        Self::Item,
+        Self::SequenceByBucket,
+        Self::ItemByBucket,
+    ];
+
+    /// The layout at a row of `ALL`.
+    pub fn from_row(row: usize) -> Result<Self, Error> {
+        Self::ALL.get(row).copied().ok_or_else(|| Error::Value {
+            argument: "layout",
+            expected: format!("from 0 to {}", Self::ALL.len() - 1),
+            came: row.to_string(),
+            position: 0,
+        })
+    }
 }
 
 /// One written thing: an item, a query, `-`, or a category with its count.
@@ -54,7 +70,10 @@ pub fn lines(triples: &[Triple], layout: Layout) -> Vec<Line> {
     };
     let mut lines = match layout {
         Layout::Sequence | Layout::SequenceByBucket => {
-            let pairs = triples.iter().map(|triple| ((triple.bucket, triple.behavior), triple.written)).collect();
+            let pairs = triples
+                .iter()
+                .map(|triple| ((triple.bucket, triple.behavior), triple.written))
+                .collect();
             group(pairs, |context: &(Bucket, u32)| scope(context.0))
                 .into_iter()
                 .map(|(contexts, written)| Line { contexts, written })
@@ -63,11 +82,19 @@ pub fn lines(triples: &[Triple], layout: Layout) -> Vec<Line> {
         Layout::Item | Layout::ItemByBucket => {
             let pairs = triples
                 .iter()
-                .map(|triple| ((scope(triple.bucket), triple.written), (triple.bucket, triple.behavior)))
+                .map(|triple| {
+                    (
+                        (scope(triple.bucket), triple.written),
+                        (triple.bucket, triple.behavior),
+                    )
+                })
                 .collect();
             group(pairs, |key: &(_, Written)| key.0)
                 .into_iter()
-                .map(|(keys, contexts)| Line { contexts, written: keys.into_iter().map(|key| key.1).collect() })
+                .map(|(keys, contexts)| Line {
+                    contexts,
+                    written: keys.into_iter().map(|key| key.1).collect(),
+                })
                 .collect()
         }
     };
@@ -76,7 +103,10 @@ pub fn lines(triples: &[Triple], layout: Layout) -> Vec<Line> {
 }
 
 /// Joins the keys of one scope that have the same set of values.
-fn group<K: Ord + Copy, V: Ord + Copy, S: Ord>(mut pairs: Vec<(K, V)>, scope: impl Fn(&K) -> S) -> Vec<(Vec<K>, Vec<V>)> {
+fn group<K: Ord + Copy, V: Ord + Copy, S: Ord>(
+    mut pairs: Vec<(K, V)>,
+    scope: impl Fn(&K) -> S,
+) -> Vec<(Vec<K>, Vec<V>)> {
     pairs.sort_unstable();
     let values: Vec<V> = pairs.iter().map(|pair| pair.1).collect();
     let mut sets: Vec<(K, &[V])> = Vec::new();
@@ -85,7 +115,9 @@ fn group<K: Ord + Copy, V: Ord + Copy, S: Ord>(mut pairs: Vec<(K, V)>, scope: im
         sets.push((chunk[0].0, &values[start..start + chunk.len()]));
         start += chunk.len();
     }
-    sets.sort_by(|left, right| (scope(&left.0), left.1, left.0).cmp(&(scope(&right.0), right.1, right.0)));
+    sets.sort_by(|left, right| {
+        (scope(&left.0), left.1, left.0).cmp(&(scope(&right.0), right.1, right.0))
+    });
     sets.chunk_by(|left, right| scope(&left.0) == scope(&right.0) && left.1 == right.1)
         .map(|same| (same.iter().map(|set| set.0).collect(), same[0].1.to_vec()))
         .collect()

@@ -78,15 +78,77 @@ pub struct History {
     pub layout: Layout,
 }
 
+/// Histories as flat columns, the form in which they leave the core.
+pub struct Columns {
+    pub offsets: Vec<i64>,
+    pub bytes: Vec<u8>,
+    pub tokens: Vec<u32>,
+    /// Seven numbers a user: tokens in, tokens out, events, full, coarsened, folded, dropped.
+    pub receipts: Vec<i64>,
+    /// Rows of `Layout::ALL`.
+    pub layouts: Vec<u8>,
+}
+
+impl Columns {
+    pub fn new(histories: Vec<History>) -> Result<Self, Error> {
+        let mut columns = Self {
+            offsets: vec![0],
+            bytes: Vec::with_capacity(histories.iter().map(|history| history.text.len()).sum()),
+            tokens: Vec::with_capacity(histories.len()),
+            receipts: Vec::with_capacity(7 * histories.len()),
+            layouts: Vec::with_capacity(histories.len()),
+        };
+        for (position, history) in histories.into_iter().enumerate() {
+            columns.bytes.extend_from_slice(history.text.as_bytes());
+            columns.offsets.push(columns.bytes.len() as i64);
+            columns
+                .tokens
+                .push(u32::try_from(history.tokens).map_err(|_| Error::Value {
+                    argument: "tokens",
+                    expected: format!("at most {} a user; set a budget", u32::MAX),
+                    came: history.tokens.to_string(),
+                    position,
+                })?);
+            let Fate {
+                full,
+                coarsened,
+                folded,
+                dropped,
+            } = history.fate;
+            let numbers = [
+                history.tokens_in,
+                history.tokens,
+                history.events,
+                full,
+                coarsened,
+                folded,
+                dropped,
+            ];
+            columns.receipts.extend(numbers.map(|number| number as i64));
+            columns.layouts.push(history.layout as u8);
+        }
+        Ok(columns)
+    }
+}
+
 /// Compresses every user's events. `behaviors` ends with the name that rare ones are folded into.
-pub fn compress(log: &Log<'_>, entries: &Entries<'_>, behaviors: &[String], tokenizer: &Tokenizer, options: &Options) -> Result<Vec<History>, Error> {
+pub fn compress(
+    log: &Log<'_>,
+    entries: &Entries<'_>,
+    behaviors: &[String],
+    tokenizer: &Tokenizer,
+    options: &Options,
+) -> Result<Vec<History>, Error> {
     check(log, entries, behaviors)?;
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(options.threads).build().map_err(|error| Error::Value {
-        argument: "threads",
-        expected: "a number of threads that the system grants".to_owned(),
-        came: format!("{}: {error}", options.threads),
-        position: 0,
-    })?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .build()
+        .map_err(|error| Error::Value {
+            argument: "threads",
+            expected: "a number of threads that the system grants".to_owned(),
+            came: format!("{}: {error}", options.threads),
+            position: 0,
+        })?;
     Ok(pool.install(|| {
         let tokens = Tokens::new(tokenizer, entries);
         let mut by_text: Vec<usize> = (0..entries.len()).collect();
@@ -95,8 +157,18 @@ pub fn compress(log: &Log<'_>, entries: &Entries<'_>, behaviors: &[String], toke
         for (rank, entry) in by_text.into_iter().enumerate() {
             text_ranks[entry] = rank as u32;
         }
-        let shared = Shared { log, entries, behaviors, tokens: &tokens, text_ranks: &text_ranks, options };
-        (0..log.offsets.len() - 1).into_par_iter().map_init(Memo::new, |memo, user| shared.user(user, memo)).collect()
+        let shared = Shared {
+            log,
+            entries,
+            behaviors,
+            tokens: &tokens,
+            text_ranks: &text_ranks,
+            options,
+        };
+        (0..log.offsets.len() - 1)
+            .into_par_iter()
+            .map_init(Memo::new, |memo, user| shared.user(user, memo))
+            .collect()
     }))
 }
 
@@ -132,9 +204,19 @@ impl Shared<'_> {
             local: &local,
             numbers: &numbers,
         };
-        let dates: AHashMap<i32, String> = events.iter().map(|event| event.day).collect::<ahash::AHashSet<_>>().into_iter().map(|day| (day, iso(day))).collect();
+        let dates: AHashMap<i32, String> = events
+            .iter()
+            .map(|event| event.day)
+            .collect::<ahash::AHashSet<_>>()
+            .into_iter()
+            .map(|day| (day, iso(day)))
+            .collect();
         let raw = events.iter().map(|event| {
-            (dates[&event.day].as_str(), self.behaviors[event.behavior as usize].as_str(), event.entry as usize)
+            (
+                dates[&event.day].as_str(),
+                self.behaviors[event.behavior as usize].as_str(),
+                event.entry as usize,
+            )
         });
         let tokens_in = self.tokens.of_raw(raw, self.entries, memo);
 
@@ -213,7 +295,12 @@ impl Shared<'_> {
         }
         for (rank, &entry) in local.iter().enumerate() {
             let rank = rank as u32;
-            numbered.push((self.entries.same[entry as usize], !closed.contains(&rank), entry, rank));
+            numbered.push((
+                self.entries.same[entry as usize],
+                !closed.contains(&rank),
+                entry,
+                rank,
+            ));
         }
         numbered.sort_unstable();
         let mut numbers = vec![0; local.len()];
@@ -228,7 +315,8 @@ impl Shared<'_> {
                 bucket,
                 behavior,
                 entry,
-                category: u32::try_from(self.entries.categories[local[entry as usize] as usize]).ok(),
+                category: u32::try_from(self.entries.categories[local[entry as usize] as usize])
+                    .ok(),
                 events,
             })
             .collect();
@@ -237,7 +325,13 @@ impl Shared<'_> {
     }
 
     /// The layout with the fewest tokens after some steps. With `stable` the closed part alone decides, if there is one.
-    fn shortest(&self, ladder: &Ladder<'_>, steps: usize, words: &Words<'_>, memo: &mut Memo) -> Choice {
+    fn shortest(
+        &self,
+        ladder: &Ladder<'_>,
+        steps: usize,
+        words: &Words<'_>,
+        memo: &mut Memo,
+    ) -> Choice {
         let triples = ladder.triples(steps);
         let one;
         let layouts: &[Layout] = match self.options.layout {
@@ -250,7 +344,10 @@ impl Shared<'_> {
         let mut best: Option<(u64, Choice)> = None;
         for &layout in layouts {
             let lines = lines(&triples, layout);
-            let closed = lines.iter().take_while(|line| !line.contexts[0].0.open).count();
+            let closed = lines
+                .iter()
+                .take_while(|line| !line.contexts[0].0.open)
+                .count();
             let tokens = self.tokens.of_lines(&lines, words, memo);
             let judged = if self.options.stable && closed > 0 && layouts.len() > 1 {
                 self.tokens.of_lines(&lines[..closed], words, memo)
@@ -258,10 +355,19 @@ impl Shared<'_> {
                 tokens
             };
             if best.as_ref().is_none_or(|(least, _)| judged < *least) {
-                best = Some((judged, Choice { layout, lines, tokens }));
+                best = Some((
+                    judged,
+                    Choice {
+                        layout,
+                        lines,
+                        tokens,
+                    },
+                ));
             }
         }
-        let Some((_, choice)) = best else { unreachable!("there is at least one layout") };
+        let Some((_, choice)) = best else {
+            unreachable!("there is at least one layout")
+        };
         choice
     }
 }
@@ -281,17 +387,34 @@ fn check(log: &Log<'_>, entries: &Entries<'_>, behaviors: &[String]) -> Result<(
         ("behaviors", log.behaviors.len()),
     ] {
         if right_len != events {
-            return Err(Error::Length { left: "entries", left_len: events, right, right_len });
+            return Err(Error::Length {
+                left: "entries",
+                left_len: events,
+                right,
+                right_len,
+            });
         }
     }
     offsets("offsets", log.offsets, events)?;
     offsets("entry offsets", entries.offsets, entries.bytes.len())?;
-    for (right, right_len) in [("same", entries.same.len()), ("categories", entries.categories.len())] {
+    for (right, right_len) in [
+        ("same", entries.same.len()),
+        ("categories", entries.categories.len()),
+    ] {
         if right_len != entries.len() {
-            return Err(Error::Length { left: "entry texts", left_len: entries.len(), right, right_len });
+            return Err(Error::Length {
+                left: "entry texts",
+                left_len: entries.len(),
+                right,
+                right_len,
+            });
         }
     }
-    if let Some(position) = entries.offsets.iter().position(|&offset| !entries.bytes.is_char_boundary(offset as usize)) {
+    if let Some(position) = entries
+        .offsets
+        .iter()
+        .position(|&offset| !entries.bytes.is_char_boundary(offset as usize))
+    {
         return Err(Error::Value {
             argument: "entry offsets",
             expected: "at the beginning of a character".to_owned(),
@@ -327,7 +450,10 @@ fn offsets(argument: &'static str, offsets: &[i64], end: usize) -> Result<(), Er
 }
 
 fn codes(argument: &'static str, codes: &[i32], least: i32, count: usize) -> Result<(), Error> {
-    match codes.iter().position(|&code| code < least || i64::from(code) >= count as i64) {
+    match codes
+        .iter()
+        .position(|&code| code < least || i64::from(code) >= count as i64)
+    {
         None => Ok(()),
         Some(position) => Err(Error::Value {
             argument,

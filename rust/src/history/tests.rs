@@ -26,9 +26,23 @@ fn run(events: &[(i32, i32, i32)], options: &Options) -> History {
     for text in texts {
         offsets.push(offsets[offsets.len() - 1] + text.len() as i64);
     }
-    let entries = Entries { offsets: &offsets, bytes: &bytes, same: &[0, 0, 1, 2, 3, 4, 5], categories: &[5, 5, 6, -1, -1, -1, -1] };
+    let entries = Entries {
+        offsets: &offsets,
+        bytes: &bytes,
+        same: &[0, 0, 1, 2, 3, 4, 5],
+        categories: &[5, 5, 6, -1, -1, -1, -1],
+    };
     let days: Vec<i32> = events.iter().map(|event| event.0).collect();
-    let times: Vec<i64> = days.iter().map(|&day| if day == UNDATED { i64::MIN } else { i64::from(day) * 86_400_000_000 }).collect();
+    let times: Vec<i64> = days
+        .iter()
+        .map(|&day| {
+            if day == UNDATED {
+                i64::MIN
+            } else {
+                i64::from(day) * 86_400_000_000
+            }
+        })
+        .collect();
     let log = Log {
         offsets: &[0, events.len() as i64],
         days: &days,
@@ -38,20 +52,42 @@ fn run(events: &[(i32, i32, i32)], options: &Options) -> History {
         entries: &events.iter().map(|event| event.2).collect::<Vec<_>>(),
     };
     let behaviors = ["purchase", "cart", "search", "other"].map(str::to_owned);
-    compress(&log, &entries, &behaviors, &Tokenizer::bytes(), options).unwrap().remove(0)
+    compress(&log, &entries, &behaviors, &Tokenizer::bytes(), options)
+        .unwrap()
+        .remove(0)
 }
 
 #[test]
 fn a_history_by_hand() {
     let today = options().today;
-    let events = [(today - 1, 0, 0), (today - 1, 1, 0), (today - 40, 0, 2), (today - 40, 0, 1), (today - 3, 2, 3), (UNDATED, 0, 4)];
-    let item = run(&events, &Options { layout: Some(Layout::Item), row_ids: true, ..options() });
+    let events = [
+        (today - 1, 0, 0),
+        (today - 1, 1, 0),
+        (today - 40, 0, 2),
+        (today - 40, 0, 1),
+        (today - 3, 2, 3),
+        (UNDATED, 0, 4),
+    ];
+    let item = run(
+        &events,
+        &Options {
+            layout: Some(Layout::Item),
+            row_ids: true,
+            ..options()
+        },
+    );
     assert_eq!(
         item.text,
         "r1 undated (purchase) | -\nr2 17-11 (purchase) | Milk, Tea #2\nr3 17-12-17 (search) | \"oat\"\nr4 17-12-19 (purchase, cart) | Tea"
     );
     assert_eq!(item.tokens, item.text.len() as u64);
-    assert_eq!(item.fate, Fate { full: 6, ..Fate::default() });
+    assert_eq!(
+        item.fate,
+        Fate {
+            full: 6,
+            ..Fate::default()
+        }
+    );
 }
 
 #[test]

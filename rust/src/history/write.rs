@@ -42,9 +42,16 @@ impl<'a> Tokens<'a> {
     pub fn new(tokenizer: &'a Tokenizer, entries: &Entries<'_>) -> Self {
         let entries = (0..entries.len())
             .into_par_iter()
-            .map(|entry| End::TEXTS.map(|end| tokenizer.count(&format!(" {}{end}", entries.text(entry))) as u32))
+            .map(|entry| {
+                End::TEXTS
+                    .map(|end| tokenizer.count(&format!(" {}{end}", entries.text(entry))) as u32)
+            })
             .collect();
-        Self { tokenizer, entries, additive: additive(tokenizer) }
+        Self {
+            tokenizer,
+            entries,
+            additive: additive(tokenizer),
+        }
     }
 
     /// Exact tokens of the text that `text` writes for these lines.
@@ -52,16 +59,29 @@ impl<'a> Tokens<'a> {
         if !self.additive {
             return self.tokenizer.count(&text(lines, words)) as u64;
         }
-        let mut sum = Sum { tokens: self, memo, total: 0 };
+        let mut sum = Sum {
+            tokens: self,
+            memo,
+            total: 0,
+        };
         emit(lines, words, &mut sum);
         sum.total
     }
 
     /// Exact tokens of one line an event, `date (behavior) | entry`, joined by line breaks.
-    pub fn of_raw<'b>(&self, events: impl ExactSizeIterator<Item = (&'b str, &'b str, usize)>, entries: &Entries<'_>, memo: &mut Memo) -> u64 {
+    pub fn of_raw<'b>(
+        &self,
+        events: impl ExactSizeIterator<Item = (&'b str, &'b str, usize)>,
+        entries: &Entries<'_>,
+        memo: &mut Memo,
+    ) -> u64 {
         let last = events.len().saturating_sub(1);
         let mut whole = String::new();
-        let mut sum = Sum { tokens: self, memo, total: 0 };
+        let mut sum = Sum {
+            tokens: self,
+            memo,
+            total: 0,
+        };
         let mut context = String::new();
         for (row, (date, behavior, entry)) in events.enumerate() {
             let end = if row == last { End::Text } else { End::Break };
@@ -74,19 +94,37 @@ impl<'a> Tokens<'a> {
                 whole.extend([context.as_str(), " ", entries.text(entry), end.text()]);
             }
         }
-        if self.additive { sum.total } else { self.tokenizer.count(&whole) as u64 }
+        if self.additive {
+            sum.total
+        } else {
+            self.tokenizer.count(&whole) as u64
+        }
     }
 }
 
 /// Whether counts of pieces add up to the count of the whole, tried on the seams that histories have.
 fn additive(tokenizer: &Tokenizer) -> bool {
-    let left = ["r12", "17-12-03", "undated", " (cart)", " (cart),", " |", " Tea,", " 2%", " a)", " \"tea\"", " é", " 茶"];
-    let right = [" 17-11", " (cart", " cart)", " |", " Tea", " 2%", " (a", " \"tea", " -", " #2", " x3", " é", " 茶"];
+    let left = [
+        "r12", "17-12-03", "undated", " (cart)", " (cart),", " |", " Tea,", " 2%", " a)",
+        " \"tea\"", " é", " 茶",
+    ];
+    let right = [
+        " 17-11", " (cart", " cart)", " |", " Tea", " 2%", " (a", " \"tea", " -", " #2", " x3",
+        " é", " 茶",
+    ];
     let count = |text: &str| tokenizer.count(text);
-    let spaces = left.iter().flat_map(|left| right.iter().map(move |right| (*left, *right)));
-    let breaks = left.iter().flat_map(|left| ["17-11", "undated", "r2"].map(move |right| (format!("{left}\n"), right)));
-    spaces.into_iter().all(|(left, right)| count(&format!("{left}{right}")) == count(left) + count(right))
-        && breaks.into_iter().all(|(left, right)| count(&format!("{left}{right}")) == count(&left) + count(right))
+    let spaces = left
+        .iter()
+        .flat_map(|left| right.iter().map(move |right| (*left, *right)));
+    let breaks = left
+        .iter()
+        .flat_map(|left| ["17-11", "undated", "r2"].map(move |right| (format!("{left}\n"), right)));
+    spaces
+        .into_iter()
+        .all(|(left, right)| count(&format!("{left}{right}")) == count(left) + count(right))
+        && breaks
+            .into_iter()
+            .all(|(left, right)| count(&format!("{left}{right}")) == count(&left) + count(right))
 }
 
 /// What the numbers of one user's lines mean.
@@ -153,26 +191,42 @@ fn emit(lines: &[Line], words: &Words<'_>, out: &mut impl Out) {
             out.piece(&format!("r{}", number + 1));
             gap = " ";
         }
-        let mut buckets = line.contexts.chunk_by(|left, right| left.0 == right.0).peekable();
+        let mut buckets = line
+            .contexts
+            .chunk_by(|left, right| left.0 == right.0)
+            .peekable();
         while let Some(contexts) = buckets.next() {
-            out.piece(&format!("{gap}{}", contexts[0].0.label(words.options.long_labels)));
+            out.piece(&format!(
+                "{gap}{}",
+                contexts[0].0.label(words.options.long_labels)
+            ));
             gap = " ";
             for (position, context) in contexts.iter().enumerate() {
                 piece.clear();
                 piece.push_str(if position == 0 { " (" } else { " " });
                 piece.push_str(&words.behaviors[context.1 as usize]);
-                piece.push_str(match (position + 1 == contexts.len(), buckets.peek().is_some()) {
-                    (false, _) => ",",
-                    (true, true) => "),",
-                    (true, false) => ")",
-                });
+                piece.push_str(
+                    match (position + 1 == contexts.len(), buckets.peek().is_some()) {
+                        (false, _) => ",",
+                        (true, true) => "),",
+                        (true, false) => ")",
+                    },
+                );
                 out.piece(&piece);
             }
         }
         out.piece(" |");
-        let line_end = if number + 1 == lines.len() { End::Text } else { End::Break };
+        let line_end = if number + 1 == lines.len() {
+            End::Text
+        } else {
+            End::Break
+        };
         for (position, written) in line.written.iter().enumerate() {
-            let end = if position + 1 == line.written.len() { line_end } else { End::Comma };
+            let end = if position + 1 == line.written.len() {
+                line_end
+            } else {
+                End::Comma
+            };
             emit_written(*written, words, end, out);
         }
     }
@@ -180,7 +234,10 @@ fn emit(lines: &[Line], words: &Words<'_>, out: &mut impl Out) {
 
 fn emit_written(written: Written, words: &Words<'_>, end: End, out: &mut impl Out) {
     let (entry, number) = if written.is_entry {
-        (words.local[written.index as usize], words.numbers[written.index as usize])
+        (
+            words.local[written.index as usize],
+            words.numbers[written.index as usize],
+        )
     } else {
         (written.index, 0)
     };
