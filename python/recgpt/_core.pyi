@@ -22,3 +22,50 @@ class Tokenizer:
         """Count tokens: `(len(texts),) uint32`."""
     def encode(self, text: str) -> npt.NDArray[np.uint32]:
         """Encode: `(n_tokens,) uint32`."""
+
+# ---- behaviors and history
+
+def keep_reliable(
+    behaviors: npt.NDArray[np.int32],
+    reliable: list[bool],
+    rules: list[tuple[int, npt.NDArray[np.float64], float, float, int | None]],
+) -> npt.NDArray[np.int32]:
+    """Give each event the behavior it counts as, or -1: `(n_events,) int32`.
+
+    A rule is (behavior, values `(n_events,)` with NaN where missing, above, below, becomes).
+    """
+
+def compress_history(
+    events: tuple[
+        npt.NDArray[np.int64],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.int64],
+        npt.NDArray[np.int64],
+        npt.NDArray[np.int32],
+        npt.NDArray[np.int32],
+    ],
+    entries: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int32]],
+    behaviors: list[str],
+    tokenizer: Tokenizer,
+    *,
+    today: int,
+    budget: int | None,
+    layout: int | None,
+    counts: bool,
+    long_labels: bool,
+    stable: bool,
+    row_ids: bool,
+    threads: int,
+) -> tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.uint8],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.uint8],
+]:
+    """Compress every user's events.
+
+    `events`: user offsets `(n_users + 1,)`, then `(n_events,)` local day, UTC microsecond, position, behavior, entry.
+    `entries`: text offsets `(n_entries + 1,)`, UTF-8 bytes, codes of equal texts, rows of categories or -1.
+    Returns text offsets, UTF-8 bytes, tokens `(n_users,)`, receipts `(7 * n_users,)`, layouts `(n_users,)`.
+    """

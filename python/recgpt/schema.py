@@ -75,9 +75,14 @@ BRIEFS = pa.schema(
         pa.field("item_id", _Field.text, nullable=False),
         pa.field("brief", _Field.text, nullable=False),
         pa.field("tokens", pa.uint32(), nullable=False),
+        pa.field("category", _Field.text),
+        pa.field("source", _Field.text),
     ]
 )
-"""Item-level compression (section 2.1.1): one short text an item, without line breaks or separators."""
+"""Item-level compression (section 2.1.1): one short text an item, without line breaks or separators.
+
+`category` is what a tight budget folds the item into; `source` is `rule` (extractive) or `generate` (LLM).
+"""
 
 ITEM_TAGS = pa.schema([pa.field("item_id", _Field.text, nullable=False), pa.field("tag", _Field.text, nullable=False)])
 """An item's own "modifier + core word" tag, brand-free: positives of L_tag and the vocabulary of `rank`."""

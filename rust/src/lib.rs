@@ -1,6 +1,9 @@
 //! The kernels of recgpt: pure Rust, no Python. `py.rs` is the whole Python boundary.
 
+pub mod behaviors;
+pub mod calendar;
 pub mod error;
+pub mod history;
 pub mod tokenizer;
 
 #[cfg(feature = "python")]

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use numpy::{IntoPyArray, PyArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::error::Error;
-use crate::tokenizer;
+use crate::{behaviors, history, tokenizer};
 
 /// Each case becomes one class of `recgpt.errors`; the class is looked up by name so that Python owns the tree.
 impl From<Error> for PyErr {
@@ -68,6 +68,127 @@ impl Tokenizer {
     }
 }
 
+// ---- behaviors and history
+
+type RuleColumns<'py> = (i32, PyReadonlyArray1<'py, f64>, f64, f64, Option<i32>);
+
+/// Give each event the behavior it counts as, or -1.
+#[pyfunction]
+#[allow(clippy::needless_pass_by_value)]
+fn keep_reliable<'py>(
+    py: Python<'py>,
+    behaviors: PyReadonlyArray1<'py, i32>,
+    reliable: Vec<bool>,
+    rules: Vec<RuleColumns<'py>>,
+) -> PyResult<Bound<'py, PyArray1<i32>>> {
+    let codes = behaviors.as_slice()?;
+    let rules = rules
+        .iter()
+        .map(|(behavior, values, above, below, becomes)| {
+            Ok(behaviors::Rule {
+                behavior: *behavior,
+                values: values.as_slice()?,
+                above: *above,
+                below: *below,
+                becomes: *becomes,
+            })
+        })
+        .collect::<PyResult<Vec<_>>>()?;
+    let kept = py.detach(|| behaviors::keep(codes, &reliable, &rules))?;
+    Ok(kept.into_pyarray(py))
+}
+
+type EventColumns<'py> = (
+    PyReadonlyArray1<'py, i64>,
+    PyReadonlyArray1<'py, i32>,
+    PyReadonlyArray1<'py, i64>,
+    PyReadonlyArray1<'py, i64>,
+    PyReadonlyArray1<'py, i32>,
+    PyReadonlyArray1<'py, i32>,
+);
+type EntryColumns<'py> = (
+    PyReadonlyArray1<'py, i64>,
+    PyReadonlyArray1<'py, u8>,
+    PyReadonlyArray1<'py, i32>,
+    PyReadonlyArray1<'py, i32>,
+);
+type Histories<'py> = (
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<u8>>,
+    Bound<'py, PyArray1<u32>>,
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<u8>>,
+);
+
+/// Compress the events of every user; texts come back as two buffers.
+#[pyfunction]
+#[pyo3(signature = (events, entries, behaviors, tokenizer, *, today, budget, layout, counts, long_labels, stable, row_ids, threads))]
+#[allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_arguments,
+    clippy::fn_params_excessive_bools
+)]
+fn compress_history<'py>(
+    py: Python<'py>,
+    events: EventColumns<'py>,
+    entries: EntryColumns<'py>,
+    behaviors: Vec<String>,
+    tokenizer: &Tokenizer,
+    today: i32,
+    budget: Option<u64>,
+    layout: Option<usize>,
+    counts: bool,
+    long_labels: bool,
+    stable: bool,
+    row_ids: bool,
+    threads: usize,
+) -> PyResult<Histories<'py>> {
+    let log = history::Log {
+        offsets: events.0.as_slice()?,
+        days: events.1.as_slice()?,
+        times: events.2.as_slice()?,
+        positions: events.3.as_slice()?,
+        behaviors: events.4.as_slice()?,
+        entries: events.5.as_slice()?,
+    };
+    let entries = history::Entries {
+        offsets: entries.0.as_slice()?,
+        bytes: std::str::from_utf8(entries.1.as_slice()?).map_err(|error| Error::Value {
+            argument: "entry bytes",
+            expected: "UTF-8".to_owned(),
+            came: "not".to_owned(),
+            position: error.valid_up_to(),
+        })?,
+        same: entries.2.as_slice()?,
+        categories: entries.3.as_slice()?,
+    };
+    let layout = layout
+        .map(|row| history::layout::Layout::from_row(row))
+        .transpose()?;
+    let options = history::Options {
+        today,
+        budget,
+        layout,
+        counts,
+        long_labels,
+        stable,
+        row_ids,
+        threads,
+    };
+    let inner = Arc::clone(&tokenizer.inner);
+    let columns = py.detach(|| {
+        history::compress(&log, &entries, &behaviors, &inner, &options)
+            .and_then(history::Columns::new)
+    })?;
+    Ok((
+        columns.offsets.into_pyarray(py),
+        columns.bytes.into_pyarray(py),
+        columns.tokens.into_pyarray(py),
+        columns.receipts.into_pyarray(py),
+        columns.layouts.into_pyarray(py),
+    ))
+}
+
 /// `"release"` or `"debug"`; a test refuses debug, because figures from it mean nothing.
 fn build_profile() -> &'static str {
     if cfg!(debug_assertions) {
@@ -83,6 +204,8 @@ mod _core {
 
     #[pymodule_export]
     use super::Tokenizer;
+    #[pymodule_export]
+    use super::{compress_history, keep_reliable};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,0 +1,32 @@
+"""Text that can stand in a history line."""
+
+from __future__ import annotations
+
+import re
+
+from recgpt.text import MAX_CHARS, clean
+
+_SEPARATOR = re.compile(r'[,|"\s]+')
+_UNPLAIN = re.compile(r'[,|"\x00-\x1f\x7f-\x9f]|^\s|\s$|\s\s|[^\S ]| [x#]\d+$')
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a text can stand in a history line as it is."""
+    return not _UNPLAIN.search(text) and any(map(str.isalnum, text))
+
+
+def plain(text: str | None, limit: int = MAX_CHARS) -> str:
+    """Make a text that can stand in a history line: no comma, bar, quote, line break, nor ` x3` or ` #2` at its end.
+
+    >>> plain('Pencils, "soft" #2')
+    'Pencils soft no. 2'
+    """
+    text = text or ""
+    if not (text.isascii() and text.isprintable()):
+        text = clean(text)
+    text = _SEPARATOR.sub(" ", re.sub(r"(?<=\d),(?=\d)", "", text)).strip()
+    if len(text) > limit:
+        # A cut word tells little; a text without spaces has to be cut inside.
+        text = text[: limit + 1].rpartition(" ")[0] or text[:limit]
+    text = re.sub(r" #(\d+)$", r" no. \1", re.sub(r" x(\d+)$", r" ×\1", text))
+    return text if any(map(str.isalnum, text)) else ""
