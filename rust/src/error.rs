@@ -6,9 +6,19 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// Two arrays that describe the same rows have different lengths.
-    Length { left: &'static str, left_len: usize, right: &'static str, right_len: usize },
+    Length {
+        left: &'static str,
+        left_len: usize,
+        right: &'static str,
+        right_len: usize,
+    },
     /// A value is outside the range that the argument accepts.
-    Value { argument: &'static str, expected: String, came: String, position: usize },
+    Value {
+        argument: &'static str,
+        expected: String,
+        came: String,
+        position: usize,
+    },
     /// A vocabulary, merge list or pre-tokenizer cannot make a tokenizer.
     Tokenizer { message: String },
 }
@@ -16,11 +26,21 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Length { left, left_len, right, right_len } => write!(
+            Self::Length {
+                left,
+                left_len,
+                right,
+                right_len,
+            } => write!(
                 f,
                 "`{left}` has {left_len} rows but `{right}` has {right_len}; they must be equal"
             ),
-            Self::Value { argument, expected, came, position } => write!(
+            Self::Value {
+                argument,
+                expected,
+                came,
+                position,
+            } => write!(
                 f,
                 "`{argument}` must be {expected}, but row {position} is {came}"
             ),

@@ -54,15 +54,16 @@ impl Tokenizer {
                     })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let vocab: AHashMap<String, u32> =
-            tokens.into_iter().zip(0u32..).map(|(token, id)| (token, id)).collect();
+        let vocab: AHashMap<String, u32> = tokens.into_iter().zip(0u32..).collect();
         let bpe = BPE::builder()
             .vocab_and_merges(vocab, pairs)
             .build()
             .map_err(|error| fail(format!("the vocabulary and its merges do not fit: {error}")))?;
         let mut inner = tokenizers::Tokenizer::new(bpe);
         inner.with_pre_tokenizer(Some(pre_tokenizer(pre)?));
-        Ok(Self { kind: Kind::Bpe(Box::new(inner)) })
+        Ok(Self {
+            kind: Kind::Bpe(Box::new(inner)),
+        })
     }
 
     pub fn count(&self, text: &str) -> usize {
@@ -73,7 +74,10 @@ impl Tokenizer {
     }
 
     pub fn count_batch(&self, texts: &[&str]) -> Vec<u32> {
-        texts.par_iter().map(|text| self.count(text) as u32).collect()
+        texts
+            .par_iter()
+            .map(|text| self.count(text) as u32)
+            .collect()
     }
 
     pub fn encode(&self, text: &str) -> Vec<u32> {
@@ -86,7 +90,10 @@ impl Tokenizer {
 
 fn encode(inner: &tokenizers::Tokenizer, text: &str) -> Vec<u32> {
     // Byte-level BPE without normalizer or length limit has a token for every byte, so encoding cannot fail.
-    inner.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec()).unwrap_or_default()
+    inner
+        .encode_fast(text, false)
+        .map(|encoding| encoding.get_ids().to_vec())
+        .unwrap_or_default()
 }
 
 fn pre_tokenizer(name: &str) -> Result<PreTokenizerWrapper, Error> {
@@ -97,7 +104,9 @@ fn pre_tokenizer(name: &str) -> Result<PreTokenizerWrapper, Error> {
             SplitDelimiterBehavior::Isolated,
             false,
         )
-        .map_err(|error| Error::Tokenizer { message: format!("pre-tokenizer {name}: {error}") })?;
+        .map_err(|error| Error::Tokenizer {
+            message: format!("pre-tokenizer {name}: {error}"),
+        })?;
         Ok(PreTokenizerWrapper::Sequence(Sequence::new(vec![
             PreTokenizerWrapper::Split(split),
             PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, true, false)),
@@ -125,7 +134,9 @@ mod tests {
     use super::*;
 
     fn tiny() -> Tokenizer {
-        let tokens = ["a", "b", "ab", "Ġ", "Ġab", "1"].map(str::to_owned).to_vec();
+        let tokens = ["a", "b", "ab", "Ġ", "Ġab", "1"]
+            .map(str::to_owned)
+            .to_vec();
         let merges = ["a b", "Ġ ab"].map(str::to_owned);
         Tokenizer::bpe(tokens, &merges, "smollm").unwrap()
     }
@@ -142,7 +153,9 @@ mod tests {
 
     #[test]
     fn an_unknown_pre_tokenizer_is_refused() {
-        let error = Tokenizer::bpe(vec!["a".into()], &[], "mystery").err().unwrap();
+        let error = Tokenizer::bpe(vec!["a".into()], &[], "mystery")
+            .err()
+            .unwrap();
         assert!(error.to_string().contains("mystery"));
     }
 }

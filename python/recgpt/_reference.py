@@ -1,0 +1,64 @@
+"""The kernels once more in plain Python, short enough to read aloud. Tests hold the two equal; nothing else imports it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+def search_one(
+    vectors: npt.NDArray[np.float32],
+    user: npt.NDArray[np.float32],
+    tags: npt.NDArray[np.float32],
+    *,
+    beta: float,
+    k: int,
+    exclude: Collection[int] = (),
+    categories: Sequence[int] | None = None,
+    limit: int = 0,
+) -> list[tuple[int, np.float32, np.float32, np.float32 | None, int]]:
+    """Find one user's best items: `(item row, score, y_col, y_sem, tag)`, the twin of `_core.search`.
+
+    Args:
+        vectors: (n, d) float32, the items.
+        user: (d,) float32.
+        tags: (t, d) float32, the user's tags; with none, y_sem is None, tag is -1 and the score is y_col.
+        beta: weight of y_col in 0..1.
+        k: how many items at most.
+        exclude: item rows that may not appear.
+        categories: one category an item; with it, at most `limit` items of a category appear.
+        limit: see `categories`.
+    """
+    weight = np.float32(beta)
+    y_col = _dots(vectors, user)
+    scored = []
+    for item in range(len(vectors)):
+        scored.append((y_col[item], y_col[item], None, -1))
+    for tag in range(len(tags)):
+        for item, y_sem in enumerate(_dots(vectors, tags[tag])):
+            best = scored[item][2]
+            if best is None or y_sem > best:
+                score = weight * y_col[item] + (np.float32(1) - weight) * y_sem
+                scored[item] = (score, y_col[item], y_sem, tag)
+    taken: Counter[int] = Counter()
+    found = []
+    for item in sorted(range(len(vectors)), key=lambda item: (-scored[item][0], item)):
+        if item in exclude or len(found) == k:
+            continue
+        if categories is not None:
+            if taken[categories[item]] == limit:
+                continue
+            taken[categories[item]] += 1
+        found.append((item, *scored[item]))
+    return found
+
+
+def _dots(vectors: npt.NDArray[np.float32], row: npt.NDArray[np.float32]) -> list[np.float32]:
+    """Dot products in float32, products added in the order of the dimensions."""
+    sums = np.zeros(len(vectors), np.float32)
+    for dimension, weight in enumerate(row):
+        sums += weight * vectors[:, dimension]
+    return list(sums)
