@@ -1,4 +1,4 @@
-"""The kernels once more in plain Python, short enough to read aloud. Tests hold the two equal; nothing else imports it."""
+"""The kernels once more in plain Python, short enough to read aloud; only tests import it, to hold the two equal."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def search_one(
     """
     weight = np.float32(beta)
     y_col = _dots(vectors, user)
-    scored = []
-    for item in range(len(vectors)):
-        scored.append((y_col[item], y_col[item], None, -1))
+    scored: list[tuple[np.float32, np.float32, np.float32 | None, int]] = [(y, y, None, -1) for y in y_col]
     for tag in range(len(tags)):
         for item, y_sem in enumerate(_dots(vectors, tags[tag])):
             best = scored[item][2]
@@ -44,7 +42,7 @@ def search_one(
                 score = weight * y_col[item] + (np.float32(1) - weight) * y_sem
                 scored[item] = (score, y_col[item], y_sem, tag)
     taken: Counter[int] = Counter()
-    found = []
+    found: list[tuple[int, np.float32, np.float32, np.float32 | None, int]] = []
     for item in sorted(range(len(vectors)), key=lambda item: (-scored[item][0], item)):
         if item in exclude or len(found) == k:
             continue

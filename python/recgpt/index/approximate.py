@@ -158,7 +158,7 @@ class USearchIndex:
         return explain(self._exact, found, user, tags, item_id, beta=beta, k=k, exclude=exclude, caps=caps)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph to `path` and its settings and checksum to `path` + `.json`; vectors and ids are the caller's."""
+        """Write the graph to `path`, settings and checksum to `path` + `.json`; vectors and ids stay the caller's."""
         target = Path(path)
         beside = target.with_name(target.name + ".tmp")
         self._graph.save(str(beside))

@@ -65,7 +65,9 @@ def vectors(array: Any, *, name: str, dim: int | None = None) -> Vectors:
 
 def integers(array: Any, *, name: str, dtype: type[np.signedinteger[Any]], length: int | None = None) -> Any:
     """Check a one-dimensional array of one integer type and, if given, one length."""
-    wanted = f"`{name}` must be a numpy array of {np.dtype(dtype).name} with shape ({'n' if length is None else length},)"
+    wanted = (
+        f"`{name}` must be a numpy array of {np.dtype(dtype).name} with shape ({'n' if length is None else length},)"
+    )
     if not isinstance(array, np.ndarray):
         raise InvalidArrayError(f"{wanted}, but it is a {type(array).__name__}; convert it with numpy.asarray(...)")
     if array.dtype != dtype or array.ndim != 1 or (length is not None and len(array) != length):

@@ -155,8 +155,8 @@ def explain(
     everything = exact.search(*alone(user, tags), beta=beta, k=max(len(exact), 1))
     rank = pc.index(everything["item_id"], pa.scalar(item_id, pa.large_string())).as_py()
     scores = everything.slice(rank, 1).to_pylist()[0]
-    filters = {"exclude": alone_exclude(exclude), "caps": caps}
-    allowed = exact.search(*alone(user, tags), beta=beta, k=max(len(exact), 1), **filters)
+    banned = alone_exclude(exclude)
+    allowed = exact.search(*alone(user, tags), beta=beta, k=max(len(exact), 1), exclude=banned, caps=caps)
     place = pc.index(allowed["item_id"], pa.scalar(item_id, pa.large_string())).as_py()
     verdict: Verdict
     if pc.index(found["item_id"], pa.scalar(item_id, pa.large_string())).as_py() >= 0:
