@@ -69,3 +69,32 @@ def compress_history(
     `entries`: text offsets `(n_entries + 1,)`, UTF-8 bytes, codes of equal texts, rows of categories or -1.
     Returns text offsets, UTF-8 bytes, tokens `(n_users,)`, receipts `(7 * n_users,)`, layouts `(n_users,)`.
     """
+
+# ---- index
+
+def check_vectors(vectors: npt.NDArray[np.float32], name: str) -> None:
+    """Refuse NaN, infinities, and values or row norms beyond 65504 in `(n, d) float32`, naming the first bad row."""
+
+def search(
+    vectors: npt.NDArray[np.float32],
+    users: npt.NDArray[np.float32],
+    tags: npt.NDArray[np.float32],
+    offsets: npt.NDArray[np.int64],
+    beta: float,
+    k: int,
+    exclude: npt.NDArray[np.int64] | None = None,
+    exclude_offsets: npt.NDArray[np.int64] | None = None,
+    categories: npt.NDArray[np.int32] | None = None,
+    limit: int | None = None,
+) -> tuple[
+    npt.NDArray[np.int32],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.float32],
+    npt.NDArray[np.int32],
+]:
+    """Find the best `k` of `vectors (n, d)` for `users (m, d)`, whose tags are `tags (t, d)` cut by `offsets (m + 1,)`.
+
+    Returns six columns of equal length: user row, item row, score, y_col, y_sem (NaN without tags), tag row (or -1).
+    """

@@ -4,6 +4,7 @@ pub mod behaviors;
 pub mod calendar;
 pub mod error;
 pub mod history;
+pub mod index;
 pub mod tokenizer;
 
 #[cfg(feature = "python")]

@@ -1,0 +1,214 @@
+"""One open bundle with its index and lookups. Immutable, so a request holds one snapshot from first to last."""
+
+from __future__ import annotations
+
+import difflib
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recgpt.index import ExactIndex, Verdict, WhyNot
+from recgpt.index.arrays import Rows
+from recgpt.serving.bundle import TABLES, Bundle
+from recgpt.serving.popularity import segment
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One recommended item; the fields are the columns of `RECOMMENDATIONS`."""
+
+    item_id: str
+    score: float
+    y_col: float | None
+    y_sem: float | None
+    tag: str | None
+    interest: str | None
+    explanation: str | None
+    explained_by: str | None
+    """`interest`: the text was written for this interest and item; `item`: for the item alone; None: there is none."""
+    cold: bool
+    as_of: datetime
+
+
+class Snapshot:
+    """Sorted tables searched by bisection: no dictionary is built, so opening costs no memory per user."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        """Make the index over the mapped vectors and join tags to their vectors once."""
+        self.bundle = bundle
+        self.now = datetime.fromisoformat(bundle.manifest["now"])
+        self._index = ExactIndex(bundle.vectors["item_vectors"], bundle.keys["item_vectors"])
+        self._columns = {
+            (table, name): _Column(contents.column(name))
+            for table, contents in bundle.tables.items()
+            for name in contents.column_names
+        }
+        self._keys = {table: self._columns[table, sorting[0]] for table, (_, sorting) in TABLES.items()}
+        self._users = _Column(pa.chunked_array([bundle.keys["user_vectors"]]))
+        self._items = _Column(pa.chunked_array([bundle.keys["item_vectors"]]))
+        places = pc.index_in(bundle.tables["tags"]["tag"], bundle.keys["tag_vectors"])
+        self._tag_vector: Rows = places.to_numpy().astype(np.int64)
+        # The rows without a segment are the overall list.
+        self._overall = range(self._keys["popularity"].named, len(self._keys["popularity"]))
+
+    def span(self, table: str, key: str) -> range:
+        """The rows of a table that belong to a key: a user or, in `items` and `explanations`, an item."""
+        column = self._keys[table]
+        first = bisect_left(column, key, hi=column.named)
+        return range(first, bisect_right(column, key, lo=first, hi=column.named))
+
+    def rows(self, table: str, key: str) -> list[dict[str, Any]]:
+        """The rows of a key as dictionaries."""
+        span = self.span(table, key)
+        found: list[dict[str, Any]] = self.bundle.tables[table].slice(span.start, len(span)).to_pylist()
+        return found
+
+    def vector_row(self, user_id: str) -> int | None:
+        """Where the user's vector stands, or None for a cold user."""
+        return self._users.find(user_id)
+
+    def attributes(self, user_id: str) -> str | None:
+        """What the shop says of a user."""
+        span = self.span("users", user_id)
+        text: str | None = self._columns["users", "attributes"][span.start] if span else None
+        return text
+
+    def segment(self, user_id: str) -> str | None:
+        """The user's segment by attributes, if popularity knows it."""
+        name = segment(self.attributes(user_id))
+        return name if name is not None and self.span("popularity", name) else None
+
+    def knows(self, user_id: str) -> bool:
+        """Whether any table has the user."""
+        tables = ("users", "history", "interests", "tags", "rejections", "seen")
+        return self.vector_row(user_id) is not None or any(self.span(table, user_id) for table in tables)
+
+    def near(self, user_id: str) -> list[str]:
+        """A few known ids that look like this one, from its neighbors in sorted order."""
+        around: set[str] = set()
+        for column in (self._keys["users"], self._users):
+            place = bisect_left(column, user_id)
+            around.update(column[row] for row in range(max(place - 100, 0), min(place + 100, len(column))))
+        return difflib.get_close_matches(user_id, sorted(around), n=3, cutoff=0.3) or sorted(around)[:3]
+
+    def answer(
+        self, user_ids: Sequence[str], *, k: int, beta: float, banned: Sequence[AbstractSet[str]]
+    ) -> list[list[Answer]]:
+        """Answer a batch: one search for all users with vectors, popularity for the others."""
+        places = [self.vector_row(user) for user in user_ids]
+        warm = [row for row, place in enumerate(places) if place is not None]
+        answers: list[list[Answer]] = [[] for _ in user_ids]
+        spans = [self.span("tags", user_ids[row]) for row in warm]
+        excluded = [self._item_rows(banned[row]) for row in warm]
+        tag_rows = np.concatenate([_nothing(), *(np.arange(span.start, span.stop) for span in spans)])
+        found = self._index.search(
+            self.bundle.vectors["user_vectors"][np.array([places[row] for row in warm], np.int64)],
+            self.bundle.vectors["tag_vectors"][self._tag_vector[tag_rows]],
+            _offsets(spans),
+            beta=beta,
+            k=k,
+            exclude=(np.concatenate([_nothing(), *excluded]), _offsets(excluded)),
+        )
+        columns = (found[name].to_pylist() for name in found.column_names)
+        for row, item_id, score, y_col, y_sem, tag in zip(*columns, strict=True):
+            mine = answers[warm[row]]
+            mine.append(self._explained(item_id, score, y_col, y_sem, None if tag < 0 else int(tag_rows[tag])))
+        for row, place in enumerate(places):
+            if place is None:
+                popular = self._popular(user_ids[row], banned[row])[:k]
+                answers[row] = [self._explained(item_id, score, None, None, None) for item_id, score in popular]
+        return answers
+
+    def why_not(self, user_id: str, item_id: str, *, k: int, beta: float, banned: AbstractSet[str]) -> WhyNot:
+        """Say where an item stands for a user."""
+        place = self.vector_row(user_id)
+        if place is not None:
+            span = self.span("tags", user_id)
+            return self._index.why_not(
+                self.bundle.vectors["user_vectors"][place],
+                self.bundle.vectors["tag_vectors"][self._tag_vector[span.start : span.stop]],
+                item_id,
+                beta=beta,
+                k=k,
+                exclude=self._item_rows(banned),
+            )
+        ranked = self._popular(user_id, frozenset())
+        allowed = [pair for pair in ranked if pair[0] not in banned]
+        cut = allowed[:k][-1][1] if allowed else None
+        for rank, (popular, score) in enumerate(ranked, start=1):
+            if popular == item_id:
+                served = any(popular == other for other, _ in allowed[:k])
+                verdict: Verdict = "served" if served else "excluded" if item_id in banned else "below k"
+                return WhyNot(item_id, verdict, rank=rank, score=score, cut=cut)
+        return WhyNot(item_id, "not in the index", cut=cut)
+
+    def _popular(self, user_id: str, banned: AbstractSet[str]) -> list[tuple[str, float]]:
+        name = self.segment(user_id)
+        own = range(0) if name is None else self.span("popularity", name)
+        ids, scores = self._columns["popularity", "item_id"], self._columns["popularity", "score"]
+        # The segment's list first; where it is short, the overall list fills up, each item once.
+        ranked: dict[str, float] = {}
+        for row in (*own, *self._overall):
+            ranked.setdefault(ids[row], scores[row])
+        return [(item, score) for item, score in ranked.items() if item not in banned]
+
+    def _explained(
+        self, item_id: str, score: float, y_col: float | None, y_sem: float | None, tag_row: int | None
+    ) -> Answer:
+        tag, interest, as_of = None, None, None
+        if tag_row is not None:
+            tag, interest, as_of = (self._columns["tags", name][tag_row] for name in ("tag", "interest", "as_of"))
+        text, by = self._explanation(item_id, interest)
+        return Answer(item_id, score, y_col, y_sem, tag, interest, text, by, y_col is None, as_of or self.now)
+
+    def _explanation(self, item_id: str, interest: str | None) -> tuple[str | None, str | None]:
+        general: str | None = None
+        for row in self.span("explanations", item_id):
+            until = self._columns["explanations", "valid_until"][row]
+            if until is not None and until <= self.now:
+                continue
+            written_for = self._columns["explanations", "interest"][row]
+            if written_for is None and general is None:
+                general = self._columns["explanations", "text"][row]
+            elif written_for is not None and written_for == interest:
+                return self._columns["explanations", "text"][row], "interest"
+        return general, None if general is None else "item"
+
+    def _item_rows(self, item_ids: AbstractSet[str]) -> Rows:
+        found = [self._items.find(item) for item in sorted(item_ids)]
+        return np.array([row for row in found if row is not None], np.int64)
+
+
+class _Column(Sequence[Any]):
+    """A mapped Arrow column as a sequence of Python values, which is what bisection wants."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        self._array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        # In a sorted key nulls stand last and belong to nobody.
+        self.named = len(self._array) - int(self._array.null_count)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._array[row].as_py()
+
+    def find(self, key: str) -> int | None:
+        """The row of a key in a sorted column without repeats."""
+        row = bisect_left(self, key)
+        return row if row < len(self) and self[row] == key else None
+
+
+def _nothing() -> Rows:
+    return np.empty(0, np.int64)
+
+
+def _offsets(parts: Sequence[Any]) -> Rows:
+    return np.cumsum([0, *(len(part) for part in parts)], dtype=np.int64)
