@@ -1,13 +1,14 @@
 import pyarrow as pa
 import pytest
-
 from recgpt import schema
 from recgpt.errors import InvalidConfigError
 from recgpt.pipeline import config, households
 
 
 def kept(counts: dict[str, int]) -> pa.Table:
-    return pa.table({"user_id": [u for u, n in counts.items() for _ in range(n)], "behavior": ["purchase"] * sum(counts.values())})
+    return pa.table(
+        {"user_id": [u for u, n in counts.items() for _ in range(n)], "behavior": ["purchase"] * sum(counts.values())}
+    )
 
 
 def test_the_draw_takes_one_described_buyer_from_each_length_stratum() -> None:
@@ -24,7 +25,9 @@ def test_the_draw_takes_one_described_buyer_from_each_length_stratum() -> None:
 def test_fewer_eligible_users_than_asked_all_come() -> None:
     users = schema.rows([{"user_id": "a", "attributes": "x"}, {"user_id": "b", "attributes": "y"}], schema.USERS)
     table = kept({"a": 3, "b": 1})
-    assert households.draw(table, users, pa.array(["a", "b"], pa.large_string()), count=12, min_events=2, seed=0) == ["a"]
+    assert households.draw(table, users, pa.array(["a", "b"], pa.large_string()), count=12, min_events=2, seed=0) == [
+        "a"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-
 from recgpt.errors import PromptError
 from recgpt.llm import prompts
 

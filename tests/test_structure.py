@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 import recgpt
 from recgpt import _core
 
@@ -52,10 +51,14 @@ def test_only_owners_of_a_kernel_import_the_compiled_module() -> None:
     importing = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
-        if re.search(r"^\s*(from recgpt import .*\b_core\b|from recgpt\._core|import recgpt\._core)", path.read_text(), re.M)
+        if re.search(
+            r"^\s*(from recgpt import .*\b_core\b|from recgpt\._core|import recgpt\._core)", path.read_text(), re.M
+        )
     }
     assert importing == owners
-    assert not [path for path in PACKAGE.rglob("*.py") if "_reference" in path.read_text() and path.name != "_reference.py"]
+    assert not [
+        path for path in PACKAGE.rglob("*.py") if "_reference" in path.read_text() and path.name != "_reference.py"
+    ]
 
 
 def test_the_extension_is_a_release_build() -> None:
@@ -88,6 +91,7 @@ def test_files_stay_small() -> None:
     long = {
         path: lines
         for path in tracked()
-        if path.endswith((".py", ".rs")) and (lines := len((ROOT / path).read_text(encoding="utf-8").splitlines())) > 400
+        if path.endswith((".py", ".rs"))
+        and (lines := len((ROOT / path).read_text(encoding="utf-8").splitlines())) > 400
     }
     assert not long, f"past 400 lines: {long}; split, or say why in the docstring"

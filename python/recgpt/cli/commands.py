@@ -42,7 +42,6 @@ def run(
     config: ConfigFile,
     households: Households = None,
     fresh: Fresh = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what the LLM stages would cost, then stop.")] = False,
 ) -> None:
     """Run every stage, print two users' whole chain and the figures; the same command continues after Ctrl-C."""
     from recgpt import pipeline
@@ -51,14 +50,11 @@ def run(
 
     watch = Terminal()
     try:
-        if dry_run:
-            typer.echo(json.dumps(pipeline.plan(config, llm_users=households, watch=watch)))
-            return
         outcome = pipeline.run(config, llm_users=households, fresh=fresh, watch=watch)
     finally:
         watch.stop()
-    for inspection in outcome.shown:
-        chain(inspection)
+    for inspection, events in outcome.shown:
+        chain(inspection, events=events)
     typer.echo(json.dumps(outcome.figures))
 
 
@@ -73,7 +69,11 @@ def _stage_command(stage: str, does: str) -> None:
         finally:
             watch.stop()
         summary = outcome.summaries[stage]
-        typer.echo(json.dumps({"stage": stage, "summary": summary, "folder": str(outcome.folder / stage)}) if as_json else summary)
+        typer.echo(
+            json.dumps({"stage": stage, "summary": summary, "folder": str(outcome.folder / stage)})
+            if as_json
+            else summary
+        )
 
     command.__doc__ = f"{does}, running the stages before it first."
     app.command(name=stage)(command)
@@ -101,7 +101,9 @@ def evaluate(config: ConfigFile, households: Households = None) -> None:
 def recommend(
     user: User,
     k: Annotated[int, typer.Option(help="How many items.")] = 20,
-    beta: Annotated[float | None, typer.Option(help="Weight of the collaborative score, instead of the bundle's.")] = None,
+    beta: Annotated[
+        float | None, typer.Option(help="Weight of the collaborative score, instead of the bundle's.")
+    ] = None,
     bundles: Bundles = Path("bundles"),
     as_json: AsJson = False,
 ) -> None:

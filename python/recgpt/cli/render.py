@@ -46,7 +46,9 @@ def chain(one: Inspection, *, events: int | None = None) -> None:
         of=len(one.recommendations),
     )
     rejected = sum(row["status"] == "rejected" for row in one.rejections)
-    console.print(f"{rejected} answers rejected by a rule, {len(one.rejections) - rejected} unscored; bundle {one.bundle}\n")
+    console.print(
+        f"{rejected} answers rejected by a rule, {len(one.rejections) - rejected} unscored; bundle {one.bundle}\n"
+    )
 
 
 def recommendations(answers: pa.Table) -> None:
@@ -57,7 +59,9 @@ def recommendations(answers: pa.Table) -> None:
 
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:
     seen = "" if events is None else f"{events:,} events -> "
-    parts = ", ".join(f"{receipt[part]:,} {part}" for part in ("full", "coarsened", "folded", "dropped") if receipt[part])
+    parts = ", ".join(
+        f"{receipt[part]:,} {part}" for part in ("full", "coarsened", "folded", "dropped") if receipt[part]
+    )
     return (
         f"{seen}{receipt['events']:,} kept -> {receipt['tokens_in']:,} tokens raw -> {receipt['tokens_out']:,} in the "
         f"prompt ({parts or 'nothing'}; layout {receipt['layout']})"

@@ -25,7 +25,7 @@ class Index(Protocol):
     """Anything that searches as `recgpt.index` does."""
 
     def search(
-        self, users: Any, tags: Any, offsets: Any, *, beta: float = 0.5, k: int = 100, **options: Any
+        self, users: Any, tags: Any, offsets: Any, *, beta: float = 0.5, k: int = 100, exclude: Any = None
     ) -> pa.Table:
         """Give a table with `row` and `item_id`, best item first within a row; `exclude` = (item rows, offsets)."""
 
@@ -116,8 +116,8 @@ def tag_lists(tags: pa.Table, user_ids: Sequence[str]) -> tuple[list[str], Ragge
 
 def rank(index: Index, asked: Queries, held_out: HeldOut, *, beta: float, k: int, new: bool) -> Ragged:
     """Search for every evaluated user; with `new`, without the items they bought before `now`."""
-    options: dict[str, Any] = {"exclude": (held_out.bought.values, held_out.bought.offsets)} if new else {}
-    answer = index.search(asked.users, asked.tags, asked.offsets, beta=beta, k=k, **options)
+    exclude = (held_out.bought.values, held_out.bought.offsets) if new else None
+    answer = index.search(asked.users, asked.tags, asked.offsets, beta=beta, k=k, exclude=exclude)
     ids = pa.array(held_out.item_ids, pa.large_string())
     items = pc.index_in(answer.column("item_id").cast(pa.large_string()), ids)
     if items.null_count:

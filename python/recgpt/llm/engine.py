@@ -97,10 +97,13 @@ class ScoreResult:
 class Engine(Protocol):
     """What a stage needs of an LLM. Implementations: `llama_cpp`, `fake`; `ledger.Recorded` wraps any of them."""
 
-    name: str
-    """Identifies model and settings (file hash, template, context length): part of every ledger key."""
-    context_tokens: int
-    """Longest prompt plus answer, in tokens."""
+    @property
+    def name(self) -> str:
+        """Identifies model and settings (file hash, template, context length): part of every ledger key."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer, in tokens."""
 
     def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
         """Answer every request; results in the order of the requests."""

@@ -1,1 +1,7 @@
-"""Joins the stages."""
+"""Joins the stages: `run(config)` does the whole loop, resumable; nothing else knows the stages' order."""
+
+from recgpt.pipeline.config import Config, load
+from recgpt.pipeline.run import DOING, Outcome, run
+from recgpt.pipeline.watch import Silent, Watch
+
+__all__ = ["DOING", "Config", "Outcome", "Silent", "Watch", "load", "run"]

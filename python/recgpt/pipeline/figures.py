@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import evaluation
-from recgpt.pipeline.tables import only
 
 if TYPE_CHECKING:
     from recgpt.pipeline.run import Stages
@@ -36,9 +35,7 @@ def gather(run: Stages) -> dict[str, Any]:
         beta=run.config.serving.beta,
         seed=run.config.seed,
     )
-    hits = evaluation.category_hits(
-        run.predicted.table, run.all_events, run.items, categories=run.phi, now=run.now, users=run.drawn
-    )
+    hits = run.hits[0]
     users = max(len(run.drawn), 1)
     budget = run.config.history.budget
     return {
@@ -57,7 +54,7 @@ def gather(run: Stages) -> dict[str, Any]:
         "rejected": _status(run.rejections, "rejected"),
         "unscored": _status(run.rejections, "unscored"),
         "interests_changed_by_shuffle": run.mined.counts.get("changed_by_shuffle"),
-        "category_accuracy": run.category_accuracy,
+        "category_accuracy": run.accuracy.held_out,
         "llm_hr@20_new": llm.own.mean,
         "llm_hr@20_new_swapped": llm.swapped.mean,
         "llm_n": llm.users,
@@ -83,8 +80,3 @@ def _status(rejections: pa.Table, status: str) -> int:
 def _explained(run: Stages, by: str) -> float:
     served = [row["explained_by"] for one in run.inspections for row in one.recommendations]
     return served.count(by) / len(served) if served else float("nan")
-
-
-def events_of(run: Stages, user: str) -> int:
-    """Count a user's events before `now`, plain clicks included."""
-    return only(run.events, [user]).num_rows

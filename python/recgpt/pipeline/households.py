@@ -7,9 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
-def draw(
-    kept: pa.Table, users: pa.Table, held_out: pa.Array, *, count: int, min_events: int, seed: int
-) -> list[str]:
+def draw(kept: pa.Table, users: pa.Table, held_out: pa.Array, *, count: int, min_events: int, seed: int) -> list[str]:
     """Draw `count` users with attributes, held-out purchases and at least `min_events` reliable events.
 
     The eligible users, ordered by number of events, are cut into `count` equal strata; one user comes from each. Where

@@ -34,7 +34,7 @@ from recgpt import (
 from recgpt.datasets import Dataset
 from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer
-from recgpt.pipeline import engines, figures, households, tables
+from recgpt.pipeline import engines, figures, households, page, tables
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -62,8 +62,8 @@ class Outcome:
     """One line of figures for each stage that ran."""
     figures: dict[str, Any] = field(default_factory=dict)
     """The JSON object of the demo's last line; empty when the run stopped at an earlier stage."""
-    shown: list[serving.Inspection] = field(default_factory=list)
-    """Two LLM users' whole chain, read back from the published bundle."""
+    shown: list[tuple[serving.Inspection, int]] = field(default_factory=list)
+    """Two LLM users' whole chain, read back from the published bundle, and how many events each has in the log."""
 
 
 def run(
@@ -103,7 +103,9 @@ def run(
                 break
     finally:
         stages.close()
-    outcome.figures, outcome.shown = stages.figures, stages.shown
+    if until == "evaluation":
+        outcome.figures = page.write(stages)
+        outcome.shown = [(one, stages.events_of(one.user_id)) for one in stages.shown]
     return outcome
 
 
@@ -113,8 +115,6 @@ class Stages:
     def __init__(self, config: Config, clock: Clock) -> None:
         self.config = config
         self.clock = clock
-        self.figures: dict[str, Any] = {}
-        self.shown: list[serving.Inspection] = []
 
     def close(self) -> None:
         """Free the model, if one was opened."""
@@ -140,7 +140,7 @@ class Stages:
 
     def logs(self, summary: list[str]) -> None:
         """Stage 1: the log, cut at `now`."""
-        data = self._dataset()
+        self.data = data = self._dataset()
         self.time_zone = data.time_zone or "UTC"
         log = logs.from_dataset(data)
         self.items, self.users, self.report = log.items, log.users, log.report
@@ -248,7 +248,7 @@ class Stages:
                 self.item_tags,
                 now=self.now,
                 config=config,
-                progress=self.clock.watch.progress,
+                progress=lambda done, total, _doing: self.clock.watch.progress(done, total),
             )
             self.towers.save(self.towers_folder)
             (self.towers_folder / "done").touch()
@@ -257,16 +257,15 @@ class Stages:
 
     def explanations(self, summary: list[str]) -> None:
         """Stage 7: why, for each item that the drawn users will be served, and for the item alone."""
-        served = self._served()
         self.written = explanations.write(
             self.mined.table,
-            tables.only(self.items, served["item_id"].to_pylist(), key="item_id"),
+            self.items,
             categories=self.phi,
             engine=self.engine,
             now=self.now,
             tags=self.predicted.table,
             item_tags=self.item_tags,
-            pairs=served,
+            pairs=self._served(),
             config=self.config.explanations,
             progress=self.clock.watch.progress,
         )
@@ -299,9 +298,7 @@ class Stages:
     def serving(self, summary: list[str]) -> None:
         """Stage 8: build, check and publish a bundle."""
         texts = sorted(set(self.all_tags["tag"].to_pylist()))
-        self.rejections = pa.concat_tables(
-            [self.mined.rejections, self.predicted.rejections, self.written.rejections]
-        )
+        self.rejections = pa.concat_tables([self.mined.rejections, self.predicted.rejections, self.written.rejections])
         self.bundle = serving.write(
             self.config.serving.bundles,
             user_ids=self.towers.user_ids,
@@ -333,6 +330,10 @@ class Stages:
         self.shown = [self.inspections[0], self.inspections[-1]] if len(self.inspections) > 1 else self.inspections
         summary.append(f"bundle {self.bundle.name} published in {self.config.serving.bundles}")
 
+    def events_of(self, user: str) -> int:
+        """Count a user's events before `now`, plain clicks included."""
+        return int(tables.only(self.events, [user]).num_rows)
+
     def _carried(self) -> dict[str, Path]:
         """The towers' weights and the prompts that made the tables, carried along with the bundle."""
         files = {f"towers/{path.name}": path for path in self.towers_folder.iterdir() if path.name != "done"}
@@ -340,7 +341,8 @@ class Stages:
         return files | {f"prompts/{path.name}": path for path in sorted(prompts.glob("*.md"))}
 
     def evaluation(self, summary: list[str]) -> None:
-        """Judge on the held-out days, and write the report."""
+        """Judge on the held-out days."""
+        self.accuracy = categories.accuracy(self.items, seed=self.config.seed)
         self.judged = evaluation.evaluate(
             self.all_events,
             self.items,
@@ -350,4 +352,19 @@ class Stages:
             now=self.now,
             beta=self.config.serving.beta,
             seed=self.config.seed,
+        )
+        self.hits = [
+            evaluation.category_hits(
+                self.predicted.table,
+                self.all_events,
+                self.items,
+                categories=self.phi,
+                now=self.now,
+                users=self.drawn,
+                past_month=past_month,
+            )
+            for past_month in (False, True)
+        ]
+        summary.append(
+            f"{len(self.judged.held_out.user_ids):,} users bought in the {self.config.data.test_days} days after"
         )
