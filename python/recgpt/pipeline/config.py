@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from recgpt import explanations, interests, retrieval, tags
 from recgpt.errors import InvalidConfigError
+from recgpt.explanations import Config as ExplanationsConfig
+from recgpt.interests import Config as InterestsConfig
+from recgpt.retrieval import Config as RetrievalConfig
 from recgpt.schema import RELIABLE
+from recgpt.tags import Config as TagsConfig
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -103,11 +106,11 @@ class Config(_Section):
     behaviors: BehaviorsConfig = BehaviorsConfig()
     history: HistoryConfig = HistoryConfig()
     llm: LlmConfig = LlmConfig()
-    interests: Annotated[interests.Config, _known_keys(interests.Config)] = interests.Config(control=True)
+    interests: Annotated[InterestsConfig, _known_keys(InterestsConfig)] = InterestsConfig(control=True)
     """`control` also ranks every user under another's history, which the figures need."""
-    tags: Annotated[tags.Config, _known_keys(tags.Config)] = tags.Config()
-    retrieval: Annotated[retrieval.Config, _known_keys(retrieval.Config)] = retrieval.Config()
-    explanations: Annotated[explanations.Config, _known_keys(explanations.Config)] = explanations.Config()
+    tags: Annotated[TagsConfig, _known_keys(TagsConfig)] = TagsConfig()
+    retrieval: Annotated[RetrievalConfig, _known_keys(RetrievalConfig)] = RetrievalConfig()
+    explanations: Annotated[ExplanationsConfig, _known_keys(ExplanationsConfig)] = ExplanationsConfig()
     serving: ServingConfig = ServingConfig()
 
 

@@ -1,0 +1,5 @@
+"""`python -m recgpt` is `recgpt`."""
+
+from recgpt.cli import main
+
+main()
