@@ -520,6 +520,17 @@ def test_times_at_the_edges_of_their_type(unit: str, zone: str | None) -> None:
     assert result.events.num_rows == 4 - outside
 
 
+def test_the_last_microsecond_of_9999_is_the_end_in_utc() -> None:
+    end = 253_402_300_800_000_000  # 10000-01-01 00:00 UTC
+    aware = pa.array([end - 1, end], pa.int64()).cast(pa.timestamp("us", "UTC"))
+    report = logs.normalize(log(timestamp=aware, item_id=["a", "b"])).report
+    assert [(d.kind, d.examples[0].row) for d in report.defects] == [("timestamp_out_of_range", 1)]
+    # The same clock time in New York is five hours later, in the year 10000.
+    local = pa.array([end - 1, 0], pa.int64()).cast(pa.timestamp("us"))
+    report = logs.normalize(log(timestamp=local, item_id=["a", "b"]), time_zone="America/New_York").report
+    assert [(d.kind, d.examples[0].row) for d in report.defects] == [("timestamp_out_of_range", 0)]
+
+
 ZONES = (
     "America/New_York",
     "Europe/London",
