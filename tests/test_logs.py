@@ -436,6 +436,59 @@ def test_string_layouts(layout: str, shape: str) -> None:
     assert result.events.schema == EVENTS
 
 
+FULL = {
+    "events": pa.table(
+        {
+            **{name: ["a"] for name in ("user_id", "item_id", "query")},
+            "behavior": ["cart"],
+            "timestamp": [T],
+            "position": [1],
+        }
+    ),
+    "items": pa.table({**{name: ["a"] for name in ITEMS.names if name != "price"}, "price": [1.5]}),
+    "users": pa.table({name: ["a"] for name in USERS.names}),
+}
+REQUIRED = {
+    ("events", "user_id"),
+    ("events", "behavior"),
+    ("items", "item_id"),
+    ("items", "title"),
+    ("users", "user_id"),
+}
+COLUMNS = [(name, column) for name, table in FULL.items() for column in table.column_names]
+
+
+@pytest.mark.parametrize(("name", "column"), COLUMNS)
+def test_each_column_dropped_renamed_retyped_or_nested(name: str, column: str) -> None:
+    def run(table: pa.Table) -> logs.Logs:
+        return logs.normalize(**{**FULL, name: table})
+
+    table = FULL[name]
+    renamed = table.rename_columns([f"my_{c}" if c == column else c for c in table.column_names])
+    for changed in (table.drop_columns([column]), renamed):
+        if (name, column) in REQUIRED:
+            with pytest.raises(errors.InvalidTableError, match=f"`{name}`: column `{column}` is missing"):
+                run(changed)
+        else:
+            assert run(changed).report.rows_out == {"events": 1, "items": 1, "users": 1}
+    place = table.column_names.index(column)
+    for wrong in (
+        pa.array([True]),
+        pa.array([b"a"]),
+        pa.array([["a"]]),
+        pa.array([{"a": 1}]),
+        pa.array([1], pa.duration("s")),
+    ):
+        with pytest.raises(errors.InvalidTableError, match=f"`{name}`: column `{column}` must be .*, but it is"):
+            run(table.set_column(place, column, wrong))
+
+
+def test_the_order_of_columns_changes_nothing() -> None:
+    straight = logs.normalize(**FULL)
+    turned = logs.normalize(**{name: table.select(table.column_names[::-1]) for name, table in FULL.items()})
+    assert straight == turned
+
+
 class Foreign:
     """A table of another library: nothing but the Arrow protocol."""
 
