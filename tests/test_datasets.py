@@ -240,6 +240,14 @@ def test_world_interests_are_planted(made: datasets.Dataset) -> None:
         assert 1 <= len(planted) <= 3
         assert {interest for (who, interest) in days if who == user} == set(planted)
         assert all(len(days[user, interest]) >= 4 for interest in planted)
+    garden = {f"i{n:05d}" for n in range(300) if n % 15 == 1}
+    months = [
+        row["timestamp"].month
+        for row in made.events.to_pylist()
+        if row["behavior"] == "exposure" and row["item_id"] in garden
+    ]
+    # March to June weigh 1 a day, the rest 0.1: about 122 days of 122 + 0.1 * 278, or 81 %, are in season.
+    assert sum(month in (3, 4, 5, 6) for month in months) > 0.6 * len(months) > 0
     gifts = made.events.filter(pc.match_substring(made.events["query"].fill_null(""), "gift"))
     assert gifts.num_rows > 0
     assert set(pc.month(gifts["timestamp"]).to_pylist()) == {12}

@@ -436,6 +436,59 @@ def test_string_layouts(layout: str, shape: str) -> None:
     assert result.events.schema == EVENTS
 
 
+FULL = {
+    "events": pa.table(
+        {
+            **{name: ["a"] for name in ("user_id", "item_id", "query")},
+            "behavior": ["cart"],
+            "timestamp": [T],
+            "position": [1],
+        }
+    ),
+    "items": pa.table({**{name: ["a"] for name in ITEMS.names if name != "price"}, "price": [1.5]}),
+    "users": pa.table({name: ["a"] for name in USERS.names}),
+}
+REQUIRED = {
+    ("events", "user_id"),
+    ("events", "behavior"),
+    ("items", "item_id"),
+    ("items", "title"),
+    ("users", "user_id"),
+}
+COLUMNS = [(name, column) for name, table in FULL.items() for column in table.column_names]
+
+
+@pytest.mark.parametrize(("name", "column"), COLUMNS)
+def test_each_column_dropped_renamed_retyped_or_nested(name: str, column: str) -> None:
+    def run(table: pa.Table) -> logs.Logs:
+        return logs.normalize(**{**FULL, name: table})
+
+    table = FULL[name]
+    renamed = table.rename_columns([f"my_{c}" if c == column else c for c in table.column_names])
+    for changed in (table.drop_columns([column]), renamed):
+        if (name, column) in REQUIRED:
+            with pytest.raises(errors.InvalidTableError, match=f"`{name}`: column `{column}` is missing"):
+                run(changed)
+        else:
+            assert run(changed).report.rows_out == {"events": 1, "items": 1, "users": 1}
+    place = table.column_names.index(column)
+    for wrong in (
+        pa.array([True]),
+        pa.array([b"a"]),
+        pa.array([["a"]]),
+        pa.array([{"a": 1}]),
+        pa.array([1], pa.duration("s")),
+    ):
+        with pytest.raises(errors.InvalidTableError, match=f"`{name}`: column `{column}` must be .*, but it is"):
+            run(table.set_column(place, column, wrong))
+
+
+def test_the_order_of_columns_changes_nothing() -> None:
+    straight = logs.normalize(**FULL)
+    turned = logs.normalize(**{name: table.select(table.column_names[::-1]) for name, table in FULL.items()})
+    assert straight == turned
+
+
 class Foreign:
     """A table of another library: nothing but the Arrow protocol."""
 
@@ -518,6 +571,17 @@ def test_times_at_the_edges_of_their_type(unit: str, zone: str | None) -> None:
     assert result.report.count("timestamp_out_of_range") == outside
     assert result.report.count("null_timestamp") == 1
     assert result.events.num_rows == 4 - outside
+
+
+def test_the_last_microsecond_of_9999_is_the_end_in_utc() -> None:
+    end = 253_402_300_800_000_000  # 10000-01-01 00:00 UTC
+    aware = pa.array([end - 1, end], pa.int64()).cast(pa.timestamp("us", "UTC"))
+    report = logs.normalize(log(timestamp=aware, item_id=["a", "b"])).report
+    assert [(d.kind, d.examples[0].row) for d in report.defects] == [("timestamp_out_of_range", 1)]
+    # The same clock time in New York is five hours later, in the year 10000.
+    local = pa.array([end - 1, 0], pa.int64()).cast(pa.timestamp("us"))
+    report = logs.normalize(log(timestamp=local, item_id=["a", "b"]), time_zone="America/New_York").report
+    assert [(d.kind, d.examples[0].row) for d in report.defects] == [("timestamp_out_of_range", 0)]
 
 
 ZONES = (

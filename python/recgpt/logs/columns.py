@@ -13,6 +13,10 @@ from recgpt import text
 from recgpt.errors import InvalidTableError
 from recgpt.schema import ArrowStream
 
+Mask = npt.NDArray[np.bool_]
+"""`(n,) bool`."""
+Rows = npt.NDArray[np.int64]
+"""Row numbers."""
 _SHOWN = 40
 """Characters of a value that an error or a report shows."""
 

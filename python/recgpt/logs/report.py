@@ -7,6 +7,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import numpy as np
+import pyarrow as pa
+
+from recgpt.logs.columns import Mask, Rows, show
+
 EXAMPLES = 3
 """How many rows a defect shows."""
 
@@ -89,6 +94,17 @@ class Defect:
     def fix(self) -> str:
         """How to mend it."""
         return KINDS[self.kind].fix
+
+
+def note(defects: list[Defect], table: str, kind: str, mask: Mask, values: pa.Array, rows: Rows | None = None) -> None:
+    """Count one kind of defect with its first rows; `rows` are the row numbers that came in."""
+    found = np.flatnonzero(mask)
+    if not len(found):
+        return
+    numbers = found if rows is None else rows[found]
+    order = np.argsort(numbers, kind="stable")[:EXAMPLES]
+    examples = tuple(Example(int(numbers[i]), show(values[int(found[i])].as_py())) for i in order)
+    defects.append(Defect(table, kind, len(found), KINDS[kind].kept, examples))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,15 +23,13 @@ from recgpt.errors import (
     UnknownBehaviorError,
 )
 from recgpt.logs import times
-from recgpt.logs.columns import Source, clean, null_mask, ranks, show, sortable
-from recgpt.logs.report import EXAMPLES, KINDS, BehaviorCount, Defect, Example, Report
-from recgpt.schema import BEHAVIORS, EVENTS, ITEMS, TIMESTAMP, USERS, ArrowStream
+from recgpt.logs.catalogue import complete, everyone, read_items, read_users
+from recgpt.logs.columns import Rows, Source, clean, null_mask, ranks, show, sortable
+from recgpt.logs.report import KINDS, BehaviorCount, Defect, Example, Report, note
+from recgpt.schema import BEHAVIORS, EVENTS, ITEMS, TIMESTAMP, ArrowStream
 
 # A behavior's name enters history lines such as `17-12 (purchase, cart)`, so it holds no separator.
 _OWN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
-
-Mask = npt.NDArray[np.bool_]
-Rows = npt.NDArray[np.int64]
 
 
 class Logs(NamedTuple):
@@ -99,8 +96,8 @@ def normalize(
         raw = _read_events(log, time_zone)
     except NaiveTimestampError as error:
         naive = error  # told after the structural defects, which are named all at once
-    item_table = _items(catalogue, defects) if catalogue is not None and catalogue.rows else None
-    user_table = _users(people, defects) if people is not None and people.rows else None
+    item_table = read_items(catalogue, defects) if catalogue is not None and catalogue.rows else None
+    user_table = read_users(people, defects) if people is not None and people.rows else None
     wrong = [(source.name, defect) for source in (log, catalogue, people) if source for defect in source.defects]
     if wrong:
         raise InvalidTableError("; ".join(f"`{name}`: {defect}" for name, defect in wrong))
@@ -112,16 +109,15 @@ def normalize(
 
     event_table, rows, counts = _events(log, raw, mapping, defects)
     added = {"items": 0, "users": 0}
-    user_table, added["users"] = _everyone(user_table, event_table, rows, defects)
+    user_table, added["users"] = everyone(user_table, event_table, rows, defects)
     if item_table is None:
         ids = pc.unique(event_table.column("item_id").drop_null()).sort()
-        item_table = pa.table({"item_id": ids}).select(["item_id"])
-        item_table = _complete(item_table, ITEMS)
+        item_table = complete(pa.table({"item_id": ids}), ITEMS)
         added["items"] = item_table.num_rows
     else:
         item_ids = event_table.column("item_id").combine_chunks()
         strange = ~null_mask(item_ids) & ~pc.is_in(item_ids, item_table.column("item_id")).to_numpy(False)
-        _note(defects, "events", "item_not_in_items", strange, item_ids, rows)
+        note(defects, "events", "item_not_in_items", strange, item_ids, rows)
 
     stamps = pc.min_max(event_table.column("timestamp")).as_py()
     report = Report(
@@ -188,17 +184,6 @@ def _mapping(behaviors: Mapping[str, str]) -> dict[str, str]:
     return {**{name: name for name in BEHAVIORS}, **behaviors}
 
 
-def _note(defects: list[Defect], table: str, kind: str, mask: Mask, values: pa.Array, rows: Rows | None = None) -> None:
-    """Count one kind of defect with its first rows; `rows` are the row numbers that came in."""
-    found = np.flatnonzero(mask)
-    if not len(found):
-        return
-    numbers = found if rows is None else rows[found]
-    order = np.argsort(numbers, kind="stable")[:EXAMPLES]
-    examples = tuple(Example(int(numbers[i]), show(values[int(found[i])].as_py())) for i in order)
-    defects.append(Defect(table, kind, len(found), KINDS[kind].kept, examples))
-
-
 def _events(
     log: Source, raw: _Raw, mapping: Mapping[str, str], defects: list[Defect]
 ) -> tuple[pa.Table, Rows, tuple[BehaviorCount, ...]]:
@@ -235,7 +220,7 @@ def _events(
         ("null_position", null_mask(raw.position) & (not raw.timed), raw.position),
     ):
         mask = mask & left
-        _note(defects, "events", kind, mask, values)
+        note(defects, "events", kind, mask, values)
         left &= ~mask
     if raw.times.outside.any() and not raw.times.usable.any():
         example = next(defect.examples[0] for defect in _with_examples(defects, raw, stamp))
@@ -250,8 +235,8 @@ def _events(
         raise EmptyLogError(f"none of the {log.rows:,} events is usable: {why}")
     micros = pa.array(raw.times.micros, mask=~raw.times.usable).cast(TIMESTAMP)
     became = micros if _is_stamp(stamp) else stamp
-    _note(defects, "events", "skipped_local_time", raw.times.skipped & left, became)
-    _note(defects, "events", "repeated_local_time", raw.times.repeated & left, became)
+    note(defects, "events", "skipped_local_time", raw.times.skipped & left, became)
+    note(defects, "events", "repeated_local_time", raw.times.repeated & left, became)
     columns = {
         "user_id": raw.user,
         "timestamp": micros,
@@ -277,7 +262,7 @@ def _events(
         ordered = key[order]
         same[1:] &= ordered[1:] == ordered[:-1]
     rows = rows[order]
-    _note(defects, "events", "duplicate_event", same, raw.user.take(pa.array(rows)), rows)
+    note(defects, "events", "duplicate_event", same, raw.user.take(pa.array(rows)), rows)
     kept = pa.array(order[~same])
     names_out = [*EVENTS.names, *(name for name in columns if name not in EVENTS.names)]
     schema = pa.schema([*EVENTS, *(pa.field(name, taken[name].type) for name in names_out[len(EVENTS) :])])
@@ -298,66 +283,8 @@ def _with_examples(defects: list[Defect], raw: _Raw, stamp: pa.Array) -> list[De
     found = [defect for defect in defects if defect.kind == "timestamp_out_of_range"]
     if not found:
         values = stamp.cast(pa.int64()) if _is_stamp(stamp) else stamp
-        _note(found, "events", "timestamp_out_of_range", raw.times.outside, values)
+        note(found, "events", "timestamp_out_of_range", raw.times.outside, values)
     return found
-
-
-def _complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Add the columns that a schema has and a table lacks, as nulls."""
-    arrays = [
-        table.column(field.name) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(arrays, schema=schema)
-
-
-def _first_by_id(source: Source, ids: pa.Array, kinds: tuple[str, str], defects: list[Defect]) -> Rows:
-    """Rows of the first of each id, sorted by id; null ids and later rows are counted."""
-    null = null_mask(ids)
-    _note(defects, source.name, kinds[0], null, ids)
-    filled = np.flatnonzero(~null)
-    _, first = np.unique(ranks(ids)[filled], return_index=True)
-    again = ~null
-    again[filled[first]] = False
-    _note(defects, source.name, kinds[1], again, ids)
-    return np.asarray(filled[first], np.int64)
-
-
-def _items(source: Source, defects: list[Defect]) -> pa.Table:
-    source.miss("title")
-    ids = source.text("item_id", required=True)
-    columns = {name: clean(source.text(name)) for name in ("title", "category", "brand", "attributes", "description")}
-    price = source.number("price")
-    rows = pa.array(_first_by_id(source, ids, ("null_item_id", "duplicate_item"), defects))
-    if source.has("title") and columns["title"].null_count == source.rows:
-        source.wrong("title", "text", "give the items titles: no item has one, so nothing can be written about them")
-    odd = ~pc.fill_null(pc.and_(pc.is_finite(price), pc.greater_equal(price, 0.0)), True).to_numpy(False)
-    numbers = rows.to_numpy()
-    _note(defects, "items", "unusable_price", odd[numbers], price.take(rows), numbers)
-    titles = columns["title"].take(rows)
-    _note(defects, "items", "no_title", null_mask(titles), ids.take(rows), numbers)
-    columns |= {"item_id": ids, "price": pc.if_else(pa.array(odd), None, price)}
-    return pa.Table.from_arrays([columns[name].take(rows) for name in ITEMS.names], schema=ITEMS)
-
-
-def _users(source: Source, defects: list[Defect]) -> pa.Table:
-    ids, attributes = source.text("user_id", required=True), clean(source.text("attributes"))
-    rows = pa.array(_first_by_id(source, ids, ("null_user_id", "duplicate_user"), defects))
-    return pa.Table.from_arrays([ids.take(rows), attributes.take(rows)], schema=USERS)
-
-
-def _everyone(users: pa.Table | None, events: pa.Table, rows: Rows, defects: list[Defect]) -> tuple[pa.Table, int]:
-    """The users table with everyone of the events; those that it lacked have no attributes."""
-    ids = events.column("user_id").combine_chunks()
-    if users is None:
-        made = _complete(pa.table({"user_id": pc.unique(ids).sort()}), USERS)
-        return made, made.num_rows
-    strange = ~pc.is_in(ids, users.column("user_id")).to_numpy(False)
-    _note(defects, "events", "user_not_in_users", strange, ids, rows)
-    if not strange.any():
-        return users, 0
-    more = _complete(pa.table({"user_id": pc.unique(ids.filter(pa.array(strange)))}), USERS)
-    return pa.concat_tables([users, more]).sort_by("user_id").combine_chunks(), more.num_rows
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt.errors import InvalidConfigError, NaiveTimestampError
-from recgpt.logs.columns import Source, null_mask, show
+from recgpt.logs.columns import Mask, Source, null_mask, show
 
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 END = 253_402_300_800
@@ -25,8 +25,6 @@ _DAY = 86_400
 _DATE = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
 _CLOCK = r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?)"
 _OFFSET = r"(Z|[+-]([01]\d|2[0-3]):?[0-5]\d)"
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
