@@ -271,6 +271,25 @@ def test_evaluate_gives_every_measure_with_baselines_and_sweep():
     assert by_beta[0.0]["categories@1"] == pytest.approx(2 / 3)  # toys for u1, none for u2 (e), dairy for u4
 
 
+def test_no_search_is_made_twice_and_the_user_alone_needs_no_tags():
+    asked = []
+
+    class Counting(Scan):
+        def search(self, users, tags, offsets, *, beta=0.5, k=100, exclude=None):
+            asked.append((beta, exclude is not None, len(tags)))
+            return super().search(users, tags, offsets, beta=beta, k=k, exclude=exclude)
+
+    evaluation.evaluate(LOG, ITEMS, TOWERS, Counting(VECTORS, IDS), TAGS, now=NOW, until=NOW + 14 * DAY)
+    assert sorted(asked) == [
+        (0.0, True, 3),
+        (0.2, True, 3),
+        (0.5, False, 3),
+        (0.5, True, 3),
+        (0.8, True, 3),
+        (1.0, True, 0),
+    ]
+
+
 def test_swapped_tags_make_a_difference_where_tags_matter():
     log = bought(("u1", "a", -9), ("u2", "b", -9), ("u1", "d", 1), ("u2", "e", 1), ("u3", "d", 1))
     group = evaluation.truths(log, IDS, now=NOW)

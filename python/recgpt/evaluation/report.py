@@ -158,7 +158,7 @@ def _plots(
     sweep = [row for row in figures.get("beta_sweep") or [] if number(row.get("hr@20_new")) is not None]
     points = [
         svg.Point(
-            f"beta {row['beta']:g}" + {1.0: " (user alone)", 0.0: " (tags alone)"}.get(row["beta"], ""),
+            f"{row['beta']:g}" + {1.0: " user alone", 0.0: " tags alone"}.get(row["beta"], ""),
             number(row.get("categories@20")) or 0.0,
             row["hr@20_new"],
             0,

@@ -171,7 +171,7 @@ def curve(series: Mapping[str, Sequence[float]], *, x: str, y: str, title: str) 
 def timeline(lanes: Sequence[Lane], *, start: date, end: date, title: str) -> Markup:
     """Draw spans of days on a calendar axis, one lane a row."""
     days = max(1, (end - start).days)
-    wide, step = 700, 34
+    wide, step = 860, 34
 
     def at(day: date) -> float:
         return 4 + min(1.0, max(0.0, (day - start).days / days)) * (wide - 8)
