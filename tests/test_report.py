@@ -333,6 +333,7 @@ def test_bars_are_as_long_as_their_values():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(90)
 def test_a_browser_finds_nothing_to_run(tmp_path):
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
@@ -344,7 +345,7 @@ def test_a_browser_finds_nothing_to_run(tmp_path):
         [browser, *options, f"--user-data-dir={tmp_path / 'profile'}", path.as_uri()],
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=80,
         check=True,
     )
     assert "<title>recgpt report</title>" in dump.stdout
