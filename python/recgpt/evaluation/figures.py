@@ -86,16 +86,18 @@ def evaluate(
     held_out = truths(events, towers.item_ids, now=now, until=until, behavior=behavior)
     asked = queries(towers, tags, held_out.user_ids)
     scores: dict[str, Score] = {}
+    found = {new: rank(index, asked, held_out, beta=beta, k=k, new=new) for new in (False, True)}
     for new, truth in ((False, held_out.any), (True, held_out.new)):
         lists: dict[str, Ragged] = {
-            "": rank(index, asked, held_out, beta=beta, k=k, new=new),
+            "": found[new],
             "_popularity": popularity(held_out, k, new=new),
             "_buy_again": buy_again(held_out, k, new=new),
         }
         for ranker, ranked in lists.items():
             scores[f"hr@{k}{'_new' * new}{ranker}"] = metrics.hit_rate(ranked, truth, k)
             scores[f"ndcg@{k}{'_new' * new}{ranker}"] = metrics.ndcg(ranked, truth, k)
-    sweep = beta_sweep(index, asked, held_out, categories=category_codes(items, held_out.item_ids), betas=betas, k=k)
+    codes = category_codes(items, held_out.item_ids)
+    sweep = beta_sweep(index, asked, held_out, categories=codes, betas=betas, k=k, known={beta: found[True]})
     figures: dict[str, Any] = {"users_evaluated": len(held_out.user_ids), "beta": beta}
     figures |= {name: score.mean for name, score in scores.items()}
     figures["beta_sweep"] = [row.figures(k) for row in sweep]

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page that shows a run: what it reached, where a baseline wins, and each LLM shopper.
+"""`report.html`: one self-contained page: what a run reached, where a baseline wins, and each LLM shopper.
 
 The page holds text that strangers wrote (titles, queries, attributes) and that a model wrote. Hence: Jinja2 escapes
 every value, no value is marked safe, there is no script at all, and the page's own policy allows inline style and
@@ -158,7 +158,7 @@ def _plots(
     sweep = [row for row in figures.get("beta_sweep") or [] if number(row.get("hr@20_new")) is not None]
     points = [
         svg.Point(
-            f"beta {row['beta']:g}" + {1.0: " (user alone)", 0.0: " (tags alone)"}.get(row["beta"], ""),
+            f"{row['beta']:g}" + {1.0: " user alone", 0.0: " tags alone"}.get(row["beta"], ""),
             number(row.get("categories@20")) or 0.0,
             row["hr@20_new"],
             0,
@@ -166,12 +166,17 @@ def _plots(
         )
         for row in sweep
     ]
-    frontier = svg.scatter(points, x="distinct categories in the first 20", y="HR@20, new items", title="Beta sweep")
     marks = [svg.Bar(f"beta {row['beta']:g}", row["hr@20_new"], 0) for row in sweep]
+    levels: list[svg.Bar] = []
     for who in ("popularity", "buy-again"):
         value = number(figures.get(f"hr@20_new_{who.replace('-', '_')}"))
-        if value is not None and marks:
-            marks.append(svg.Bar(who, value, _COLORS[who]))
+        if value is not None and sweep:
+            levels.append(svg.Bar(who, value, _COLORS[who]))
+    if len({level.value for level in levels}) == 1:
+        levels = [svg.Bar(" and ".join(level.label for level in levels), levels[0].value, levels[0].color)]
+    frontier = svg.scatter(
+        points, x="distinct categories in the first 20", y="HR@20, new items", title="Beta sweep", levels=levels
+    )
     seconds = figures.get("seconds")
     parts = seconds.items() if isinstance(seconds, Mapping) else ()
     spent = [svg.Bar(str(name), float(value), 2) for name, value in parts if number(value) is not None]
@@ -179,15 +184,16 @@ def _plots(
         "any": bars["hr@20"],
         "new": bars["hr@20_new"],
         "frontier": frontier,
-        "betas": svg.bars(marks, title="HR@20 on new items by beta, beside the baselines"),
+        "betas": svg.bars([*marks, *levels], title="HR@20 on new items by beta, beside the baselines"),
         "tokens": svg.ridges(tokens, x="tokens a shopper (logarithmic)", title="Tokens of the histories"),
         "training": svg.curve(validation_curve, x="epoch", y="validation", title="Training of the towers"),
         "interests": svg.bars(
             [svg.Bar(one.user_id, float(len(one.interests)), 2) for one in households],
             title="Interests of each shopper",
             digits=0,
+            beside=True,
         ),
-        "seconds": svg.bars(spent, title="Seconds of each stage", digits=1),
+        "seconds": svg.bars(spent, title="Seconds of each stage", digits=1, beside=True),
     }
 
 

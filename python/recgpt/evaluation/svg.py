@@ -37,7 +37,6 @@ class Bar(NamedTuple):
     color: int = 0
     low: float | None = None
     high: float | None = None
-    note: str = ""
 
 
 class Lane(NamedTuple):
@@ -48,15 +47,22 @@ class Lane(NamedTuple):
     color: int
 
 
-def scatter(points: Sequence[Point], *, x: str, y: str, title: str) -> Markup:
-    """Draw labelled points on two linear axes, both starting where the data does."""
+def scatter(points: Sequence[Point], *, x: str, y: str, title: str, levels: Sequence[Bar] = ()) -> Markup:
+    """Draw labelled points on two linear axes, both starting where the data does; `levels` are dashed heights."""
     height = 300
     shown = [point for point in points if math.isfinite(point.x) and math.isfinite(point.y)]
     if not shown:
         return _nothing(title)
     at_x = _scale([point.x for point in shown], LEFT + 8, WIDTH - RIGHT - 34)
-    at_y = _scale([point.y for point in shown], height - BOTTOM - 8, TOP + 12)
+    levels = [level for level in levels if math.isfinite(level.value)]
+    heights = [*(point.y for point in shown), *(level.value for level in levels)]
+    at_y = _scale(heights, height - BOTTOM - 8, TOP + 16)
     parts = _grid(at_x, at_y, height, x=x, y=y)
+    taken: list[tuple[float, float, float]] = []
+    for level in levels:
+        shape = '<path class="level c{}" d="M{} {:.1f}H{}"/>'
+        parts.append(Markup(shape).format(level.color, LEFT, at_y(level.value), WIDTH - RIGHT))
+        parts.append(_text(LEFT + 4, _free(taken, LEFT, LEFT + 110, at_y(level.value) - 5), level.label, css="mark"))
     lines: dict[str, list[Point]] = {}
     for point in shown:
         if point.line:
@@ -68,40 +74,36 @@ def scatter(points: Sequence[Point], *, x: str, y: str, title: str) -> Markup:
         shape = '<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="5"><title>{}: {:.4g}, {:.4g}</title></circle>'
         px, py = at_x(point.x), at_y(point.y)
         parts.append(Markup(shape).format(point.color, px, py, point.label, point.x, point.y))
-        late = px > WIDTH - 130
-        anchor, dx = ("end", -9) if late else ("start", 9)
-        parts.append(_text(px + dx, py - 7, point.label, anchor=anchor, css="mark"))
+        anchor, dx, length = (
+            ("end", -9, -6.6 * len(point.label)) if px > WIDTH / 2 else ("start", 9, 6.6 * len(point.label))
+        )
+        left, right = sorted((px + dx, px + dx + length))
+        parts.append(_text(px + dx, _free(taken, left, right, py - 7), point.label, anchor=anchor, css="mark"))
     return _svg(parts, height, title)
 
 
-def bars(rows: Sequence[Bar], *, title: str, digits: int = 3, most: float | None = None) -> Markup:
-    """Draw horizontal bars with their values written out."""
+def bars(rows: Sequence[Bar], *, title: str, digits: int = 3, beside: bool = False) -> Markup:
+    """Draw horizontal bars with their values written out; labels stand above the bars, or `beside` them."""
     shown = [bar for bar in rows if math.isfinite(bar.value)]
     if not shown:
         return _nothing(title)
-    top = most or max(max(bar.value, bar.high or 0) for bar in shown) or 1.0
-    step, wide = 44, WIDTH - 70
+    top = max(max(bar.value, bar.high or 0) for bar in shown) or 1.0
+    left, step, drop = (150, 27, 0) if beside else (0, 44, 16)
+    wide = WIDTH - 66 - left
     parts: list[Markup] = []
     for number, bar in enumerate(shown):
-        y = 8 + number * step
-        length = max(1.0, bar.value / top * wide)
-        parts.append(_text(0, y + 10, bar.label, css="name"))
-        if bar.note:
-            parts.append(_text(wide, y + 10, bar.note, anchor="end", css="tick"))
-        parts.append(Markup('<rect class="track" x="0" y="{}" width="{}" height="14" rx="4"/>').format(y + 16, wide))
-        parts.append(
-            Markup(
-                '<rect class="fill c{}" x="0" y="{}" width="{:.1f}" height="14" rx="4"><title>{}</title></rect>'
-            ).format(bar.color, y + 16, length, f"{bar.label}: {bar.value:.{digits}f}")
-        )
+        y = 8 + number * step + drop
+        label = bar.label if len(bar.label) <= 20 or not beside else bar.label[:19] + "…"
+        parts.append(_text(0, y + (11 if beside else -6), label, css="name"))
+        parts.append(Markup('<rect class="track" x="{}" y="{}" width="{}" height="14" rx="4"/>').format(left, y, wide))
+        shape = '<rect class="fill c{}" x="{}" y="{}" width="{:.1f}" height="14" rx="4"><title>{}</title></rect>'
+        hint = f"{bar.label}: {bar.value:.{digits}f}"
+        parts.append(Markup(shape).format(bar.color, left, y, max(0.0, bar.value / top * wide), hint))
         if bar.low is not None and bar.high is not None and math.isfinite(bar.low + bar.high):
-            low, high = bar.low / top * wide, bar.high / top * wide
-            parts.append(
-                Markup('<path class="whisker" d="M{0:.1f} {2}H{1:.1f}M{0:.1f} {3}v6M{1:.1f} {3}v6"/>').format(
-                    low, high, y + 23, y + 20
-                )
-            )
-        parts.append(_text(WIDTH - 2, y + 28, f"{bar.value:,.{digits}f}", anchor="end", css="value"))
+            low, high = left + bar.low / top * wide, left + bar.high / top * wide
+            shape = '<path class="whisker" d="M{0:.1f} {2}H{1:.1f}M{0:.1f} {3}v6M{1:.1f} {3}v6"/>'
+            parts.append(Markup(shape).format(low, high, y + 7, y + 4))
+        parts.append(_text(WIDTH - 2, y + 12, f"{bar.value:,.{digits}f}", anchor="end", css="value"))
     return _svg(parts, 8 + step * len(shown), title)
 
 
@@ -169,7 +171,7 @@ def curve(series: Mapping[str, Sequence[float]], *, x: str, y: str, title: str) 
 def timeline(lanes: Sequence[Lane], *, start: date, end: date, title: str) -> Markup:
     """Draw spans of days on a calendar axis, one lane a row."""
     days = max(1, (end - start).days)
-    wide, step = 700, 34
+    wide, step = 860, 34
 
     def at(day: date) -> float:
         return 4 + min(1.0, max(0.0, (day - start).days / days)) * (wide - 8)
@@ -239,6 +241,16 @@ def _grid(at_x: _Scale, at_y: _Scale, height: int, *, x: str, y: str) -> list[Ma
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, height - 6, x, anchor="middle", css="label"))
     parts.append(_text(2, TOP - 2, y, css="label"))
     return parts
+
+
+def _free(taken: list[tuple[float, float, float]], left: float, right: float, wanted: float) -> float:
+    """The nearest height to `wanted` where a label from `left` to `right` meets no earlier one."""
+    for offset in (0, 13, -13, 26, -26, 39, 52, 65):
+        y = wanted + offset
+        if all(right < a or left > b or abs(y - c) >= 12 for a, b, c in taken):
+            break
+    taken.append((left, right, y))
+    return y
 
 
 def _median(values: Sequence[float]) -> float:
