@@ -139,7 +139,7 @@ def test_bad_arguments_start_no_child(make, tmp_path):
     (tmp_path / "zip.gguf").write_bytes(b"PK\3\4")
     with pytest.raises(ModelNotFoundError, match="GGUF"):
         LlamaCpp(tmp_path / "zip.gguf")
-    for options in ({"context_tokens": 1}, {"sequences": 0}, {"threads": 0}, {"kv_type": "q2"}):
+    for options in ({"context_tokens": 1}, {"sequences": 0}, {"threads": 0}, {"kv_type": "q2"}, {"weights": "q1"}):
         with pytest.raises(InvalidConfigError):
             make(**options)
     with pytest.raises(InvalidConfigError, match="flash"):
@@ -148,12 +148,18 @@ def test_bad_arguments_start_no_child(make, tmp_path):
 
 
 def test_name_follows_file_and_settings(make, tmp_path):
-    names = {make().name, make(context_tokens=2048).name, make(kv_type="q8_0").name, make(seed=1).name}
+    names = {
+        make().name,
+        make(context_tokens=2048).name,
+        make(kv_type="q8_0").name,
+        make(seed=1).name,
+        make(weights="f16").name,
+    }
     assert make().name in names
     assert make(threads=1).name in names
     (tmp_path / "model.gguf").write_bytes(b"GGUF2")
     names.add(make().name)
-    assert len(names) == 5
+    assert len(names) == 6
 
 
 def test_default_model_is_named(monkeypatch):

@@ -22,7 +22,7 @@ from recgpt.llm.batch import BATCH, Token
 MAX_SEQUENCES = 256
 """LLAMA_MAX_SEQ of the pinned build: as many sequence ids as one context can have."""
 
-_KV_TYPES = {"f16": 1, "q8_0": 8}
+_KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 _FLASH = {None: -1, False: 0, True: 1}
 
@@ -33,6 +33,27 @@ def _quiet(level: int, text: bytes, user_data: Any) -> None:
 
 # Kept for the life of the process: llama.cpp holds the pointer.
 _silent = C.llama_log_callback(_quiet)
+
+
+# LLAMA_FTYPE_* of llama.h.
+_WEIGHTS = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
+
+
+def convert(source: str, target: str, weights: str) -> None:
+    """Write a copy of a GGUF file with weights of another type; the file is there whole or not at all."""
+    C.llama_log_set(_silent, ctypes.c_void_p(0))
+    parameters = C.llama_model_quantize_default_params()
+    parameters.ftype = _WEIGHTS[weights]
+    parameters.allow_requantize = True
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    temporary = f"{target}.{os.getpid()}.tmp"
+    try:
+        if C.llama_model_quantize(os.fsencode(source), os.fsencode(temporary), ctypes.byref(parameters)) != 0:
+            raise RuntimeError(f"llama.cpp cannot convert {source} to {weights}")
+        os.replace(temporary, target)
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
 
 
 class Pace:

@@ -22,7 +22,7 @@ import numpy as np
 
 from recgpt.llm.batch import BATCH, Job, Scheduler
 from recgpt.llm.chat import Chat
-from recgpt.llm.native import Model
+from recgpt.llm.native import Model, convert
 from recgpt.llm.wire import prompt_from
 
 Emit = Callable[[dict[str, Any]], None]
@@ -34,8 +34,10 @@ class Worker:
     def __init__(self, load: dict[str, Any], emit: Emit) -> None:
         self.context_tokens: int = load["context_tokens"]
         self.seed: int = load["seed"]
+        if load["weights"] and not os.path.exists(load["converted"]):
+            convert(load["path"], load["converted"], load["weights"])
         self.model = Model(
-            load["path"],
+            load["converted"] if load["weights"] else load["path"],
             cells=load["cells"],
             threads=load["threads"],
             adaptive=load["adaptive"],
