@@ -101,12 +101,12 @@ def rank(
             {
                 "user_id": one.case.user_id,
                 "rank": place,
-                "interest": pool.interests[index].name,
-                "pool_id": pool.interests[index].pool_id,
-                "score": score,
+                "interest": pool.interests[scored.index].name,
+                "pool_id": pool.interests[scored.index].pool_id,
+                "score": scored.score,
             }
             for one in ranked
-            for place, (index, score, _) in enumerate(one.chosen, start=1)
+            for place, scored in enumerate(one.chosen, start=1)
         ],
         RANKED,
     )
@@ -201,9 +201,9 @@ def _accept(run: Run, ranked: Ranked) -> list[tuple[Choice, Support]]:
     if ranked.fault:
         run.reject(case.user_id, None, ranked.fault, status="unscored")
     kept = []
-    for index, score, mean in ranked.chosen:
-        entry = run.pool.interests[index]
-        choice = Choice(case, entry.name, entry, entry.terms, score, mean)
+    for one in ranked.chosen:
+        entry = run.pool.interests[one.index]
+        choice = Choice(case, entry.name, entry, entry.terms, one.score, one.mean)
         found = support(case.rows, entry.terms, run.staples)
         fault = run.fault(choice, found)
         run.counts["answers_total"] += 1
