@@ -175,6 +175,14 @@ def test_recall_is_the_mean_share_of_planted_interests():
     assert interests.pool_recall({}, {}) == 0.0
 
 
+def test_matched_names_feed_the_recall():
+    _, hist = tables(a=("", CAMPER), b=("", CAT))
+    offered = interests.matched(hist)
+    assert offered["b"][0] == "cat ownership"
+    assert interests.pool_recall(offered, {"a": ["camping"], "b": ["cat ownership"]}) == 1.0
+    assert all(len(names) <= 1 for names in interests.matched(hist, most=1).values())
+
+
 # rank
 
 
@@ -312,7 +320,7 @@ def test_a_single_action_is_no_interest():
 
 
 def test_one_shopping_day_is_a_burst():
-    burst = CAT + "\nr5 17-12-10 (purchase) | Fishing rod, Tackle box, Fishing line, Bait, Fishing reel"
+    burst = CAT + "\nr5 17-12-10 (purchase) | Fishing rod, Tackle box, Fishing line, Fishing bait, Fishing reel"
     result = mined(user=("", burst))
     assert reasons_of(result, "fishing") == ["short burst: all support within 1 days"]
 
@@ -329,7 +337,7 @@ def test_one_shopping_day_is_a_burst():
     ],
 )
 def test_bursts_by_label(labels, burst):
-    rows = parse_rows("\n".join(f"{label} (purchase) | Fishing rod, Bait, Fishing reel" for label in labels))
+    rows = parse_rows("\n".join(f"{label} (purchase) | Fishing rod, Fishing bait, Fishing reel" for label in labels))
     found = support(rows, TERMS["fishing"], ())
     assert (rules.short_burst(found, now=NOW.date(), days=7) is not None) == burst
 
@@ -345,7 +353,7 @@ def test_bursts_by_label(labels, burst):
     ],
 )
 def test_stage_is_a_rule_on_months(labels, stage):
-    rows = parse_rows("\n".join(f"{label} (purchase) | Fishing rod, Bait, Fishing reel" for label in labels))
+    rows = parse_rows("\n".join(f"{label} (purchase) | Fishing rod, Fishing bait, Fishing reel" for label in labels))
     assert rules.stage(support(rows, TERMS["fishing"], ()), now=NOW.date(), months=3) == stage
 
 

@@ -12,7 +12,7 @@ from recgpt import schema
 from recgpt.errors import InvalidConfigError, NaiveTimestampError
 from recgpt.evidence import check, longest_hit
 from recgpt.interests import rules
-from recgpt.interests.cases import Case, Choice, cases_of
+from recgpt.interests.cases import Case, Choice, cases_of, histories_of
 from recgpt.interests.config import Config
 from recgpt.interests.generate import mine_by_generate
 from recgpt.interests.pool import Pool, Support, support
@@ -110,6 +110,23 @@ def rank(
         ],
         RANKED,
     )
+
+
+def matched(hist: schema.ArrowStream, *, pool: Pool | None = None, most: int = 40) -> dict[str, list[str]]:
+    """Name the pool interests that matching would offer each user, best first; for `pool_recall`.
+
+    Args:
+        hist: `user_id` and `text` of HISTORY.
+        pool: None is ours.
+        most: names a user, at most.
+    """
+    pool = pool or Pool.load()
+    user_ids, histories = histories_of(hist)
+    found = pool.match(histories, most=most)
+    return {
+        user_id: [pool.interests[match.index].name for match in matches]
+        for user_id, matches in zip(user_ids, found, strict=True)
+    }
 
 
 def changed(before: pa.Table, after: pa.Table) -> float:

@@ -226,8 +226,8 @@ def pool_recall(matched: Mapping[str, Sequence[str]], truth: Mapping[str, Sequen
     """Give the share of each user's true interests that matching offers, averaged over users that have any.
 
     Args:
-        matched: pool ids offered to each user.
-        truth: pool ids planted for each user, for example by the generator.
+        matched: names (or pool ids) offered to each user.
+        truth: names (or pool ids) planted for each user, for example by the generator.
 
     >>> pool_recall({"u": ["camping", "hiking"]}, {"u": ["camping", "fishing"]})
     0.5
