@@ -173,6 +173,9 @@ def test_recall_is_the_mean_share_of_planted_interests():
     truth = {"a": ["camping", "hiking"], "b": ["tea"], "c": []}
     assert interests.pool_recall({"a": ["camping"], "c": ["x"]}, truth) == pytest.approx((1 / 2 + 0) / 2)
     assert interests.pool_recall({}, {}) == 0.0
+    other_words = {"a": ["coffee brewing", "knitting"], "b": ["quantum chess theory of everything"], "c": ["qqq"]}
+    offered = {"a": ["coffee culture", "knitting and crochet"], "b": ["board games and card games"]}
+    assert interests.pool_recall(offered, other_words, pool=POOL) == pytest.approx((1 + 1 + 0) / 3)
 
 
 def test_matched_names_feed_the_recall():
