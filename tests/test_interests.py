@@ -173,6 +173,17 @@ def test_recall_is_the_mean_share_of_planted_interests():
     truth = {"a": ["camping", "hiking"], "b": ["tea"], "c": []}
     assert interests.pool_recall({"a": ["camping"], "c": ["x"]}, truth) == pytest.approx((1 / 2 + 0) / 2)
     assert interests.pool_recall({}, {}) == 0.0
+    other_words = {"a": ["coffee brewing", "knitting"], "b": ["quantum chess theory of everything"], "c": ["qqq"]}
+    offered = {"a": ["coffee culture", "knitting and crochet"], "b": ["board games and card games"]}
+    assert interests.pool_recall(offered, other_words, pool=POOL) == pytest.approx((1 + 1 + 0) / 3)
+
+
+def test_matched_names_feed_the_recall():
+    _, hist = tables(a=("", CAMPER), b=("", CAT))
+    offered = interests.matched(hist)
+    assert offered["b"][0] == "cat ownership"
+    assert interests.pool_recall(offered, {"a": ["camping"], "b": ["cat ownership"]}) == 1.0
+    assert all(len(names) <= 1 for names in interests.matched(hist, most=1).values())
 
 
 # rank
@@ -312,7 +323,7 @@ def test_a_single_action_is_no_interest():
 
 
 def test_one_shopping_day_is_a_burst():
-    burst = CAT + "\nr5 17-12-10 (purchase) | Fishing rod, Tackle box, Fishing line, Bait, Fishing reel"
+    burst = CAT + "\nr5 17-12-10 (purchase) | Fishing rod, Tackle box, Fishing line, Fishing bait, Fishing reel"
     result = mined(user=("", burst))
     assert reasons_of(result, "fishing") == ["short burst: all support within 1 days"]
 
@@ -329,7 +340,7 @@ def test_one_shopping_day_is_a_burst():
     ],
 )
 def test_bursts_by_label(labels, burst):
-    rows = parse_rows("\n".join(f"{label} (purchase) | Fishing rod, Bait, Fishing reel" for label in labels))
+    rows = parse_rows("\n".join(f"{label} (purchase) | Fishing rod, Fishing bait, Fishing reel" for label in labels))
     found = support(rows, TERMS["fishing"], ())
     assert (rules.short_burst(found, now=NOW.date(), days=7) is not None) == burst
 
@@ -345,7 +356,7 @@ def test_bursts_by_label(labels, burst):
     ],
 )
 def test_stage_is_a_rule_on_months(labels, stage):
-    rows = parse_rows("\n".join(f"{label} (purchase) | Fishing rod, Bait, Fishing reel" for label in labels))
+    rows = parse_rows("\n".join(f"{label} (purchase) | Fishing rod, Fishing bait, Fishing reel" for label in labels))
     assert rules.stage(support(rows, TERMS["fishing"], ()), now=NOW.date(), months=3) == stage
 
 

@@ -49,6 +49,16 @@ class Choice:
     evidence: tuple[int, ...] = ()
 
 
+def histories_of(hist: schema.ArrowStream) -> tuple[list[str], list[tuple[HistoryRow, ...]]]:
+    """Read user ids and history rows.
+
+    Raises:
+        InvalidTableError: a column is missing.
+    """
+    shown = schema.table(hist, _SHOWN, name="hist")
+    return shown["user_id"].to_pylist(), [tuple(parse_rows(text)) for text in shown["text"].to_pylist()]
+
+
 def cases_of(
     users: schema.ArrowStream, hist: schema.ArrowStream, pool: Pool, config: Config
 ) -> tuple[list[Case], list[tuple[str, str]]]:

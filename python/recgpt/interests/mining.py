@@ -12,7 +12,7 @@ from recgpt import schema
 from recgpt.errors import InvalidConfigError, NaiveTimestampError
 from recgpt.evidence import check, longest_hit
 from recgpt.interests import rules
-from recgpt.interests.cases import Case, Choice, cases_of
+from recgpt.interests.cases import Case, Choice, cases_of, histories_of
 from recgpt.interests.config import Config
 from recgpt.interests.generate import mine_by_generate
 from recgpt.interests.pool import Pool, Support, support
@@ -101,15 +101,32 @@ def rank(
             {
                 "user_id": one.case.user_id,
                 "rank": place,
-                "interest": pool.interests[index].name,
-                "pool_id": pool.interests[index].pool_id,
-                "score": score,
+                "interest": pool.interests[scored.index].name,
+                "pool_id": pool.interests[scored.index].pool_id,
+                "score": scored.score,
             }
             for one in ranked
-            for place, (index, score, _) in enumerate(one.chosen, start=1)
+            for place, scored in enumerate(one.chosen, start=1)
         ],
         RANKED,
     )
+
+
+def matched(hist: schema.ArrowStream, *, pool: Pool | None = None, most: int = 40) -> dict[str, list[str]]:
+    """Name the pool interests that matching would offer each user, best first; for `pool_recall`.
+
+    Args:
+        hist: `user_id` and `text` of HISTORY.
+        pool: None is ours.
+        most: names a user, at most.
+    """
+    pool = pool or Pool.load()
+    user_ids, histories = histories_of(hist)
+    found = pool.match(histories, most=most)
+    return {
+        user_id: [pool.interests[match.index].name for match in matches]
+        for user_id, matches in zip(user_ids, found, strict=True)
+    }
 
 
 def changed(before: pa.Table, after: pa.Table) -> float:
@@ -201,9 +218,9 @@ def _accept(run: Run, ranked: Ranked) -> list[tuple[Choice, Support]]:
     if ranked.fault:
         run.reject(case.user_id, None, ranked.fault, status="unscored")
     kept = []
-    for index, score, mean in ranked.chosen:
-        entry = run.pool.interests[index]
-        choice = Choice(case, entry.name, entry, entry.terms, score, mean)
+    for one in ranked.chosen:
+        entry = run.pool.interests[one.index]
+        choice = Choice(case, entry.name, entry, entry.terms, one.score, one.mean)
         found = support(case.rows, entry.terms, run.staples)
         fault = run.fault(choice, found)
         run.counts["answers_total"] += 1

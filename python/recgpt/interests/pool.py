@@ -129,6 +129,19 @@ class Pool:
         """Every term of the necessities."""
         return tuple(term for entry in self.necessities for term in entry.terms)
 
+    def find(self, text: str) -> PoolInterest | None:
+        """Find the interest that a text names: by id or name, else by its longest term in the text, first wins.
+
+        >>> Pool.load().find("coffee brewing").name
+        'coffee culture'
+        """
+        stems = words(text)
+        for entry in self.interests:
+            if text == entry.pool_id or stems == words(entry.name):
+                return entry
+        best = max(self.interests, key=lambda entry: longest_hit(text, entry.terms))
+        return best if longest_hit(text, best.terms) else None
+
     def hits(self, item: str) -> tuple[int, ...]:
         """List the interests that an item hits, by position; none for a staple. Answers are kept."""
         if item in self._seen:
@@ -222,17 +235,25 @@ def support(rows: Sequence[HistoryRow], terms: Sequence[Term], staple_terms: Seq
     return Support(tuple(found.values()), tuple(items), count, staples)
 
 
-def pool_recall(matched: Mapping[str, Sequence[str]], truth: Mapping[str, Sequence[str]]) -> float:
+def pool_recall(
+    matched: Mapping[str, Sequence[str]], truth: Mapping[str, Sequence[str]], *, pool: Pool | None = None
+) -> float:
     """Give the share of each user's true interests that matching offers, averaged over users that have any.
 
     Args:
-        matched: pool ids offered to each user.
-        truth: pool ids planted for each user, for example by the generator.
+        matched: names offered to each user (`recgpt.interests.matched`).
+        truth: interests planted for each user, for example by the generator.
+        pool: brings the planted interests to its names (`Pool.find`); what it does not know counts as missed.
 
     >>> pool_recall({"u": ["camping", "hiking"]}, {"u": ["camping", "fishing"]})
     0.5
     """
-    shares = [
-        len(set(matched.get(user, ())) & set(wanted)) / len(set(wanted)) for user, wanted in truth.items() if wanted
-    ]
+    shares = []
+    for user, planted in truth.items():
+        wanted = set(planted)
+        if pool is not None:
+            known = {name: pool.find(name) for name in wanted}
+            wanted = {entry.name if entry else f"not in the pool: {name}" for name, entry in known.items()}
+        if wanted:
+            shares.append(len(wanted & set(matched.get(user, ()))) / len(wanted))
     return sum(shares) / len(shares) if shares else 0.0

@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
 
 from recgpt.interests.cases import Case, Choice
 from recgpt.interests.config import Config
@@ -20,7 +19,8 @@ from recgpt.llm.engine import Engine, Progress, ScoreRequest, ScoreResult
 from recgpt.llm.prompts import Template
 
 
-class Scored(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Scored:
     """One candidate; both figures in nats a token."""
 
     index: int
@@ -198,7 +198,7 @@ def _view(strong: Sequence[dict[int, int]], tokens: dict[int, int], config: Conf
 
 
 def _cost(sizes: Sequence[int]) -> int:
-    """Count the tokens of all rows once, and for each missing row those that follow it: what the prompts do not share."""
+    """Count the tokens of all rows once, and for each missing row those after it: what prompts do not share."""
     return sum(sizes) + sum(place * size for place, size in enumerate(sizes))
 
 

@@ -41,7 +41,7 @@ def give_reasons(
     for choice in choices:
         opening = _opening(choice)
         openings.append(opening)
-        prompt = template.render(interest=choice.interest, items=_items(choice)[:_SHOWN_ITEMS], opening=opening)
+        prompt = template.render(items=_items(choice)[:_SHOWN_ITEMS], opening=opening)
         requests += [
             Request(
                 prompt,
@@ -80,7 +80,7 @@ def _read(result: Result, opening: str) -> tuple[str, str]:
 
 def _fault(text: str, choice: Choice, config: Config) -> str:
     least, most = config.reason_words
-    return reason_fault(text, _items(choice), choice.interest, least_words=least, most_words=most) or ""
+    return reason_fault(text, _items(choice), least_words=least, most_words=most) or ""
 
 
 def _opening(choice: Choice) -> str:
