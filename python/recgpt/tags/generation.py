@@ -108,9 +108,7 @@ def _validate(context: Context, household: Household, answers: list[TagAnswer], 
         context.reject(household.user, _tag(passed[place]), "rejected", "one_sided", passed[place].model_dump_json())
     for rank, place in enumerate(order, start=1):
         answer = passed[place]
-        interest = next(
-            (own for own in household.interests if own.casefold() == answer.interest.casefold()), None
-        )
+        interest = next((own for own in household.interests if own.casefold() == answer.interest.casefold()), None)
         context.table.append(
             {
                 "user_id": household.user,
