@@ -173,7 +173,7 @@ def says_something(own: str, item: str, interest: str | None) -> str | None:
 
 
 def no_echo(own: str, instructions: str) -> str | None:
-    """No four words in a row are copied from the instructions' examples."""
+    """No three words in a row are copied from the instructions' examples."""
     mine, given = words(own), f" {' '.join(words(instructions))} "
-    runs = (" ".join(mine[place : place + 4]) for place in range(len(mine) - 3))
+    runs = (" ".join(mine[place : place + 3]) for place in range(len(mine) - 2))
     return "echo" if any(f" {run} " in given for run in runs) else None

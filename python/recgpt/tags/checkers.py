@@ -147,13 +147,13 @@ def no_foreign_number(reason: str, known: str) -> str | None:
 
 
 def no_echo(text: str, prompt: str) -> str | None:
-    """The model's own words are not copied from the instructions' examples: no four words in a row are the same.
+    """The model's own words are not copied from the instructions' examples: no three words in a row are the same.
 
-    >>> no_echo("read after dark in bed", "use a lantern to read after dark"), no_echo("a b c d", "x a b c d")
+    >>> no_echo("light the garden", "a lantern to light the camp"), no_echo("a b c", "x a b c d")
     (None, 'echo')
     """
     words, given = split(text), f" {' '.join(split(prompt))} "
-    runs = (words[place : place + 4] for place in range(len(words) - 3))
+    runs = (words[place : place + 3] for place in range(len(words) - 2))
     return "echo" if any(f" {' '.join(run)} " in given for run in runs) else None
 
 

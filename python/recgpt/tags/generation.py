@@ -21,21 +21,28 @@ class TagAnswer(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     tag: str = Field(min_length=1, max_length=80)
-    interest: str | None = Field(max_length=120)
+    interest: str = Field(max_length=120)
+    """Exactly one of the user's interests; empty when none was mined."""
     reason: str = Field(min_length=1, max_length=240)
 
 
-def answer_schema() -> dict[str, Any]:
-    """The JSON schema of the whole answer: a list of triplets."""
-    text: dict[str, Any] = {"type": "string"}
-    properties = {"tag": text, "interest": {"anyOf": [text, {"type": "null"}]}, "reason": text}
+def answer_schema(quantity: int) -> dict[str, Any]:
+    """Give the JSON schema of the whole answer: `{"tags": [triplet, ...]}` with room for a fifth more than asked."""
+    limits = {"tag": (1, 80), "interest": (0, 120), "reason": (1, 240)}
     triplet = {
         "type": "object",
-        "properties": properties,
-        "required": list(properties),
+        "properties": {
+            name: {"type": "string", "minLength": least, "maxLength": most} for name, (least, most) in limits.items()
+        },
+        "required": list(limits),
         "additionalProperties": False,
     }
-    return {"type": "array", "items": triplet}
+    return {
+        "type": "object",
+        "properties": {"tags": {"type": "array", "items": triplet, "minItems": 1, "maxItems": quantity * 6 // 5 + 1}},
+        "required": ["tags"],
+        "additionalProperties": False,
+    }
 
 
 def run(context: Context) -> None:
@@ -52,7 +59,7 @@ def run(context: Context) -> None:
         Request(
             prompt,
             max_tokens=context.config.answer_tokens,
-            schema=answer_schema(),
+            schema=answer_schema(context.config.quantity),
             seed=context.config.seed,
             key=f"tags/{household.user}",
         )
@@ -60,11 +67,12 @@ def run(context: Context) -> None:
     ]
     answers: list[tuple[Household, TagAnswer]] = []
     for household, result in zip(households, context.engine.generate(requests, context.progress), strict=True):
-        if result.status != "ok" or not isinstance(result.value, list):
+        listed = result.value.get("tags") if isinstance(result.value, dict) else None
+        if result.status != "ok" or not isinstance(listed, list):
             context.counts["answers_total"] += 1
-            context.reject(household.user, None, "unscored", result.reason or "parse: not a list", result.text)
+            context.reject(household.user, None, "unscored", result.reason or "schema: tags", result.text)
             continue
-        for value in result.value:
+        for value in listed:
             context.counts["answers_total"] += 1
             try:
                 answers.append((household, TagAnswer.model_validate(value)))
@@ -100,9 +108,7 @@ def _validate(context: Context, household: Household, answers: list[TagAnswer], 
         context.reject(household.user, _tag(passed[place]), "rejected", "one_sided", passed[place].model_dump_json())
     for rank, place in enumerate(order, start=1):
         answer = passed[place]
-        interest = next(
-            (own for own in household.interests if own.casefold() == (answer.interest or "").casefold()), None
-        )
+        interest = next((own for own in household.interests if own.casefold() == answer.interest.casefold()), None)
         context.table.append(
             {
                 "user_id": household.user,
@@ -128,9 +134,9 @@ def _failure(
     failure = (
         context.tag_rule(tag, category)
         or checkers.fresh(tag, household.recent)
-        or checkers.interest_known(answer.interest, household.interests)
+        or checkers.interest_known(answer.interest or None, household.interests)
     )
-    if failure is None and answer.interest is not None:
+    if failure is None and answer.interest:
         own = next(text for text in household.interests if text.casefold() == answer.interest.casefold())
         failure = checkers.relevant(context.associations.between(own, tag, category), context.config.min_association)
     return (

@@ -57,7 +57,7 @@ def item_tags(items: schema.ArrowStream) -> pa.Table:
         if key not in known:
             known[key] = _tag(*key, shared=shared)
         tags.append(known[key])
-    mask = pa.array([bool(tag) for tag in tags])
+    mask = pa.array([bool(tag) for tag in tags], pa.bool_())
     return pa.table([table.column("item_id"), pa.array(tags, pa.large_string())], schema=schema.ITEM_TAGS).filter(mask)
 
 

@@ -130,7 +130,8 @@ def _beginning(context: Context, household: Household, tag: str, interest: str |
         own = scorer.column[log.tag[pairs]]
         pairs, own = pairs[(own >= 0) & (own != column)], own[(own >= 0) & (own != column)]
         if len(pairs):
-            near = scorer.cosine[own, column] * log.weight[pairs]
+            # Weight saturates, or the one thing bought most would begin every reason.
+            near = scorer.cosine[own, column] * log.weight[pairs] / (1.0 + log.weight[pairs])
             had = log.tags[log.tag[pairs[int(np.argmax(near))]]]
     bought = {text for _, text in household.sequences.purchases}
     if had:
