@@ -81,6 +81,9 @@ class Config:
         for name in ("temperature", "learning_rate", "validation_days"):
             if not getattr(self, name) > 0:
                 raise InvalidConfigError(f"retrieval `{name}` must be above 0, but it is {getattr(self, name)}")
+        for name in ("refit_epochs", "half_life_days"):
+            if getattr(self, name) < 0:
+                raise InvalidConfigError(f"retrieval `{name}` must be at least 0, but it is {getattr(self, name)}")
         for name in ("alpha", "repeat_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1], but it is {getattr(self, name)}")

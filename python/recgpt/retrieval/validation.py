@@ -10,7 +10,7 @@ from recgpt.retrieval.config import Config
 from recgpt.retrieval.features import Ints, ItemFeatures, Log, Sequences
 from recgpt.retrieval.sampling import positives
 
-MAX_USERS = 2000
+MAX_USERS = 1000
 """Users measured after each epoch, drawn by seed."""
 _CHUNK = 256
 

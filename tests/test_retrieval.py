@@ -1,0 +1,430 @@
+"""The three towers: what they learn, what they may see, what they refuse, and that serving needs no torch."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from recgpt import retrieval, schema
+from recgpt.errors import (
+    BundleError,
+    EmptyLogError,
+    InvalidArrayError,
+    InvalidConfigError,
+    InvalidTableError,
+    MissingExtraError,
+    NaiveTimestampError,
+)
+from recgpt.retrieval.features import Log, Sequences, bucket_edges, bucket_of, read_log
+from recgpt.retrieval.sampling import Sampler, repeated
+
+torch = pytest.importorskip("torch")
+
+NOW = datetime(2024, 6, 1, tzinfo=UTC)
+KINDS = ("garden", "kitchen", "toy")
+WORDS = ("hose", "rake", "spade", "glove", "seed", "bench", "lamp", "pot", "net", "cart")
+TINY = retrieval.Config(
+    embedding_size=16,
+    feature_size=4,
+    word_size=8,
+    hidden_size=24,
+    buckets=4,
+    min_count=1,
+    uniform_negatives=24,
+    pairs=32,
+    batch_size=16,
+    steps=12,
+    epochs=6,
+    learning_rate=0.02,
+    half_life_days=0,
+    threads=1,
+)
+
+
+def items() -> pa.Table:
+    """30 items: 10 of each kind, one word each."""
+    return pa.table(
+        {
+            "item_id": [f"{kind}-{word}" for kind in KINDS for word in WORDS],
+            "title": [f"{kind} {word}" for kind in KINDS for word in WORDS],
+            "category": [kind for kind in KINDS for _ in WORDS],
+            "brand": ["acme", "best"] * 15,
+            "price": [1.0 + row for row in range(30)],
+        }
+    )
+
+
+def tags() -> pa.Table:
+    return pa.table({"item_id": items()["item_id"], "tag": items()["title"]})
+
+
+def events() -> pa.Table:
+    """12 users, four a kind, who click and buy 7 of the 10 items of their kind over 80 days; the last 3 are new."""
+    rows = []
+    for user in range(12):
+        kind = KINDS[user % 3]
+        for act in range(7):
+            item = f"{kind}-{WORDS[(user + act) % 10]}"
+            moment = NOW - timedelta(days=80 - 11 * act, hours=user)
+            rows.append((f"u{user:02}", item, "click", moment))
+            rows.append((f"u{user:02}", item, "purchase", moment + timedelta(minutes=5)))
+    columns = zip(*rows, strict=True)
+    return pa.table(dict(zip(("user_id", "item_id", "behavior", "timestamp"), map(list, columns), strict=True)))
+
+
+@pytest.fixture(scope="module")
+def towers() -> retrieval.Towers:
+    return retrieval.train(events(), items(), tags(), now=NOW, config=TINY)
+
+
+def test_users_find_new_items_of_their_kind(towers: retrieval.Towers) -> None:
+    scores = towers.user_vectors @ towers.item_vectors.T
+    assert towers.item_ids == items()["item_id"].to_pylist()
+    bought = set(zip(events()["user_id"].to_pylist(), events()["item_id"].to_pylist(), strict=True))
+    right = 0
+    for row, user in enumerate(towers.user_ids):
+        fresh = [at for at, item in enumerate(towers.item_ids) if (user, item) not in bought]
+        top = sorted(fresh, key=lambda at: -scores[row, at])[:3]
+        right += sum(towers.item_ids[at].startswith(KINDS[int(user[1:]) % 3]) for at in top)
+    # By chance 3 of 23 new items are of the kind: under 5 of 36.
+    assert right >= 30
+
+
+def test_vectors_are_finite_float32_of_length_one(towers: retrieval.Towers) -> None:
+    for vectors in (towers.user_vectors, towers.item_vectors, towers.tag_vectors(["garden hose"])):
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_a_tag_finds_its_items_and_unknown_words_are_left_out(towers: retrieval.Towers) -> None:
+    found = towers.tag_vectors(["garden", "Garden zzzz", "zzzz", ""])
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[2:], np.zeros((2, 16), np.float32))
+    best = np.argsort(-(towers.item_vectors @ found[0]))[:10]
+    assert {towers.item_ids[at].split("-")[0] for at in best} == {"garden"}
+
+
+def test_a_tag_tells_the_items_of_one_category_apart() -> None:
+    config = replace(TINY, alpha=1.0, epochs=10, patience=10, refit_epochs=0)
+    found = retrieval.train(events(), items(), tags(), now=NOW, config=config)
+    # 10 items share a category: knowing no more than it leaves L_tag at log 10 = 2.3.
+    assert found.log[-1]["l_tag"] < 1.5
+
+
+def test_numpy_says_what_torch_says() -> None:
+    from recgpt.retrieval import forward
+    from recgpt.retrieval.features import ItemFeatures
+    from recgpt.retrieval.model import TriTower
+
+    rng = np.random.default_rng(0)
+    rows = {"user": 5, "item": 6, "category": 3, "brand": 3, "price": 4, "sales": 4, "word": 9}
+    net = TriTower(rows, 2, TINY)
+    weights = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+    words = rng.integers(0, 9, (7, 4))
+    words[2] = 0
+    names = ("item", "category", "brand", "price", "sales")
+    features = ItemFeatures(**{name: rng.integers(0, rows[name], 7) for name in names}, words=words)
+    vectors = forward.item_vectors(weights, features)
+    with torch.no_grad():
+        np.testing.assert_allclose(vectors, net.item_vectors(features).numpy(), atol=1e-6)
+        users = np.array([0, 4, 2])
+        # The middle user has nothing of the first behavior, the last one nothing of the second.
+        sequences = [
+            (np.array([1, 2, 6]), np.array([0, 2, 2, 3])),
+            (np.array([0, 5, 5]), np.array([0, 1, 3, 3])),
+        ]
+        asked = [(torch.from_numpy(flat), torch.from_numpy(ends[:-1])) for flat, ends in sequences]
+        said = net.user_vectors(torch.from_numpy(users), torch.from_numpy(vectors), asked).numpy()
+        np.testing.assert_allclose(forward.user_vectors(weights, users, vectors, sequences), said, atol=1e-6)
+        known = words[(words > 0).any(axis=1)]
+        np.testing.assert_allclose(
+            forward.tag_vectors(weights, known), net.tag_vectors(torch.from_numpy(known)).numpy(), atol=1e-6
+        )
+
+
+def test_the_same_seed_gives_the_same_vectors_and_the_future_changes_nothing(towers: retrieval.Towers) -> None:
+    future = pa.table(
+        {
+            "user_id": ["u00", "later"],
+            "item_id": ["toy-net", "toy-net"],
+            "behavior": ["purchase", "purchase"],
+            "timestamp": [NOW, NOW + timedelta(days=1)],
+        }
+    )
+    shuffled = pa.concat_tables(
+        [future, events().slice(0, 0), events().take(np.random.default_rng(1).permutation(168))]
+    )
+    again = retrieval.train(shuffled, items(), tags(), now=NOW, config=TINY)
+    assert again.user_ids == towers.user_ids
+    np.testing.assert_array_equal(again.user_vectors, towers.user_vectors)
+    np.testing.assert_array_equal(again.item_vectors, towers.item_vectors)
+    other = retrieval.train(events(), items(), tags(), now=NOW, config=replace(TINY, seed=1))
+    assert not np.array_equal(other.user_vectors, towers.user_vectors)
+
+
+def test_training_leaves_the_random_state_and_the_threads_of_torch_alone() -> None:
+    before, threads = torch.random.get_rng_state(), torch.get_num_threads()
+    seen: list[tuple[int, int]] = []
+
+    def stop(done: int, planned: int, text: str) -> None:
+        seen.append((done, planned))
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        retrieval.train(events(), items(), tags(), now=NOW, config=TINY, progress=stop)
+    assert [done for done, _ in seen] == [1, 2, 3]
+    assert seen[0][1] > 3
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.get_num_threads() == threads
+
+
+def test_the_curve_shows_validation_and_refit(towers: retrieval.Towers) -> None:
+    phases = [row["phase"] for row in towers.log]
+    assert phases[-TINY.refit_epochs :] == ["refit"] * TINY.refit_epochs
+    learned = [row for row in towers.log if row["phase"] == "learn"]
+    assert all(0 <= row["recall"] <= 1 for row in learned)
+    assert learned[-1]["l_col"] < learned[0]["l_col"]
+
+
+def test_save_and_load_change_nothing(towers: retrieval.Towers, tmp_path: Path) -> None:
+    towers.save(tmp_path / "one")
+    again = retrieval.load(tmp_path / "one")
+    again.save(tmp_path / "two")
+    for name in ("towers.safetensors", "towers.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["towers.json", "towers.safetensors"]
+    np.testing.assert_array_equal(again.tag_vectors(["toy net"]), towers.tag_vectors(["toy net"]))
+    assert again.config == towers.config
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "words"])
+def test_damaged_towers_are_refused(towers: retrieval.Towers, tmp_path: Path, damage: str) -> None:
+    towers.save(tmp_path)
+    weights = tmp_path / "towers.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:-9])
+    else:
+        (tmp_path / "towers.json").write_text('{"format": 1}')
+    with pytest.raises(BundleError, match=r"expected towers\.json and towers\.safetensors in"):
+        retrieval.load(tmp_path)
+
+
+def test_vectors_that_are_not_finite_are_refused(towers: retrieval.Towers) -> None:
+    vectors = towers.item_vectors.copy()
+    vectors[3, 2] = np.nan
+    with pytest.raises(InvalidArrayError, match="`item_vectors` must be finite, but 1 of 480 values are not"):
+        replace(towers, item_vectors=vectors)
+    with pytest.raises(InvalidArrayError, match=r"one row an id, \(12, d\), but its shape is \(11, 16\)"):
+        replace(towers, user_vectors=towers.user_vectors[1:])
+
+
+def test_users_can_be_read_without_training(towers: retrieval.Towers) -> None:
+    names, vectors = towers.user_vectors_for(events(), now=NOW)
+    assert names == towers.user_ids
+    np.testing.assert_allclose(vectors, towers.user_vectors, atol=1e-6)
+    # A stranger with the history of a toy buyer finds toys.
+    stranger = events().filter(pa.compute.equal(events()["user_id"], "u02")).drop_columns(["user_id"])
+    stranger = stranger.append_column("user_id", [["new"] * stranger.num_rows])
+    names, vectors = towers.user_vectors_for(stranger, now=NOW)
+    assert names == ["new"]
+    best = np.argsort(-(towers.item_vectors @ vectors[0]))[:5]
+    assert sum(towers.item_ids[at].startswith("toy") for at in best) >= 4
+
+
+def _without_torch(code: str, tmp_path: Path) -> str:
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_serving_needs_no_torch(towers: retrieval.Towers, tmp_path: Path) -> None:
+    towers.save(tmp_path)
+    code = (
+        "import sys; from recgpt import retrieval; t = retrieval.load(sys.argv[1]); "
+        "print(t.tag_vectors(['toy net']).shape, 'torch' in sys.modules)"
+    )
+    assert _without_torch(code, tmp_path) == "(1, 16) False"
+
+
+def test_training_without_torch_names_the_extra(tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from recgpt import retrieval\n"
+        "from recgpt.errors import MissingExtraError\n"
+        "try: retrieval.train(None, None, None, now=None)\n"
+        "except MissingExtraError as error: print(error)"
+    )
+    assert _without_torch(code, tmp_path) == "training needs torch; run: pip install 'recgpt[train]'"
+    assert issubclass(MissingExtraError, ImportError)
+
+
+def test_a_log_without_times_is_ordered_by_position() -> None:
+    timed = events().sort_by("timestamp")
+    untimed = timed.drop_columns(["timestamp"]).append_column("position", [list(range(timed.num_rows))])
+    found = retrieval.train(untimed, items(), tags(), now=None, config=TINY)
+    assert found.user_vectors.shape == (12, 16)
+    assert "recall" in found.log[0]
+    log = read_log(untimed, found.item_ids, now=None)
+    assert not log.timed
+    assert (np.diff(log.order[log.user == 0]) > 0).all()
+
+
+@pytest.mark.parametrize("gone", [["category"], ["brand", "price"], ["category", "brand", "price", "title"]])
+def test_items_with_fewer_features_train(gone: list[str]) -> None:
+    few = retrieval.train(events(), items().drop_columns(gone), tags(), now=NOW, config=replace(TINY, epochs=1))
+    assert np.isfinite(few.item_vectors).all()
+
+
+def test_no_tags_and_one_short_day_train_too() -> None:
+    day = pa.table(
+        {
+            "user_id": ["a", "b"],
+            "item_id": ["toy-net", "toy-pot"],
+            "behavior": ["cart", "cart"],
+            "timestamp": [NOW - timedelta(hours=1)] * 2,
+        }
+    )
+    nothing = tags().slice(0, 0)
+    found = retrieval.train(day, items(), nothing, now=NOW, config=replace(TINY, epochs=1))
+    # Nothing can be held out of one day, so nothing was measured and nothing is refitted.
+    assert [set(row) for row in found.log] == [{"epoch", "phase", "l_col", "l_tag", "l_cate"}]
+    assert found.log[0]["l_tag"] == 0
+
+
+def test_tags_can_be_the_negatives_of_l_tag(towers: retrieval.Towers) -> None:
+    other = retrieval.train(events(), items(), tags(), now=NOW, config=replace(TINY, negatives="tags"))
+    assert not np.array_equal(other.item_vectors, towers.item_vectors)
+    best = np.argsort(-(other.item_vectors @ other.tag_vectors(["garden hose"])[0]))[:5]
+    assert sum(other.item_ids[at].startswith("garden") for at in best) >= 4
+
+
+def test_a_loss_that_is_not_finite_stops() -> None:
+    with pytest.raises(InvalidArrayError, match="the training loss must stay finite, but it is nan in epoch"):
+        retrieval.train(events(), items(), tags(), now=NOW, config=replace(TINY, learning_rate=1e30))
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(NaiveTimestampError, match="`now` must be a datetime with a time zone"):
+        retrieval.train(events(), items(), tags(), now=datetime(2024, 6, 1))
+    with pytest.raises(EmptyLogError, match="none of 0 fits"):
+        retrieval.train(events(), items(), tags(), now=NOW - timedelta(days=900))
+    with pytest.raises(InvalidTableError, match="distinct ids, but it has 60 rows and 30 distinct ids"):
+        retrieval.train(events(), pa.concat_tables([items(), items()]), tags(), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", 0, "`epochs` must be at least 1, but it is 0"),
+        ("temperature", 0.0, "`temperature` must be above 0, but it is 0.0"),
+        ("alpha", 1.5, r"`alpha` must lie in \[0, 1\], but it is 1.5"),
+        ("id_dropout", 1.0, r"`id_dropout` must lie in \[0, 1\), but it is 1.0"),
+        ("negatives", "users", "`negatives` must be `items` or `tags`, but it is 'users'"),
+        ("refit_epochs", -1, "`refit_epochs` must be at least 0, but it is -1"),
+    ],
+)
+def test_config_refuses_what_cannot_train(field: str, value: object, message: str) -> None:
+    with pytest.raises(InvalidConfigError, match=message):
+        retrieval.Config(**{field: value})  # type: ignore[arg-type]
+
+
+def _log() -> Log:
+    """User 0: items 1, 2 at moment 0, item 3 at 1, item 1 again at 2; user 1: item 4 at 1. One behavior."""
+    return Log(
+        user_ids=["a", "b"],
+        behaviors=["purchase"],
+        user=np.array([0, 0, 0, 0, 1]),
+        item=np.array([1, 2, 3, 1, 4]),
+        behavior=np.zeros(5, np.int64),
+        order=np.array([0, 0, 1, 2, 1]),
+        days=np.array([3.0, 3.0, 2.0, 1.0, 2.0]),
+        timed=True,
+    )
+
+
+def test_a_sequence_ends_before_its_own_basket() -> None:
+    sequences = Sequences(_log(), length=2)
+    [(rows, offsets)] = sequences.before(np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 1, 5]))
+    assert [rows[begin:end].tolist() for begin, end in pairwise(offsets)] == [
+        [],
+        [1, 2],
+        [2, 3],
+        [],
+        [4],
+    ]
+    [(rows, offsets)] = sequences.before(np.array([0, 1]))
+    assert rows.tolist() == [3, 1, 4]
+    assert offsets.tolist() == [0, 2, 3]
+
+
+def test_a_repeat_is_the_same_act_on_the_same_item_at_an_earlier_moment() -> None:
+    assert repeated(_log(), 6).tolist() == [False, False, False, True, False]
+
+
+def test_a_batch_masks_own_items_same_tags_and_same_categories() -> None:
+    item_tags = np.array([-1, 0, 1, 0, 2, -1])
+    categories = np.array([0, 1, 2, 2, 1, 1])
+    config = replace(TINY, batch_size=8, repeat_weight=0.25, uniform_negatives=50)
+    batch = Sampler(_log(), item_tags, categories, config, np.random.default_rng(0)).draw()
+    candidates = batch.rows[batch.candidates]
+    assert candidates.tolist() == [1, 2, 3, 4]
+    for row, user in enumerate(batch.users.tolist()):
+        assert batch.own[row].tolist() == ([True, True, True, False] if user == 0 else [False, False, False, True])
+    assert batch.own[batch.basket, batch.positive].all()
+    assert set(batch.weight.tolist()) <= {1.0, 0.25}
+    for at, (tag, column) in enumerate(zip(batch.pair_tag, batch.pair_item, strict=True)):
+        assert item_tags[candidates[column]] == tag
+        assert batch.same_tag[at].tolist() == [bool(item_tags[item] == tag) for item in candidates]
+    for at, (pair, kin) in enumerate(zip(batch.kin_pair, batch.kin, strict=True)):
+        category = categories[candidates[batch.pair_item[pair]]]
+        assert categories[batch.rows[kin]] == category
+        assert batch.same_category[at].tolist() == [bool(categories[item] == category) for item in candidates]
+
+
+def test_losses_are_the_formulas() -> None:
+    from recgpt.retrieval import losses
+
+    scores = torch.tensor([[2.0, 1.0, 0.0], [0.5, 0.0, 3.0]])
+    own = torch.tensor([[True, True, False], [False, False, True]])
+    # User 0 has positives 0 and 1 (weights 1 and 3) against item 2; user 1 has item 2 against 0 and 1.
+    found = losses.collaborative(
+        scores, own, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 2]), torch.tensor([1.0, 3.0, 1.0]), None
+    )
+    e = math.exp
+    terms = [-math.log(e(2) / (e(2) + 1)), -math.log(e(1) / (e(1) + 1)), -math.log(e(3) / (e(3) + e(0.5) + 1))]
+    assert found.item() == pytest.approx((terms[0] + 3 * terms[1] + terms[2]) / 5, rel=1e-5)
+
+    # Log-Q: a candidate that comes twice as often loses log 2 of its score.
+    corrected = losses.collaborative(
+        scores[:1], own[:1], torch.tensor([0]), torch.tensor([0]), torch.ones(1), torch.tensor([0.0, 0.0, math.log(2)])
+    )
+    assert corrected.item() == pytest.approx(-math.log(e(2) / (e(2) + 0.5)), rel=1e-5)
+
+    same = torch.tensor([[True, False, True], [True, False, False]])
+    tag = losses.semantic(scores, torch.tensor([0, 0]), same)
+    expected = [-math.log(e(2) / (e(2) + e(1))), -math.log(e(0.5) / (e(0.5) + 1 + e(3)))]
+    assert tag.item() == pytest.approx(sum(expected) / 2, rel=1e-5)
+
+
+def test_buckets_are_quantiles_and_zero_is_unknown() -> None:
+    edges = bucket_edges(np.array([1.0, 2.0, 3.0, 4.0, np.nan]), 2)
+    assert edges.tolist() == [2.5]
+    assert bucket_of(np.array([2.0, 2.5, 9.0, np.nan]), edges).tolist() == [1, 2, 2, 0]
+    assert bucket_edges(np.array([np.nan]), 4).tolist() == []
+
+
+def test_events_are_read_through_the_schema() -> None:
+    with pytest.raises(InvalidTableError, match="column `behavior` is missing"):
+        retrieval.train(events().drop_columns(["behavior"]), items(), tags(), now=NOW)
+    assert schema.EVENTS.names[:3] == ["user_id", "item_id", "behavior"]
