@@ -8,13 +8,20 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from recgpt import _reference, history, schema
 from recgpt.llm.tokenizer import Tokenizer
 
 BYTES = Tokenizer.bytes()
 NOW = datetime(2024, 3, 31, 1, 30, tzinfo=UTC)
-ZONES = ["UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia", "America/Sao_Paulo"]
+ZONES = [
+    "UTC",
+    "Europe/Berlin",
+    "America/New_York",
+    "Asia/Kolkata",
+    "Australia/Lord_Howe",
+    "Pacific/Apia",
+    "America/Sao_Paulo",
+]
 # Two pairs share a brief; 6 has no category; 7 has no brief.
 BRIEFS = [
     {"item_id": "1", "brief": "Tea", "category": "Drinks"},
@@ -183,7 +190,9 @@ def test_the_reference_is_only_for_tests_and_benches():
     from pathlib import Path
 
     package = Path(_reference.__file__).parent
-    users = [path for path in package.rglob("*.py") if "_reference" in path.read_text() and path.name != "_reference.py"]
+    users = [
+        path for path in package.rglob("*.py") if "_reference" in path.read_text() and path.name != "_reference.py"
+    ]
     assert users == []
 
 
