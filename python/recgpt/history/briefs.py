@@ -27,6 +27,8 @@ class BriefConfig:
 
     max_chars: int = 80
     """Longest brief, in characters; a longer title is cut between two words."""
+    parts: tuple[str, ...] = ("brand", "category", "attributes")
+    """What may follow the title, in this order; of `attributes` the first one."""
     max_tokens: int = 48
     """Room for the LLM's answer."""
 
@@ -34,8 +36,12 @@ class BriefConfig:
         """Refuse sizes that leave no room.
 
         Raises:
-            InvalidConfigError: a size is below 8.
+            InvalidConfigError: a size is below 8, or a part is not a text column of an item.
         """
+        if unknown := set(self.parts) - set(_FIELDS[1:]):
+            raise InvalidConfigError(
+                f"`parts` may name {', '.join(_FIELDS[1:])}, but it names {', '.join(sorted(unknown))}"
+            )
         if min(self.max_chars, self.max_tokens) < 8:
             raise InvalidConfigError(f"`max_chars` and `max_tokens` must be at least 8, but the config is {self}")
 
@@ -79,7 +85,7 @@ def brief(
         twice = next(item_id for item_id in ids if item_id in seen or seen.add(item_id))  # type: ignore[func-returns-value]
         raise InvalidTableError(f"`items` must have one row an item, but item {twice!r} comes more than once")
     records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    texts = [extract(record, config.max_chars) for record in records]
+    texts = [extract(record, config) for record in records]
     sources = ["rule"] * len(texts)
     if engine is not None:
         for row, text in _written(records, engine, config).items():
@@ -97,13 +103,15 @@ def brief(
     )
 
 
-def extract(record: Mapping[str, str | None], max_chars: int) -> str:
+def extract(record: Mapping[str, str | None], config: BriefConfig) -> str:
     """Make the extractive brief of one item record."""
+    max_chars = config.max_chars
     brand, category = _part(record["brand"]), _part(record["category"])
     text = plain(record["title"], max_chars) or plain(category, max_chars) or plain(brand, max_chars)
     text = text or plain(f"item {record['item_id']}", max_chars) or "item"
     words: frozenset[str] | None = None
-    for part in (brand, category, _part(_first(record["attributes"]))):
+    for name in config.parts:
+        part = _part(_first(record[name]) if name == "attributes" else record[name])
         if part and len(text) + 2 + len(part) <= max_chars:
             words = words or _words(text)
             if not (added := _part_words(part)) <= words:

@@ -40,14 +40,18 @@ pub type Memo = AHashMap<String, u32>;
 
 impl<'a> Tokens<'a> {
     pub fn new(tokenizer: &'a Tokenizer, entries: &Entries<'_>) -> Self {
-        let additive = additive(tokenizer);
+        let additive = *tokenizer.additive.get_or_init(|| additive(tokenizer));
         let forms = (0..entries.len())
             .into_par_iter()
             .map_init(Memo::new, |memo, entry| {
                 let text = entries.text(entry);
                 let (head, last) = text.rsplit_once(' ').unwrap_or(("", text));
                 let apart = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
-                if !additive || text.starts_with(' ') || !(head.is_empty() || head.split(' ').all(apart)) || !apart(last) {
+                if !additive
+                    || text.starts_with(' ')
+                    || !(head.is_empty() || head.split(' ').all(apart))
+                    || !apart(last)
+                {
                     return End::TEXTS.map(|end| tokenizer.count(&format!(" {text}{end}")) as u32);
                 }
                 // The words of a catalogue are few, so nearly all of them have been counted before.
