@@ -100,7 +100,7 @@ def twin(rows: list[dict], **chosen: object) -> list[dict]:
     return _reference.compress(rows, BRIEFS, count=lambda text: len(text.encode()), now=NOW, **chosen)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(logs, options, budgets)
 def test_kernel_and_twin_write_the_same(rows, chosen, budget):
     ours, theirs = compress(rows, budget=budget, **chosen), twin(rows, budget=budget, **chosen)
@@ -112,7 +112,7 @@ def test_kernel_and_twin_write_the_same(rows, chosen, budget):
         assert sum(parts) == row["receipt"]["events"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(logs, options)
 def test_an_uncut_history_expands_to_exactly_its_triples(rows, chosen):
     # Every brief its own, so that the triples can be told without numbers.
@@ -136,7 +136,7 @@ def test_an_uncut_history_expands_to_exactly_its_triples(rows, chosen):
         assert {row["user_id"]: _reference.expand(row["text"]) for row in got} == wanted
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(logs, options, budgets, st.randoms(use_true_random=False), st.integers(1, 3))
 def test_order_repeats_and_threads_change_nothing(rows, chosen, budget, random, times):
     chosen = chosen | {"counts": False, "budget": budget}
@@ -146,12 +146,12 @@ def test_order_repeats_and_threads_change_nothing(rows, chosen, budget, random, 
     assert again == compress(rows, **chosen)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(logs, options)
 def test_more_budget_never_shows_less(rows, chosen):
     before = {}
     longest = max(row["tokens"] for row in compress(rows, **chosen))
-    for budget in range(0, longest + 20, 7):
+    for budget in range(0, longest + 20, 11):
         for row in compress(rows, budget=budget, **chosen):
             receipt = row["receipt"]
             assert row["tokens"] <= budget
@@ -161,7 +161,7 @@ def test_more_budget_never_shows_less(rows, chosen):
     assert all(row["receipt"]["full"] == row["receipt"]["events"] for row in compress(rows, budget=longest, **chosen))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(logs, options, st.lists(events, max_size=5))
 def test_stable_histories_keep_all_closed_lines_while_days_are_added(rows, chosen, extra):
     chosen = chosen | {"stable": True, "time_zone": "UTC"}

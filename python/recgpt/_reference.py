@@ -85,8 +85,7 @@ def ladder(atoms: Sequence[Atom], rank: Callable[[str], Any], order: Callable[[s
         {atom.bucket.coarser() if atom.bucket.level == 3 else atom.bucket for atom in atoms}
         - {atom.bucket for atom in atoms if atom.bucket.level < 2}
     )
-    early = max(0, len(months) - RECENT_MONTHS)
-    steps: list[tuple[str, Any]] = [("widen", day) for day in days] + [("widen", month) for month in months[:early]]
+    steps: list[tuple[str, Any]] = [("widen", bucket) for bucket in days + months[:-RECENT_MONTHS]]
 
     events: Counter[str] = Counter()
     for atom in atoms:
@@ -99,7 +98,6 @@ def ladder(atoms: Sequence[Atom], rank: Callable[[str], Any], order: Callable[[s
         if atom.category is not None:
             items[widen(atom.bucket, steps), atom.category].add(atom.entry)
     steps += [("fold", key) for key in sorted(items, key=lambda key: (key[0], -len(items[key]), key[1]))]
-    steps += [("widen", month) for month in months[early:]]
 
     left: Counter[Key] = Counter()
     for atom in atoms:

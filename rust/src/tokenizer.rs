@@ -3,6 +3,8 @@
 //! Byte-level BPE comes from the vocabulary and merges in a GGUF header. No control token is registered, so text such
 //! as `<|im_end|>` counts as the plain text it is, which is also how untrusted text reaches the model.
 
+use std::sync::OnceLock;
+
 use ahash::AHashMap;
 use rayon::prelude::*;
 use tokenizers::models::bpe::BPE;
@@ -29,11 +31,16 @@ enum Kind {
 /// Counts and encodes text exactly as one model does.
 pub struct Tokenizer {
     kind: Kind,
+    /// Whether counts of a history's pieces add up; `history::write` finds out once.
+    pub(crate) additive: OnceLock<bool>,
 }
 
 impl Tokenizer {
     pub fn bytes() -> Self {
-        Self { kind: Kind::Bytes }
+        Self {
+            kind: Kind::Bytes,
+            additive: OnceLock::new(),
+        }
     }
 
     /// `tokens[i]` is the text of id `i`; a merge is two token texts with one space between.
@@ -63,6 +70,7 @@ impl Tokenizer {
         inner.with_pre_tokenizer(Some(pre_tokenizer(pre)?));
         Ok(Self {
             kind: Kind::Bpe(Box::new(inner)),
+            additive: OnceLock::new(),
         })
     }
 

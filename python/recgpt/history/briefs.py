@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -26,6 +27,8 @@ class BriefConfig:
 
     max_chars: int = 80
     """Longest brief, in characters; a longer title is cut between two words."""
+    parts: tuple[str, ...] = ("brand", "category", "attributes")
+    """What may follow the title, in this order; of `attributes` the first one."""
     max_tokens: int = 48
     """Room for the LLM's answer."""
 
@@ -33,8 +36,12 @@ class BriefConfig:
         """Refuse sizes that leave no room.
 
         Raises:
-            InvalidConfigError: a size is below 8.
+            InvalidConfigError: a size is below 8, or a part is not a text column of an item.
         """
+        if unknown := set(self.parts) - set(_FIELDS[1:]):
+            raise InvalidConfigError(
+                f"`parts` may name {', '.join(_FIELDS[1:])}, but it names {', '.join(sorted(unknown))}"
+            )
         if min(self.max_chars, self.max_tokens) < 8:
             raise InvalidConfigError(f"`max_chars` and `max_tokens` must be at least 8, but the config is {self}")
 
@@ -78,12 +85,15 @@ def brief(
         twice = next(item_id for item_id in ids if item_id in seen or seen.add(item_id))  # type: ignore[func-returns-value]
         raise InvalidTableError(f"`items` must have one row an item, but item {twice!r} comes more than once")
     records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    texts = [extract(record, config.max_chars) for record in records]
+    texts = [extract(record, config) for record in records]
     sources = ["rule"] * len(texts)
     if engine is not None:
         for row, text in _written(records, engine, config).items():
             texts[row], sources[row] = text, "generate"
-    columns_out = [table["item_id"], texts, tokenizer.count(texts), table["category"], sources]
+    # Many items of a catalogue differ in nothing that a brief shows.
+    distinct = list(dict.fromkeys(texts))
+    count = dict(zip(distinct, tokenizer.count(distinct).tolist(), strict=True))
+    columns_out = [table["item_id"], texts, [count[text] for text in texts], table["category"], sources]
     return pa.Table.from_arrays(
         [
             column if isinstance(column, pa.ChunkedArray) else pa.array(column, field.type)
@@ -93,25 +103,31 @@ def brief(
     )
 
 
-def extract(record: Mapping[str, str | None], max_chars: int) -> str:
+def extract(record: Mapping[str, str | None], config: BriefConfig) -> str:
     """Make the extractive brief of one item record."""
-    title = plain(record["title"], max_chars)
-    parts = [plain(record["brand"]), plain(record["category"]), plain(_first(record["attributes"]))]
-    if not title:
-        title = plain(record["category"], max_chars) or plain(record["brand"], max_chars)
-    text = title or plain(f"item {record['item_id']}", max_chars) or "item"
-    words = _words(text)
-    for part in parts:
-        longer = f"{text}; {part}"
-        if part and not _words(part) <= words and len(longer) <= max_chars:
-            text, words = longer, words | _words(part)
+    max_chars = config.max_chars
+    brand, category = _part(record["brand"]), _part(record["category"])
+    text = plain(record["title"], max_chars) or plain(category, max_chars) or plain(brand, max_chars)
+    text = text or plain(f"item {record['item_id']}", max_chars) or "item"
+    words: frozenset[str] | None = None
+    for name in config.parts:
+        part = _part(_first(record[name]) if name == "attributes" else record[name])
+        if part and len(text) + 2 + len(part) <= max_chars:
+            words = words or _words(text)
+            if not (added := _part_words(part)) <= words:
+                text, words = f"{text}; {part}", words | added
     # Joining can bring about an ending that counts or numbers use, such as ` x3`.
     return plain(text)
 
 
-def _words(text: str) -> set[str]:
+def _words(text: str) -> frozenset[str]:
     # A plural says nothing new beside its singular.
-    return {word.removesuffix("s") for word in _WORD.findall(text.casefold())}
+    return frozenset(word.removesuffix("s") for word in _WORD.findall(text.casefold()))
+
+
+# Brands, categories and first attributes come again and again.
+_part = lru_cache(maxsize=8192)(plain)
+_part_words = lru_cache(maxsize=8192)(_words)
 
 
 def _first(attributes: str | None) -> str | None:

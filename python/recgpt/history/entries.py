@@ -55,7 +55,9 @@ def entry_columns(
     query_entry = np.array([distinct.get(text, nothing) for text in queries] + [nothing], np.int32)
     entry = np.where(item >= 0, item, query_entry[query]).astype(np.int32)
 
-    named = [plain(name) for name in _category_of(ids, rows, briefs, categories)]
+    came = list(_category_of(ids, rows, briefs, categories))
+    cleaned = {name: plain(name) for name in set(came)}
+    named = [cleaned[name] for name in came]
     fold = {name: len(texts) + row for row, name in enumerate(sorted({name for name in named if name}))}
     rest = [-1] * (len(texts) - len(ids) + len(fold))
     texts += fold

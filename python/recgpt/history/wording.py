@@ -7,6 +7,8 @@ import re
 from recgpt.text import MAX_CHARS, clean
 
 _SEPARATOR = re.compile(r'[,|"\s]+')
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
+_COUNT, _NUMBER = re.compile(r" x(\d+)$"), re.compile(r" #(\d+)$")
 _UNPLAIN = re.compile(r'[,|"\x00-\x1f\x7f-\x9f]|^\s|\s$|\s\s|[^\S ]| [x#]\d+$')
 
 
@@ -22,11 +24,13 @@ def plain(text: str | None, limit: int = MAX_CHARS) -> str:
     'Pencils soft no. 2'
     """
     text = text or ""
+    if len(text) <= limit and text.isascii() and is_plain(text):
+        return text
     if not (text.isascii() and text.isprintable()):
         text = clean(text)
-    text = _SEPARATOR.sub(" ", re.sub(r"(?<=\d),(?=\d)", "", text)).strip()
+    text = _SEPARATOR.sub(" ", _THOUSANDS.sub("", text)).strip()
     if len(text) > limit:
         # A cut word tells little; a text without spaces has to be cut inside.
         text = text[: limit + 1].rpartition(" ")[0] or text[:limit]
-    text = re.sub(r" #(\d+)$", r" no. \1", re.sub(r" x(\d+)$", r" ×\1", text))
+    text = _NUMBER.sub(r" no. \1", _COUNT.sub(r" ×\1", text))
     return text if any(map(str.isalnum, text)) else ""

@@ -2,15 +2,15 @@
 //!
 //! Steps, each taken only after all before it: (1) days become months, oldest first; (2) months become years, oldest
 //! first, save the last `RECENT_MONTHS`; (3) the rarest behaviors become `other`, at first two, never the most frequent;
-//! (4) the items of a category become one count, oldest bucket first and in it the fullest category first; (5) the
-//! remaining months become years; (6) triples are dropped, oldest bucket first and in it the fewest events first.
+//! (4) the items of a category become one count, oldest bucket first and in it the fullest category first; (5) triples
+//! are dropped, oldest bucket first and in it the fewest events first.
 
 use ahash::{AHashMap, AHashSet};
 
 use super::layout::{Triple, Written};
 use crate::calendar::{Bucket, Level};
 
-/// Months that stay apart while their items can still be read: interests need to be seen coming back.
+/// Months that stay apart under any budget: an interest has to be seen coming back.
 pub const RECENT_MONTHS: usize = 3;
 
 /// Events of one user that share bucket, behavior and entry.
@@ -32,7 +32,6 @@ struct Taken {
     months: usize,
     rare: usize,
     folds: usize,
-    late: usize,
     drops: usize,
 }
 
@@ -54,9 +53,8 @@ pub struct Ladder<'a> {
     /// The code of `other`.
     other: u32,
     days: Vec<Bucket>,
+    /// All but the recent ones.
     months: Vec<Bucket>,
-    /// Months of step 2; the rest are of step 5.
-    early: usize,
     /// Behaviors, rarest first.
     rare: Vec<u32>,
     /// Step of each (bucket, category).
@@ -78,7 +76,6 @@ impl<'a> Ladder<'a> {
                     .filter(|bucket| bucket.level == Level::Day),
             ),
             months: Vec::new(),
-            early: 0,
             rare: Vec::new(),
             folds: AHashMap::new(),
             drops: AHashMap::new(),
@@ -88,7 +85,9 @@ impl<'a> Ladder<'a> {
             Level::Month => Some(atom.bucket),
             Level::Year | Level::Undated => None,
         }));
-        ladder.early = ladder.months.len().saturating_sub(RECENT_MONTHS);
+        ladder
+            .months
+            .truncate(ladder.months.len().saturating_sub(RECENT_MONTHS));
         let mut events: AHashMap<u32, u64> = AHashMap::new();
         for atom in atoms {
             *events.entry(atom.behavior).or_default() += atom.events;
@@ -99,7 +98,7 @@ impl<'a> Ladder<'a> {
 
         let before_folds = Taken {
             days: ladder.days.len(),
-            months: ladder.early,
+            months: ladder.months.len(),
             ..Taken::default()
         };
         let mut items: AHashMap<(Bucket, u32), AHashSet<u32>> = AHashMap::new();
@@ -161,10 +160,9 @@ impl<'a> Ladder<'a> {
         };
         Taken {
             days: take(self.days.len()),
-            months: take(self.early),
+            months: take(self.months.len()),
             rare: take(self.rare_steps()),
             folds: take(self.folds.len()),
-            late: take(self.months.len() - self.early),
             drops: take(self.drops.len()),
         }
     }
@@ -176,9 +174,7 @@ impl<'a> Ladder<'a> {
         if bucket.level == Level::Day && reached(&self.days[..taken.days], bucket) {
             bucket = bucket.coarser();
         }
-        if bucket.level == Level::Month
-            && reached(&self.months[..taken.months + taken.late], bucket)
-        {
+        if bucket.level == Level::Month && reached(&self.months[..taken.months], bucket) {
             bucket = bucket.coarser();
         }
         bucket
@@ -188,12 +184,10 @@ impl<'a> Ladder<'a> {
     fn place(&self, atom: &Atom, taken: Taken) -> (Key, bool) {
         let rare = taken.rare > 0 && self.rare[..=taken.rare].contains(&atom.behavior);
         let behavior = if rare { self.other } else { atom.behavior };
-        let category = atom.category.filter(|&category| {
-            taken.folds > 0
-                && self.folds[&(self.bucket(atom, Taken { late: 0, ..taken }), category)]
-                    < taken.folds
-        });
         let bucket = self.bucket(atom, taken);
+        let category = atom
+            .category
+            .filter(|&category| taken.folds > 0 && self.folds[&(bucket, category)] < taken.folds);
         (
             (
                 bucket,

@@ -40,17 +40,35 @@ pub type Memo = AHashMap<String, u32>;
 
 impl<'a> Tokens<'a> {
     pub fn new(tokenizer: &'a Tokenizer, entries: &Entries<'_>) -> Self {
-        let entries = (0..entries.len())
+        let additive = *tokenizer.additive.get_or_init(|| additive(tokenizer));
+        let forms = (0..entries.len())
             .into_par_iter()
-            .map(|entry| {
-                End::TEXTS
-                    .map(|end| tokenizer.count(&format!(" {}{end}", entries.text(entry))) as u32)
+            .map_init(Memo::new, |memo, entry| {
+                let text = entries.text(entry);
+                let (head, last) = text.rsplit_once(' ').unwrap_or(("", text));
+                let apart = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
+                if !additive
+                    || text.starts_with(' ')
+                    || !(head.is_empty() || head.split(' ').all(apart))
+                    || !apart(last)
+                {
+                    return End::TEXTS.map(|end| tokenizer.count(&format!(" {text}{end}")) as u32);
+                }
+                // The words of a catalogue are few, so nearly all of them have been counted before.
+                let mut count =
+                    |word: &str, end: &str| counted(tokenizer, memo, &format!(" {word}{end}"));
+                let before: u32 = head
+                    .split(' ')
+                    .filter(|word| !word.is_empty())
+                    .map(|word| count(word, ""))
+                    .sum();
+                End::TEXTS.map(|end| before + count(last, end))
             })
             .collect();
         Self {
             tokenizer,
-            entries,
-            additive: additive(tokenizer),
+            entries: forms,
+            additive,
         }
     }
 
@@ -100,6 +118,14 @@ impl<'a> Tokens<'a> {
             self.tokenizer.count(&whole) as u64
         }
     }
+}
+
+fn counted(tokenizer: &Tokenizer, memo: &mut Memo, text: &str) -> u32 {
+    memo.get(text).copied().unwrap_or_else(|| {
+        let count = tokenizer.count(text) as u32;
+        memo.insert(text.to_owned(), count);
+        count
+    })
 }
 
 /// Whether counts of pieces add up to the count of the whole, tried on the seams that histories have.
@@ -164,12 +190,7 @@ struct Sum<'a, 'b> {
 
 impl Out for Sum<'_, '_> {
     fn piece(&mut self, text: &str) {
-        let count = self.memo.get(text).copied().unwrap_or_else(|| {
-            let count = self.tokens.tokenizer.count(text) as u32;
-            self.memo.insert(text.to_owned(), count);
-            count
-        });
-        self.total += u64::from(count);
+        self.total += u64::from(counted(self.tokens.tokenizer, self.memo, text));
     }
 
     fn entry(&mut self, entry: usize, _: &Entries<'_>, end: End) {
