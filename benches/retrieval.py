@@ -17,8 +17,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-
-from recgpt import _core
+from recgpt import _core  # noqa: PLC2701
 from recgpt.index import ExactIndex
 
 BETA, K = 0.5, 100
