@@ -179,7 +179,7 @@ def test_beta_exclude_and_seen(root: Path) -> None:
     assert items("cal", exclude="seen") == ["tea", "hose"]
     assert items("dee") == ["tea", "hose"]
     assert rec.recommend([]).num_rows == 0
-    again = rec.recommend(["bob", "bob"], k=1)
+    again = rec.recommend(pa.chunked_array([["bob"], ["bob"]]), k=1)
     assert again["item_id"].to_pylist() == ["hose", "hose"]
 
 
@@ -192,6 +192,8 @@ def test_inspect_shows_all_that_is_known(root: Path) -> None:
     assert [row["tag"] for row in ann.tags] == ["garden hose", "warm drink"]
     assert [row["reason"] for row in ann.rejections] == ["brand name"]
     shown = [(row["title"], row["category"], row["explained_by"]) for row in ann.recommendations]
+    # The user side alone ranks pot, hose, soil, tea.
+    assert [row["tag_side_alone"] for row in rec.inspect("ann", k=2).recommendations] == [False, True]
     assert shown == [
         ("The hose", "GARDEN", "interest"),
         ("The soil", "GARDEN", "item"),
@@ -223,6 +225,9 @@ def test_why_not(root: Path) -> None:
     [
         ({"user_ids": "ann"}, InvalidTableError, "`user_ids` must be a sequence of str"),
         ({"user_ids": [7]}, InvalidTableError, "`user_ids` must be a sequence of str"),
+        ({"user_ids": 7}, InvalidTableError, "`user_ids` must be a sequence of str"),
+        ({"user_ids": ["ann", None]}, InvalidTableError, "row 1 is null"),
+        ({"user_ids": ["\ud800"]}, InvalidTableError, "surrogates not allowed"),
         ({"k": 0}, InvalidConfigError, "`k` must be a whole number"),
         ({"beta": 2}, InvalidConfigError, "`beta` must be"),
         ({"exclude": "sold"}, InvalidTableError, '`exclude` must map user ids to item ids, or be "seen"'),
@@ -277,6 +282,12 @@ def test_manifest_and_files(root: Path) -> None:
     manifest = json.loads((bundle.path / "MANIFEST.json").read_text())
     assert (manifest["format"], manifest["dim"], manifest["metric"]) == (1, 2, "inner product")
     assert (manifest["counts"]["tags"], manifest["lineage"]) == (2, {"model": "none", "seed": 0})
+    assert manifest["norms"]["item_vectors"] == {
+        "min": 1.0,
+        "p50": pytest.approx((2 + 2**0.5) / 2),
+        "p99": pytest.approx(2 + 0.97 * (5**0.5 - 2)),
+        "max": pytest.approx(5**0.5),
+    }
     assert sorted(manifest["files"])[:2] == ["explanations.arrow", "history.arrow"]
     assert (bundle.path / "prompts/tags.md").read_text() == "Name the tags.\n"
     assert bundle.keys["item_vectors"].to_pylist() == ITEMS

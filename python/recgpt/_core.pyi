@@ -5,6 +5,8 @@ from typing import Final, final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["Tokenizer", "build_profile", "check_vectors", "search"]
+
 build_profile: Final[str]
 """`"release"` or `"debug"`."""
 

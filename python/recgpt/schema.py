@@ -217,9 +217,14 @@ def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
     if column.type == wanted:
         return column
     if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        # pyarrow cannot cast dictionaries of views (polars categoricals), so each chunk looks its values up.
+        chunks = [chunk.dictionary.take(chunk.indices) for chunk in column.chunks]
+        column = pa.chunked_array(chunks, type=column.type.value_type)
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
+    if pa.types.is_timestamp(wanted) and not (pa.types.is_null(column.type) or getattr(column.type, "tz", None)):
+        # A cast would read local times as UTC without a word.
+        raise pa.ArrowInvalid("times carry no time zone; recgpt.logs.normalize(..., time_zone=...) states one")
     return column.cast(wanted)
 
 

@@ -1,23 +1,24 @@
 //! Fused exact search: the best items of every user by `beta * col + (1 - beta) * max over tags of sem`, in one pass.
 //!
 //! Items are read in panels of `LANES`, transposed so that one lane is one item. A panel (8 KB at 64 dimensions) stays
-//! in the first-level cache while the user's row and all tag rows pass over it, and no score leaves it unless it can
-//! still enter the result. Each lane adds its products in the order of the dimensions, so a score equals the plain
+//! in the first-level cache while the users' rows and all tag rows pass over it, and no score leaves it unless it can
+//! still enter the result. Users share tags (a shop has thousands of tags, a batch of users fifty each), so a group's
+//! equal tag rows are multiplied once per panel and only looked up per user. Each lane adds its products in the order of the dimensions, so a score equals the plain
 //! loop's bit for bit, on any machine, with any number of threads.
 
-use std::cmp::Ordering;
+mod best;
+mod scan;
 
-use ahash::AHashMap;
 use rayon::prelude::*;
 
 use crate::error::Error;
+use best::Best;
+use scan::{first_equal, scan, Group, LANES};
 
 /// The largest finite half-precision number; values or norms beyond it become infinite in an f16 index.
 pub const F16_MAX: f32 = 65504.0;
-/// Items a panel. 32 sums are eight SSE or four AVX registers: enough independent chains to hide the adder's latency.
-const LANES: usize = 32;
-/// Users that share one packed panel: their 8 x 51 query rows of 64 dimensions fit the second-level cache.
-const USERS: usize = 8;
+/// Users that share one packed panel and its tag scores. The more users, the more tags they share.
+const USERS: usize = 1024;
 /// Smallest share of the items that is worth a task of its own.
 const RANGE: usize = 64 * LANES;
 
@@ -151,29 +152,22 @@ pub fn search(items: Matrix<'_>, query: &Query<'_>) -> Result<Vec<Vec<Hit>>, Err
     }
     let excluded = excluded(query.exclude, users, rows)?;
     let threads = rayon::current_num_threads();
-    let group = users.div_ceil(threads).clamp(1, USERS);
-    let groups = users.div_ceil(group);
-    // Few users on many cores: the items are cut too, so that even one user alone keeps every core busy.
-    let cuts = if groups < threads {
-        (2 * threads).div_ceil(groups.max(1))
-    } else {
-        1
-    };
+    let size = users.clamp(1, USERS);
+    let first = first_equal(query.tags);
+    let groups: Vec<Group> = (0..users)
+        .step_by(size)
+        .map(|user| Group::new(user..(user + size).min(users), query.offsets, &first))
+        .collect();
+    // The items are cut too: even one user alone keeps every core busy, and no core waits long for the last task.
+    let cuts = (4 * threads).div_ceil(groups.len().max(1));
     let cuts = cuts.min(rows.div_ceil(RANGE)).max(1);
     let width = rows.div_ceil(cuts).next_multiple_of(LANES);
-    let parts: Vec<Vec<Best<'_>>> = (0..groups * cuts)
+    let parts: Vec<Vec<Best<'_>>> = (0..groups.len() * cuts)
         .into_par_iter()
         .map(|task| {
-            let first = task / cuts * group;
             let start = (task % cuts * width).min(rows);
-            let mine = first..(first + group).min(users);
-            scan(
-                items,
-                query,
-                &excluded,
-                mine,
-                start..(start + width).min(rows),
-            )
+            let range = start..(start + width).min(rows);
+            scan(items, query, &groups[task / cuts], &excluded, range)
         })
         .collect();
     let mut answers: Vec<Vec<Hit>> = Vec::with_capacity(users);
@@ -191,158 +185,6 @@ pub fn search(items: Matrix<'_>, query: &Query<'_>) -> Result<Vec<Vec<Hit>>, Err
         }
     }
     Ok(answers)
-}
-
-fn scan<'a>(
-    items: Matrix<'_>,
-    query: &Query<'a>,
-    excluded: &'a [Vec<usize>],
-    users: std::ops::Range<usize>,
-    range: std::ops::Range<usize>,
-) -> Vec<Best<'a>> {
-    let k = query.k.min(items.rows());
-    let mut bests: Vec<Best<'a>> = users
-        .clone()
-        .map(|user| Best::new(k, query.caps, &excluded[user]))
-        .collect();
-    let mut panel = vec![0.0; items.dim * LANES];
-    for start in range.clone().step_by(LANES) {
-        let count = LANES.min(range.end - start);
-        for lane in 0..count {
-            for (column, &value) in panel.chunks_exact_mut(LANES).zip(items.row(start + lane)) {
-                column[lane] = value;
-            }
-        }
-        for (user, best) in users.clone().zip(&mut bests) {
-            let scored = score(&panel, query, user);
-            for lane in 0..count {
-                if scored.score[lane] > best.floor {
-                    best.offer(Hit {
-                        item: start + lane,
-                        score: scored.score[lane],
-                        col: scored.col[lane],
-                        sem: scored.sem[lane],
-                        tag: scored.tag[lane],
-                    });
-                }
-            }
-        }
-    }
-    bests
-}
-
-struct Scored {
-    score: [f32; LANES],
-    col: [f32; LANES],
-    sem: [f32; LANES],
-    tag: [i32; LANES],
-}
-
-fn score(panel: &[f32], query: &Query<'_>, user: usize) -> Scored {
-    let col = dots(panel, query.users.row(user));
-    let (first, last) = (
-        query.offsets[user] as usize,
-        query.offsets[user + 1] as usize,
-    );
-    if first == last {
-        return Scored {
-            score: col,
-            col,
-            sem: [f32::NAN; LANES],
-            tag: [-1; LANES],
-        };
-    }
-    let mut sem = [f32::NEG_INFINITY; LANES];
-    let mut tag = [-1; LANES];
-    for row in first..last {
-        let dots = dots(panel, query.tags.row(row));
-        for lane in 0..LANES {
-            // Strictly greater: among equal tags the first one wins.
-            let wins = dots[lane] > sem[lane];
-            sem[lane] = if wins { dots[lane] } else { sem[lane] };
-            tag[lane] = if wins { row as i32 } else { tag[lane] };
-        }
-    }
-    let mut score = [0.0; LANES];
-    for lane in 0..LANES {
-        score[lane] = query.beta * col[lane] + (1.0 - query.beta) * sem[lane];
-    }
-    Scored {
-        score,
-        col,
-        sem,
-        tag,
-    }
-}
-
-fn dots(panel: &[f32], row: &[f32]) -> [f32; LANES] {
-    let mut sums = [0.0; LANES];
-    for (column, &weight) in panel.chunks_exact(LANES).zip(row) {
-        for (sum, &value) in sums.iter_mut().zip(column) {
-            *sum += weight * value;
-        }
-    }
-    sums
-}
-
-/// The best items seen so far. Hits gather unsorted and are settled when the room is full, so a large `k` stays cheap.
-#[derive(Clone)]
-struct Best<'a> {
-    k: usize,
-    caps: Option<Caps<'a>>,
-    excluded: &'a [usize],
-    found: Vec<Hit>,
-    /// A later item must score more than this. Rows rise within a scan, so an equal score loses the tie anyway.
-    floor: f32,
-}
-
-impl<'a> Best<'a> {
-    fn new(k: usize, caps: Option<Caps<'a>>, excluded: &'a [usize]) -> Self {
-        Self {
-            k,
-            caps,
-            excluded,
-            found: Vec::new(),
-            floor: f32::NEG_INFINITY,
-        }
-    }
-
-    fn offer(&mut self, hit: Hit) {
-        if self.excluded.binary_search(&hit.item).is_ok() {
-            return;
-        }
-        self.found.push(hit);
-        if self.found.len() >= 2 * self.k + LANES {
-            self.settle();
-        }
-    }
-
-    /// Sort, walk best first, skip an item whose category is full, keep `k`. What is dropped here could never return:
-    /// better items only make both the cap and the `k`-th place harder to reach.
-    fn settle(&mut self) {
-        self.found.sort_unstable_by(order);
-        if let Some(caps) = self.caps {
-            let mut taken: AHashMap<i32, usize> = AHashMap::new();
-            self.found.retain(|hit| {
-                let count = taken.entry(caps.categories[hit.item]).or_default();
-                *count += 1;
-                *count <= caps.limit
-            });
-        }
-        self.found.truncate(self.k);
-        if self.found.len() == self.k {
-            self.floor = self.found.last().map_or(f32::INFINITY, |hit| hit.score);
-        }
-    }
-}
-
-fn order(left: &Hit, right: &Hit) -> Ordering {
-    // Checked inputs cannot give NaN: products of norms up to 65504 stay far from infinity.
-    let by_score = right
-        .score
-        .partial_cmp(&left.score)
-        .unwrap_or(Ordering::Equal);
-    by_score.then(left.item.cmp(&right.item))
 }
 
 fn check_offsets(

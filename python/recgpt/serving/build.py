@@ -132,6 +132,7 @@ def write(
             "metric": "inner product",
             "dim": int(dim),
             "beta": float(beta),
+            "norms": {name: _norms(content) for name, content in parts.items()},
             "counts": {name: content.num_rows for name, content in {**tables, **parts}.items()},
             "files": {name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)} for name in names},
             "lineage": dict(lineage),
@@ -195,6 +196,14 @@ def _keyed(keys: Sequence[str], vectors: Vectors, name: str, dim: int) -> pa.Tab
     flat = pa.array(matrix[order.to_numpy()].reshape(-1))
     listed = pa.FixedSizeListArray.from_arrays(flat, dim)
     return pa.table({VECTORS[name]: column.take(order), "vector": listed})
+
+
+def _norms(table: pa.Table) -> dict[str, float]:
+    """Say how long vectors are: a training that ran away shows here first."""
+    values = table["vector"].combine_chunks()
+    norms = np.linalg.norm(values.flatten().to_numpy().reshape(len(values), -1), axis=1) if len(values) else np.zeros(1)
+    quantiles = {"min": 0.0, "p50": 0.5, "p99": 0.99, "max": 1.0}
+    return {name: float(np.quantile(norms, share)) for name, share in quantiles.items()}
 
 
 def _covered(values: pa.ChunkedArray, known: pa.ChunkedArray, rule: str) -> None:

@@ -52,7 +52,8 @@ class Inspection:
     interests: list[dict[str, Any]]
     tags: list[dict[str, Any]]
     recommendations: list[dict[str, Any]]
-    """As `recommend` gives them, with `title`, `category` and `explained_by`: `interest`, `item` or None."""
+    """As `recommend` gives them, with `title`, `category`, `explained_by` (`interest`, `item` or None) and
+    `tag_side_alone`: True if the user's own row, without tags, would not have brought the item into the same k."""
     rejections: list[dict[str, Any]]
     bundle: str
     as_of: datetime
@@ -107,8 +108,8 @@ class Recommender:
         """Recommend items to a batch of users, known or not.
 
         Args:
-            user_ids: a sequence of ids, answered in this order. A user without a vector gets what is popular in the
-                segment, then what is popular at all, marked `cold`.
+            user_ids: a sequence or Arrow array of ids, answered in this order. A user without a vector gets what is
+                popular in the segment, then what is popular at all, marked `cold`.
             k: how many items a user gets at most.
             beta: weight of the user side against the tag side, 0 to 1; the bundle's own by default.
             exclude: item ids that a user may not get, by user id; or "seen": those in the bundle's seen table.
@@ -131,11 +132,13 @@ class Recommender:
         snapshot = self._snapshot
         _known(snapshot, user_id)
         ids, answers = self._ask(snapshot, [user_id], k, beta, None)
+        without_tags = {answer.item_id for answer in self._ask(snapshot, [user_id], k, 1.0, None)[1][0]}
         recommendations = []
         for row, answer in zip(_table(snapshot, ids, answers).to_pylist(), answers[0], strict=True):
             item = (snapshot.rows("items", answer.item_id) or [{}])[0]
-            named = {"title": item.get("title"), "category": item.get("category"), "explained_by": answer.explained_by}
-            recommendations.append(row | named)
+            row |= {"title": item.get("title"), "category": item.get("category")}
+            row |= {"explained_by": answer.explained_by, "tag_side_alone": answer.item_id not in without_tags}
+            recommendations.append(row)
         history = (snapshot.rows("history", user_id) or [{}])[0]
         attributes = snapshot.attributes(user_id)
         return Inspection(
@@ -171,7 +174,7 @@ class Recommender:
         """
         snapshot = self._snapshot
         _known(snapshot, user_id)
-        weight = self._checked(snapshot, [user_id], k, beta)
+        weight = _weight(snapshot, k, beta)
         return snapshot.why_not(user_id, item_id, k=k, beta=weight, banned=_banned(snapshot, [user_id], exclude)[0])
 
     def _ask(
@@ -182,16 +185,29 @@ class Recommender:
         beta: float | None,
         exclude: Mapping[str, Iterable[str]] | str | None,
     ) -> tuple[list[str], list[list[Answer]]]:
-        weight = self._checked(snapshot, user_ids, k, beta)
-        ids = list(user_ids)
+        weight = _weight(snapshot, k, beta)
+        ids = _ids(user_ids)
         return ids, snapshot.answer(ids, k=k, beta=weight, banned=_banned(snapshot, ids, exclude))
 
-    def _checked(self, snapshot: Snapshot, user_ids: Sequence[str], k: int, beta: float | None) -> float:
-        if isinstance(user_ids, str) or not all(isinstance(user, str) for user in user_ids):
-            raise InvalidTableError(f"`user_ids` must be a sequence of str such as ['1', '7'], but it is {user_ids!r}")
-        weight = snapshot.bundle.manifest["beta"] if beta is None else beta
-        checks.knobs(weight, k, "max")
-        return float(weight)
+
+def _weight(snapshot: Snapshot, k: int, beta: float | None) -> float:
+    weight = snapshot.bundle.manifest["beta"] if beta is None else beta
+    checks.knobs(weight, k, "max")
+    return float(weight)
+
+
+def _ids(user_ids: Sequence[str] | pa.Array | pa.ChunkedArray) -> list[str]:
+    expected = "`user_ids` must be a sequence of str such as ['1', '7']"
+    if isinstance(user_ids, str):
+        raise InvalidTableError(f"{expected}, but it is the str {user_ids!r}; put it into a list")
+    try:
+        column = user_ids if isinstance(user_ids, pa.Array | pa.ChunkedArray) else pa.array(user_ids, pa.large_string())
+        ids: list[Any] = column.cast(pa.large_string()).to_pylist()
+    except (pa.ArrowException, TypeError, UnicodeEncodeError) as error:
+        raise InvalidTableError(f"{expected}, but it is not: {error}") from error
+    if None in ids:
+        raise InvalidTableError(f"{expected}, but row {ids.index(None)} is null; leave it out")
+    return ids
 
 
 def _banned(
