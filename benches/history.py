@@ -20,7 +20,8 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from recgpt import _core, _reference, behaviors, history, schema  # noqa: PLC2701
+
+from recgpt import _core, _reference, behaviors, history, schema
 from recgpt.llm.tokenizer import Tokenizer
 
 ZONE = "America/New_York"

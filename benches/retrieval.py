@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+
 from recgpt import _core
 from recgpt.index import ExactIndex
 

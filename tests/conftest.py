@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, settings
+
 from recgpt import datasets
 from recgpt.schema import EVENTS, ITEMS, USERS
 

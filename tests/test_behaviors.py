@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from recgpt import _core, errors, schema
 from recgpt.behaviors import Rule, extract
 

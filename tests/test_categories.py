@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from recgpt import categories
 from recgpt.errors import BundleError, InvalidTableError
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+
 from recgpt import datasets, errors, logs, text
 from recgpt.datasets import completejourney as journey
 from recgpt.datasets import world

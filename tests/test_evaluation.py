@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from recgpt import evaluation, schema
 from recgpt.errors import EmptyLogError, InvalidArrayError, InvalidConfigError, InvalidTableError, NaiveTimestampError
 from recgpt.evaluation import figures, metrics, sweep

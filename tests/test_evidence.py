@@ -7,6 +7,7 @@ from datetime import date
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from recgpt.evidence import check, longest_hit, mentions, parse_rows, span, words
 
 HISTORY = "\n".join(

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from recgpt import behaviors, errors, history, schema
 from recgpt.history.days import local_days
 from recgpt.llm.engine import Result
@@ -464,6 +465,7 @@ def tokenizers() -> list[Tokenizer]:
     """The real vocabulary under every pre-tokenizer that recgpt knows."""
     if not _MADE:
         from gguf import GGUFReader
+
         from recgpt import _core
 
         _MADE.append(gguf())

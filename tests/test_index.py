@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from recgpt import _core, _reference
 from recgpt.errors import BundleError, InvalidArrayError, InvalidConfigError
 from recgpt.index import ExactIndex, USearchIndex

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from recgpt.llm.batch import BATCH, Job, Scheduler
 from recgpt.llm.candidates import Tree, log_sum_exp
 

@@ -1,6 +1,7 @@
 """Chat templates: control tokens come from the template alone."""
 
 import pytest
+
 from recgpt.errors import EngineError
 from recgpt.llm.chat import Chat
 from recgpt.llm.engine import Prompt

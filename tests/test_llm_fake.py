@@ -2,6 +2,7 @@
 
 import pytest
 from pydantic import BaseModel, Field
+
 from recgpt.errors import EngineError
 from recgpt.llm import FakeEngine, Tokenizer, grammar
 from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
+
 from recgpt.errors import SchemaError
 from recgpt.llm import grammar
 

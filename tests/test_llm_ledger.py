@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 import recgpt
 from recgpt.errors import LedgerError
 from recgpt.llm import FakeEngine, Recorded

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import pytest
 from pydantic import BaseModel, Field
+
 from recgpt.llm import LlamaCpp, Tokenizer, default_model_path, grammar
 from recgpt.llm.engine import Prompt, Request, ScoreRequest
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 import recgpt
 from recgpt.errors import EngineError, InvalidConfigError, ModelNotFoundError
 from recgpt.llm import LlamaCpp, default_model_path, llama_cpp

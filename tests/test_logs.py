@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from recgpt import errors, logs
 from recgpt.logs.report import KINDS
 from recgpt.schema import BEHAVIORS, EVENTS, ITEMS, TIMESTAMP, USERS

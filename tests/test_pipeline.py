@@ -1,5 +1,6 @@
 import pyarrow as pa
 import pytest
+
 from recgpt import schema
 from recgpt.errors import InvalidConfigError
 from recgpt.pipeline import config, households

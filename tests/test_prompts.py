@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+
 from recgpt.errors import PromptError
 from recgpt.llm import prompts
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from recgpt import _reference, history, schema
 from recgpt.llm.tokenizer import Tokenizer
 

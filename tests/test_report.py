@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 
 import pytest
+
 from recgpt.evaluation import KEYS, report, svg
 from recgpt.evaluation.category_hits import CategoryHits
 from recgpt.evaluation.metrics import Score

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from recgpt import retrieval, schema
 from recgpt.errors import (
     BundleError,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+
 from recgpt import schema
 from recgpt.errors import BundleError, InvalidArrayError, InvalidConfigError, InvalidTableError, UnknownUserError
 from recgpt.serving import POPULARITY, RECOMMENDATIONS, SEEN, Recommender, popularity, publish, read, rollback, write

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 import recgpt
 from recgpt import _core
 

@@ -2,6 +2,7 @@ import unicodedata
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from recgpt.text import MAX_CHARS, clean, fence, neutralize
 
 
