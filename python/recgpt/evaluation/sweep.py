@@ -24,10 +24,11 @@ BETAS = (0.0, 0.2, 0.5, 0.8, 1.0)
 class Index(Protocol):
     """Anything that searches as `recgpt.index` does."""
 
-    def search(
-        self, users: Any, tags: Any, offsets: Any, *, beta: float = 0.5, k: int = 100, **options: Any
-    ) -> pa.Table:
-        """Give a table with `row` and `item_id`, best item first within a row; `exclude` = (item rows, offsets)."""
+    def search(self, *args: Any, **options: Any) -> pa.Table:
+        """Search for (users, tags, offsets) with beta, k and perhaps exclude=(item rows, offsets).
+
+        Gives a table with `row` and `item_id`, best item first within a row.
+        """
 
 
 class Towers(Protocol):
@@ -45,7 +46,7 @@ class Towers(Protocol):
     def item_ids(self) -> Any:
         """(m,) ids in the order of the index."""
 
-    def tag_vectors(self, tags: list[str]) -> Any:
+    def tag_vectors(self, tags: list[str], /) -> Any:
         """(t, d) float32 for t texts."""
 
 
