@@ -121,7 +121,7 @@ class LlamaCpp:
             "path": str(self.path.resolve()),
             "context_tokens": context_tokens,
             "cells": 2 * context_tokens,
-            "threads": threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": threads or _cores(),
             "adaptive": threads is None,
             "sequences": sequences,
             "n_gpu_layers": n_gpu_layers,
@@ -391,6 +391,11 @@ class _Child:
         self._errors.seek(max(0, self._errors.tell() - 300))
         words = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         return _Crash(f"{how}{': ' + words[-1] if words else ''}")
+
+
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
