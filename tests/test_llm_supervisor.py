@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import recgpt
 from recgpt.errors import EngineError, InvalidConfigError, ModelNotFoundError
-from recgpt.llm import LlamaCpp, default_model_path, llama_cpp
+from recgpt.llm import LlamaCpp, child, default_model_path
 from recgpt.llm.engine import Prompt, Request, ScoreRequest
 
 CHILD = textwrap.dedent("""
@@ -57,7 +57,7 @@ CHILD = textwrap.dedent("""
 def make(tmp_path, monkeypatch):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
-    monkeypatch.setattr(llama_cpp, "WORKER", ("-c", CHILD))
+    monkeypatch.setattr(child, "WORKER", ("-c", CHILD))
     engines = []
 
     def build(**options):
