@@ -12,7 +12,7 @@ import pytest
 
 import recgpt
 from recgpt.errors import EngineError, InvalidConfigError, ModelNotFoundError
-from recgpt.llm import LlamaCpp, default_model_path, llama_cpp
+from recgpt.llm import LlamaCpp, child, default_model_path
 from recgpt.llm.engine import Prompt, Request, ScoreRequest
 
 CHILD = textwrap.dedent("""
@@ -58,7 +58,7 @@ CHILD = textwrap.dedent("""
 def make(tmp_path, monkeypatch):
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
-    monkeypatch.setattr(llama_cpp, "WORKER", ("-c", CHILD))
+    monkeypatch.setattr(child, "WORKER", ("-c", CHILD))
     engines = []
 
     def build(**options):

@@ -8,38 +8,26 @@ reason `engine: ...`. The rest of the call goes on.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import selectors
-import subprocess
-import sys
-import tempfile
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-import recgpt
 from recgpt.errors import EngineError, InvalidConfigError, MissingExtraError, ModelNotFoundError
 from recgpt.llm import grammar
+from recgpt.llm.child import Child, Crash
 from recgpt.llm.engine import Progress, Prompt, Request, Result, ScoreRequest, ScoreResult, Usage
 from recgpt.llm.wire import prompt_to, request_to
 
-WORKER = ("-P", "-m", "recgpt.llm.worker")
-"""Arguments of the child's interpreter."""
 TRIES = 2
 """How often a request that was in flight in a crash is tried again, alone."""
 COUNTERS = ("decodes", "decoded_tokens", "prompt_tokens", "computed_tokens", "answer_tokens")
 """`llama_decode` calls, the tokens in them, and of all requests: prompt tokens, those not shared, answer tokens."""
 
 _Answer = TypeVar("_Answer", Result, ScoreResult)
-
-
-class _Crash(Exception):
-    """The child ended or fell silent."""
 
 
 class LlamaCpp:
@@ -121,7 +109,7 @@ class LlamaCpp:
             "path": str(self.path.resolve()),
             "context_tokens": context_tokens,
             "cells": 2 * context_tokens,
-            "threads": threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "threads": threads or _cores(),
             "adaptive": threads is None,
             "sequences": sequences,
             "n_gpu_layers": n_gpu_layers,
@@ -131,7 +119,7 @@ class LlamaCpp:
             "seed": seed,
         }
         self._patience = patience
-        self._child: _Child | None = None
+        self._child: Child | None = None
         self._past = dict.fromkeys(COUNTERS, 0)
         self._lock = threading.Lock()
 
@@ -242,7 +230,7 @@ class LlamaCpp:
                 try:
                     counts: list[int] = self._running().call(message, lambda event: None)["counts"]
                     return counts
-                except _Crash as crash:
+                except Crash as crash:
                     self._crashed()
                     if last:
                         raise EngineError(f"the model's process ended while counting tokens: {crash}") from crash
@@ -251,13 +239,13 @@ class LlamaCpp:
                     raise
         raise AssertionError
 
-    def _running(self) -> _Child:
+    def _running(self) -> Child:
         if self._child is None:
             settings = dict(self._settings)
             if settings["weights"]:
                 cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recgpt" / "models"
                 settings["converted"] = str(cache / f"{self._digest[:32]}-{settings['weights']}.gguf")
-            self._child = _Child(settings, self._patience)
+            self._child = Child(settings, self._patience)
         return self._child
 
     def _crashed(self) -> None:
@@ -290,7 +278,7 @@ class LlamaCpp:
 
             try:
                 self._running().call({"op": "run", "requests": [lines[index] for index in indices]}, handle)
-            except _Crash as crash:
+            except Crash as crash:
                 self._crashed()
                 return sorted(flying) or [index for index in indices if index not in answers], str(crash)
             except BaseException:
@@ -313,92 +301,6 @@ class LlamaCpp:
         return [answers[index] for index in range(len(lines))]
 
 
-class _Child:
-    """The process and its pipes."""
-
-    def __init__(self, settings: dict[str, Any], patience: float) -> None:
-        self.stats: dict[str, int] = {}
-        self._patience = patience
-        # A file, not a pipe: nobody reads it until the end, and a full pipe would stop the child.
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        package = str(Path(recgpt.__file__).parent.parent)
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self.process = subprocess.Popen(
-            [sys.executable, *WORKER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        )
-        self._buffer = b""
-        self._ended = weakref.finalize(self, _end, self.process, self._errors)
-        try:
-            self._send(settings)
-            event = self._receive()
-        except _Crash as crash:
-            self.end()
-            raise EngineError(f"the model {settings['path']} cannot be loaded: {crash}") from crash
-        except BaseException:
-            self.end()
-            raise
-        if event["event"] != "ready":
-            self.end()
-            raise EngineError(f"the model {settings['path']} cannot be loaded: {event['reason']}")
-
-    def call(self, message: dict[str, Any], handle: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """Send one line and handle events until it is done."""
-        self._send(message)
-        while True:
-            event = self._receive()
-            if event["event"] == "done":
-                self.stats = event.get("stats", self.stats)
-                return event
-            handle(event)
-
-    def end(self) -> None:
-        """Kill the process and free its pipes; once."""
-        self._ended()
-
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
-        except OSError as error:
-            raise self._crash("it ended") from error
-
-    def _receive(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        while b"\n" not in self._buffer:
-            with selectors.DefaultSelector() as selector:
-                selector.register(self.process.stdout, selectors.EVENT_READ)
-                if not selector.select(self._patience):
-                    raise self._crash(f"no sign of life in {self._patience:.0f} s")
-            block = os.read(self.process.stdout.fileno(), 1 << 20)
-            if not block:
-                raise self._crash("it ended")
-            self._buffer += block
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        event: dict[str, Any] = json.loads(line)
-        return event
-
-    def _crash(self, how: str) -> _Crash:
-        """Describe the end: signal or exit code, and the last words."""
-        if how == "it ended":
-            code = self.process.wait()
-            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-        self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, self._errors.tell() - 300))
-        words = self._errors.read().decode("utf-8", "replace").strip().splitlines()
-        return _Crash(f"{how}{': ' + words[-1] if words else ''}")
-
-
-def _end(process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout, errors):
-        if pipe is not None:
-            try:
-                pipe.close()
-            except OSError:
-                continue  # Unsent bytes of a dead child.
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
