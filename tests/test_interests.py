@@ -12,7 +12,7 @@ from importlib import resources
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from recgpt import interests, schema
 from recgpt.errors import InvalidConfigError, InvalidTableError, NaiveTimestampError
@@ -307,6 +307,20 @@ def test_a_failing_engine_leaves_users_unscored_not_zero():
 # Rules
 
 
+def test_what_the_model_likes_without_any_behavior_is_rejected():
+    class Baker(Scripted):
+        def like(self, prompt: Prompt, candidate: str) -> float:
+            return (
+                9.0 if candidate == " home baking" and "<<<history" in prompt.user else super().like(prompt, candidate)
+            )
+
+    few = "r1 17-05 (purchase) | CAT LITTER, White bread\nr2 17-09 (purchase) | CAT LITTER, Fluid milk, White bread"
+    result = mined(engine=Baker(), user=("", few))
+    assert reasons_of(result, "home baking") == ["no behavior: no item or query of the history speaks for it"]
+    assert result.table["interest"].to_pylist() == ["cat ownership"]
+    assert result.counts["candidates"] == interests.Config().contrast
+
+
 def test_thin_histories_are_not_asked_about():
     engine = Scripted()
     result = mined(engine=engine, new=("", "r1 17-12-10 (purchase) | Dome tent, Lantern"), none=("", ""))
@@ -509,6 +523,7 @@ def test_schemas_are_flat():
     assert list(schema_of(ReasonedInterestAnswer)["properties"]) == ["reasoning", "interests"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=120), st.text(max_size=60))
 def test_no_text_breaks_the_prompt(history, attributes):
     prompt = load("interests_rank").render(history=history, attributes=attributes)
