@@ -200,7 +200,7 @@ def test_a_camper_is_interested_in_camping_with_evidence_stage_and_reason():
     assert camping["listed"]
     assert camping["pool_id"] == "camping"
     assert camping["as_of"] == NOW
-    assert camping["reason"].startswith("They bought Dome tent and Camp stove fuel")
+    assert camping["reason"].startswith("They bought dome tent and camp stove fuel")
     assert rows["cat", "cat ownership"]["rank"] == 1
     assert ("cat", "camping") not in rows
     assert result.counts["users"] == 2
@@ -277,6 +277,7 @@ def test_evidence_stays_within_its_token_budget():
         (" tent", "reason: length"),
         (" it again and again and again", "reason: evidence"),
         (" dome tent " * 14, "reason: length"),
+        (" a dome tent and a dome tent", "reason: repetition"),
     ],
 )
 def test_a_reason_that_cannot_be_believed_leaves_the_interest_unscored(said, fault):
