@@ -473,7 +473,7 @@ def generated(*entries: dict[str, object], text: str = CAMPER, raw: str | None =
 
 
 def test_generated_interests_are_listed_or_extended():
-    extended = written(id="", interest="sleeping bag comfort", reason="They bought a sleeping bag after a search")
+    extended = written(id="", interest="sleeping bag comfort", reason="They searched and bought a sleeping bag")
     result = generated(written(), extended | {"evidence": [3, 5]})
     assert [(row["interest"], row["listed"], row["pool_id"], row["source"]) for row in result.table.to_pylist()] == [
         ("camping", True, "camping", "generate"),

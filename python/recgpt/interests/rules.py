@@ -56,7 +56,7 @@ _FUNCTION_WORDS = frozenset(
         "types type lot lots items item products product things thing shopper household customer user bought buy "
         "buys buying purchased purchase purchases purchasing searched search searches looked look viewed saved "
         "added cart favorite shows show interest interested enjoy enjoys love loves use used including also all "
-        "over same after before then since variety range one"
+        "over same since variety range one"
     )
 )
 # Words of names that no item needs to show.
