@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recgpt.evidence import check, longest_hit, mentions, parse_rows, span, words
@@ -81,6 +81,7 @@ def test_check_names_each_failure():
     assert not check([], terms, rows).ok
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_is_read_without_an_error_and_line_by_line(text):
     rows = parse_rows(text)
@@ -89,6 +90,7 @@ def test_any_text_is_read_without_an_error_and_line_by_line(text):
     check([row.id for row in rows], [words("tent")], rows, period=(date(2017, 1, 1), date(2017, 12, 17)))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_a_text_supports_its_own_words(text):
     stems = words(text)

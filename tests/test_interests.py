@@ -12,7 +12,7 @@ from importlib import resources
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recgpt import interests, schema
@@ -201,7 +201,7 @@ def test_a_camper_is_interested_in_camping_with_evidence_stage_and_reason():
     assert camping["listed"]
     assert camping["pool_id"] == "camping"
     assert camping["as_of"] == NOW
-    assert camping["reason"].startswith("They bought Dome tent and Camp stove fuel")
+    assert camping["reason"].startswith("They bought dome tent and camp stove fuel")
     assert rows["cat", "cat ownership"]["rank"] == 1
     assert ("cat", "camping") not in rows
     assert result.counts["users"] == 2
@@ -278,6 +278,7 @@ def test_evidence_stays_within_its_token_budget():
         (" tent", "reason: length"),
         (" it again and again and again", "reason: evidence"),
         (" dome tent " * 14, "reason: length"),
+        (" a dome tent and a dome tent", "reason: repetition"),
     ],
 )
 def test_a_reason_that_cannot_be_believed_leaves_the_interest_unscored(said, fault):
@@ -306,6 +307,20 @@ def test_a_failing_engine_leaves_users_unscored_not_zero():
 
 
 # Rules
+
+
+def test_what_the_model_likes_without_any_behavior_is_rejected():
+    class Baker(Scripted):
+        def like(self, prompt: Prompt, candidate: str) -> float:
+            return (
+                9.0 if candidate == " home baking" and "<<<history" in prompt.user else super().like(prompt, candidate)
+            )
+
+    few = "r1 17-05 (purchase) | CAT LITTER, White bread\nr2 17-09 (purchase) | CAT LITTER, Fluid milk, White bread"
+    result = mined(engine=Baker(), user=("", few))
+    assert reasons_of(result, "home baking") == ["no behavior: no item or query of the history speaks for it"]
+    assert result.table["interest"].to_pylist() == ["cat ownership"]
+    assert result.counts["candidates"] == interests.Config().contrast
 
 
 def test_thin_histories_are_not_asked_about():
@@ -459,7 +474,7 @@ def generated(*entries: dict[str, object], text: str = CAMPER, raw: str | None =
 
 
 def test_generated_interests_are_listed_or_extended():
-    extended = written(id="", interest="sleeping bag comfort", reason="They bought a sleeping bag after a search")
+    extended = written(id="", interest="sleeping bag comfort", reason="They searched and bought a sleeping bag")
     result = generated(written(), extended | {"evidence": [3, 5]})
     assert [(row["interest"], row["listed"], row["pool_id"], row["source"]) for row in result.table.to_pylist()] == [
         ("camping", True, "camping", "generate"),
@@ -510,6 +525,7 @@ def test_schemas_are_flat():
     assert list(schema_of(ReasonedInterestAnswer)["properties"]) == ["reasoning", "interests"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=120), st.text(max_size=60))
 def test_no_text_breaks_the_prompt(history, attributes):
     prompt = load("interests_rank").render(history=history, attributes=attributes)

@@ -27,7 +27,7 @@ class Config:
     """Support in at least this many different months makes an interest long-term."""
     evidence_rows: int = 8
     """`rank`: rows a user that are taken out one by one, at most; 0 leaves every interest without evidence."""
-    evidence_tokens: int = 3000
+    evidence_tokens: int = 2400
     """`rank`: tokens a user that finding evidence may compute, at most, without instructions and candidates."""
     evidence_drop: float = 0.01
     """`rank`: nats a token that an interest must lose without a row for the row to be evidence."""

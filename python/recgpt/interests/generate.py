@@ -175,5 +175,5 @@ def _judge(run: Run, choice: Choice, entry: InterestEntry, seen: set[tuple[str, 
         return f"evidence: {failures or 'only staples in the rows'}"
     least, most = config.reason_words
     items = [item for row in case.rows if row.id in choice.evidence for item in row.items]
-    fault = rules.reason_fault(entry.reason, items, least_words=least, most_words=most)
+    fault = rules.reason_fault(entry.reason, items, choice.interest, least_words=least, most_words=most)
     return f"reason: {fault}" if fault else None

@@ -23,6 +23,7 @@ _OPENINGS = {
     "review_read": "They read reviews of",
 }
 _MARKS = re.compile(r' x\d{1,6}$| #\d{1,6}(?= |$)|"')
+_SIZE = re.compile(r"\s*\(?\d.*$")
 _SHOWN_ITEMS = 8
 
 
@@ -41,7 +42,7 @@ def give_reasons(
     for choice in choices:
         opening = _opening(choice)
         openings.append(opening)
-        prompt = template.render(items=_items(choice)[:_SHOWN_ITEMS], opening=opening)
+        prompt = template.render(interest=choice.interest, items=_items(choice)[:_SHOWN_ITEMS], opening=opening)
         requests += [
             Request(
                 prompt,
@@ -80,7 +81,7 @@ def _read(result: Result, opening: str) -> tuple[str, str]:
 
 def _fault(text: str, choice: Choice, config: Config) -> str:
     least, most = config.reason_words
-    return reason_fault(text, _items(choice), least_words=least, most_words=most) or ""
+    return reason_fault(text, _items(choice), choice.interest, least_words=least, most_words=most) or ""
 
 
 def _opening(choice: Choice) -> str:
@@ -93,12 +94,18 @@ def _opening(choice: Choice) -> str:
 
 
 def _items(choice: Choice) -> list[str]:
-    """List what of the evidence the model is shown: matching items, up to the first `;` of their brief."""
+    """List what of the evidence the model is shown, and its reason may say: the matching items."""
     found = {
-        _MARKS.sub("", item).partition(";")[0].strip(): None
+        _plain(item): None
         for row in choice.case.rows
         if row.id in choice.evidence
         for item in row.items
         if longest_hit(item, choice.terms)
     }
     return list(found)
+
+
+def _plain(item: str) -> str:
+    """Show what a thing is: without its size, its marks and what follows a `;`, which small models trip over."""
+    name = _MARKS.sub("", item).partition(";")[0].strip()
+    return (_SIZE.sub("", name).strip() or name).lower()

@@ -56,7 +56,7 @@ _FUNCTION_WORDS = frozenset(
         "types type lot lots items item products product things thing shopper household customer user bought buy "
         "buys buying purchased purchase purchases purchasing searched search searches looked look viewed saved "
         "added cart favorite shows show interest interested enjoy enjoys love loves use used including also all "
-        "over same after before then since variety range one"
+        "over same since variety range one"
     )
 )
 # Words of names that no item needs to show.
@@ -197,11 +197,13 @@ def listing_fault(interest: str, pool_id: str, offered: Sequence[PoolInterest], 
     return None
 
 
-def reason_fault(reason: str, evidence_items: Sequence[str], *, most_words: int, least_words: int) -> str | None:
+def reason_fault(
+    reason: str, evidence_items: Sequence[str], interest: str, *, most_words: int, least_words: int
+) -> str | None:
     """Check a reason against the evidence that it explains.
 
     It must have a fit length, name something of the evidence, and bring no fact of its own: every content word and
-    every number must stand in the evidence. The interest's name adds nothing: it is what the reason has to explain.
+    every number must stand in the evidence or in the name of the interest that it explains.
     """
     stems = words(reason)
     if not least_words <= len(stems) <= most_words:
@@ -210,12 +212,17 @@ def reason_fault(reason: str, evidence_items: Sequence[str], *, most_words: int,
     content = [stem for stem in stems if stem not in _FUNCTION_WORDS]
     if not evidence.intersection(content):
         return "evidence: it names nothing of the rows"
-    own = [stem for stem in content if stem not in evidence]
+    own = [stem for stem in content if stem not in evidence and stem not in words(interest)]
     if own:
         return f"new facts: {', '.join(dict.fromkeys(own))}"
-    if len(content) > 3 and len(set(content)) * 2 < len(content):
-        return "repetition: it says the same words again and again"
+    if _repeats(stems, 3) or _repeats(content, 2):
+        return "repetition: it says the same words again"
     return None
+
+
+def _repeats(stems: Sequence[str], size: int) -> bool:
+    phrases = [tuple(stems[start : start + size]) for start in range(len(stems) - size + 1)]
+    return len(set(phrases)) < len(phrases)
 
 
 def _undated(rows: Sequence[HistoryRow]) -> bool:
