@@ -186,7 +186,11 @@ def in_voice(own: str) -> str | None:
     >>> in_voice("long evenings, interest home baking"), in_voice("long evenings by the fire")
     ('off_voice', None)
     """
-    return "off_voice" if set(words(own)) & {"item", "interest", "shopper", "data", "i", "i'd", "i'm", "me"} else None
+    return (
+        "off_voice"
+        if set(words(own)) & {"item", "interest", "shopper", "data", "input", "i", "i'd", "i'm", "me"}
+        else None
+    )
 
 
 def of_the_season(text: str, facts: str, season: str, month: str) -> str | None:

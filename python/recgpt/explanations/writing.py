@@ -22,7 +22,7 @@ from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result
 from recgpt.text import clean, neutralize
 
-_STOP = ("\n", ".", "!", "?", ";", "|", "。", "！")
+_STOP = ("\n", ".", ",", ":", "!", "?", ";", "|", "。", "！")
 _FORMS = {True: ("for", "for a", "on a"), False: ("for a", "for", "on a")}
 """How a line goes on after the item's words, try by try, with and without an interest: a 135M model that must begin a
 concrete phrase writes one; left free it only repeats the date or the interest."""
