@@ -269,6 +269,8 @@ def test_every_rule_names_a_checker_that_exists():
         (checkers.relevant(None, 0.05), None),
         (checkers.has_substance("serve with salsa"), None),
         (checkers.has_substance("winter"), "no_substance"),
+        (checkers.has_substance("make a cake", "bought layer cake mix"), "no_substance"),
+        (checkers.has_substance("make it"), "no_substance"),
         (checkers.has_substance("make salsa make salsa"), "repetition"),
         (checkers.complete("serve to friends"), None),
         (checkers.complete("serve to the"), "incomplete"),
