@@ -166,9 +166,17 @@ def test_every_rule_names_a_checker_that_exists():
         (checkers.relevant("Papers carried with ease", "travel backpack", "outdoor travel"), "irrelevant"),
         (checkers.relevant("Papers carried outdoor", "travel backpack", "outdoor travel"), None),
         (checkers.relevant("背包里装下整片山野", "旅行背包", None), None),
-        (checkers.says_something("winter", "wool sock", None), "no_substance"),
-        (checkers.says_something("home baking", "italian bread", "home baking"), "no_substance"),
-        (checkers.says_something("soup that waits", "italian bread", "home baking"), None),
+        (checkers.says_something("winter", "wool sock"), "no_substance"),
+        (checkers.says_something("wool sock", "wool sock"), "no_substance"),
+        (checkers.says_something("soup that waits", "italian bread"), None),
+        (checkers.no_personal_data("Socks for a wife who studies"), "personal_data"),
+        (checkers.in_voice("I love them in the morning"), "off_voice"),
+        (checkers.in_voice("the item, interest home baking"), "off_voice"),
+        (checkers.in_voice("the night train"), None),
+        (checkers.of_the_season("Socks for a summer night", FACTS, "winter", "December"), "wrong_season"),
+        (checkers.of_the_season("Socks for a July night", FACTS, "summer", "June"), "wrong_season"),
+        (checkers.of_the_season("Socks for a December night", FACTS, "winter", "December"), None),
+        (checkers.of_the_season("Spring roll for cold nights", "spring roll", "winter", "December"), None),
         (checkers.no_echo("for cold feet by the window", "toes and cold feet by the window"), "echo"),
         (checkers.no_echo("for warm feet in bed", "toes and cold feet by the window"), None),
     ],
@@ -186,7 +194,7 @@ def test_checkers_stand_any_text(text, other):
     checkers.clear(text)
     checkers.complete(text)
     checkers.relevant(text, other, other)
-    checkers.says_something(text, other, None)
+    checkers.says_something(text, other)
     assert checkers.no_copy(text, text) == "copy" or not set(checkers.words(text)) - {"and", "the", "a", "of"}
 
 
@@ -266,6 +274,8 @@ def test_a_later_sample_that_passes_is_taken():
         (" friends who buy now and hurry", "hard_sell"),
         (" Mr. Smith and his quiet dog", "personal_data"),
         (" long walk to the", "incomplete"),
+        (" hot summer night", "wrong_season"),
+        (" friend, interest unknown", "off_voice"),
         (" sleepy corners on the way", "echo"),
         (" one two three four five six seven eight nine ten eleven", "length"),
         (Result("unscored", " and so on", reason="length"), "length"),

@@ -18,11 +18,18 @@ MIN_CHARACTERS, MAX_CHARACTERS = 6, 10
 _COPY = 0.6
 """Token Jaccard with the title from which a text counts as its copy."""
 
+_CALENDAR = frozenset(
+    (
+        "spring", "summer", "autumn", "winter", "january", "february", "april",
+        "june", "july", "august", "september", "october", "november", "december",
+    )
+)  # fmt: skip
+"""March and May are left out: both are everyday words."""
 _HAN = re.compile(r"[㐀-䶿一-鿿豈-﫿]")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _PERSONAL = re.compile(
     r"[\w.+-]+@[\w-]+\.\w|(?:\+?\d[\s()-]?){7,}|\b(?:mr|mrs|ms|miss|dr)\b\.?\s*\w|\byears? old\b|\byour (?:age|income|"
-    r"address|salary|husband|wife|marriage|divorce|pregnancy|illness|disease|religion)\b",
+    r"address|salary|marriage|divorce|pregnancy|illness|disease|religion)\b|\b(?:husband|wife|girlfriend|boyfriend)\b",
     re.I,
 )
 
@@ -164,12 +171,42 @@ def relevant(text: str, item: str, interest: str | None) -> str | None:
     return None if own & wanted else "irrelevant"
 
 
-def says_something(own: str, item: str, interest: str | None) -> str | None:
-    """The model's own part adds at least two words to what it was given, one of them neither item nor interest."""
+def says_something(own: str, item: str) -> str | None:
+    """The model's own part adds at least two words to what it was given, one of them not the item's."""
     if chinese(own):
         return None
-    given = set(words(item)) | set(words(interest or ""))
-    return None if len(words(own)) >= 2 and set(words(own)) - given - listed("loose_ends") else "no_substance"
+    return (
+        None if len(words(own)) >= 2 and set(words(own)) - set(words(item)) - listed("loose_ends") else "no_substance"
+    )
+
+
+def in_voice(own: str) -> str | None:
+    """The text speaks of the item, not of the prompt or of a speaker.
+
+    >>> in_voice("long evenings, interest home baking"), in_voice("long evenings by the fire")
+    ('off_voice', None)
+    """
+    return (
+        "off_voice"
+        if set(words(own)) & {"item", "interest", "shopper", "data", "input", "i", "i'd", "i'm", "me"}
+        else None
+    )
+
+
+def of_the_season(text: str, facts: str, season: str, month: str) -> str | None:
+    """No other season or month than today's is named, unless the item's data names it.
+
+    Args:
+        text: the whole text.
+        facts: the item's data.
+        season: today's, in English.
+        month: today's, in English.
+
+    >>> of_the_season("Ice for a hot summer night", "ice", "winter", "December")
+    'wrong_season'
+    """
+    named = set(words(text)) & _CALENDAR
+    return "wrong_season" if named - {season, month.casefold()} - set(words(facts)) else None
 
 
 def no_echo(own: str, instructions: str) -> str | None:

@@ -22,8 +22,8 @@ from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result
 from recgpt.text import clean, neutralize
 
-_STOP = ("\n", ".", "!", "?", ";", "|", "。", "！")
-_FORMS = {True: ("for", "for a", "with"), False: ("for a", "for", "with a")}
+_STOP = ("\n", ".", ",", ":", "!", "?", ";", "|", "。", "！")
+_FORMS = {True: ("for", "for a", "on a"), False: ("for a", "for", "on a")}
 """How a line goes on after the item's words, try by try, with and without an interest: a 135M model that must begin a
 concrete phrase writes one; left free it only repeats the date or the interest."""
 _NO_BRANDS = frozenset({"", "national", "private", "none", "unbranded", "generic"})
@@ -167,7 +167,7 @@ def _ask(
         counts["requests"] += len(requests)
         for (line, attempt, prompt), result in zip(jobs, engine.generate(requests, progress), strict=True):
             if line.text is None:
-                _judge(line, prompt, result, brands)
+                _judge(line, prompt, result, brands, now, _season(now, config))
             if attempt == 0:
                 counts["answers_total"] += 1
                 counts["answers_valid"] += line.text is not None
@@ -179,17 +179,20 @@ def _prompt(template: prompts.Template, line: _Line, attempt: int, now: datetime
     forms = _FORMS[line.interest is not None]
     # A name in Chinese gets no English beginning.
     beginning = "" if checkers.chinese(name) else f"{name[:1].upper()}{name[1:]} {forms[attempt % len(forms)]}"
-    shift = 2 if config.hemisphere == "south" else 0
     return template.render(
         item=line.item.name,
         interest=line.interest or "",
         date=f"{_MONTHS[now.month - 1]} {now.day}",
-        season=_SEASONS[(now.month % 12 // 3 + shift) % 4],
+        season=_season(now, config),
         beginning=beginning,
     )
 
 
-def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str]) -> None:
+def _season(now: datetime, config: Config) -> str:
+    return _SEASONS[(now.month % 12 // 3 + (2 if config.hemisphere == "south" else 0)) % 4]
+
+
+def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], now: datetime, season: str) -> None:
     own = clean(result.text)
     text = clean(f"{prompt.answer} {own}").rstrip(".。 ")
     line.raw = result.text
@@ -197,7 +200,8 @@ def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str]) 
     line.failure = (
         ((result.reason or "engine") if result.status != "ok" else "")
         or checkers.right_length(text)
-        or checkers.says_something(own, line.item.name, line.interest)
+        or checkers.says_something(own, line.item.name)
+        or checkers.in_voice(own)
         or checkers.clear(text)
         or checkers.complete(text)
         or checkers.no_echo(own, prompt.system)
@@ -208,6 +212,7 @@ def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str]) 
         or checkers.no_empty_praise(text, facts)
         or checkers.no_hard_sell(own)
         or checkers.no_personal_data(text)
+        or checkers.of_the_season(text, facts, season, _MONTHS[now.month - 1])
         or checkers.relevant(text, line.item.name, line.interest)
         or ""
     )

@@ -13,6 +13,7 @@ from recgpt.tags.words import listed, singular, split, stems
 
 MAX_TAG_WORDS = 6
 MAX_REASON_WORDS = 24
+_BARE = frozenset({"make", "use", "it", "them", "have", "get"})
 _MODEL = re.compile(r"\b(?=\w*\d)\w+\b")
 
 
@@ -112,14 +113,14 @@ def diverse(categories: Sequence[str | None], floor: int, quantity: int) -> list
     return sorted(first)
 
 
-def has_substance(text: str) -> str | None:
-    """The model's own words say something: at least two words, no word three times, no halves that repeat.
+def has_substance(text: str, given: str = "") -> str | None:
+    """The model's own words say something: at least two, one of them neither given nor a bare "make it", no loops.
 
     >>> has_substance("make salsa at home"), has_substance("it"), has_substance("cat cat cat")
     (None, 'no_substance', 'repetition')
     """
     words = split(text)
-    if len(words) < 2:
+    if len(words) < 2 or not set(stems(text)) - set(stems(given)) - listed("loose_ends") - _BARE:
         return "no_substance"
     half = len(words) // 2
     loops = max(Counter(words).values()) > 2 or (half > 1 and words[:half] == words[half : 2 * half])

@@ -189,7 +189,7 @@ def _judge(context: Context, pick: _Pick, result: Result, prompt: Prompt) -> Non
     pick.raw = result.text
     pick.failure = (
         (result.reason or "engine" if result.status != "ok" else "")
-        or checkers.has_substance(words)
+        or checkers.has_substance(words, pick.beginning)
         or checkers.no_echo(words, prompt.system)
         or checkers.complete(words)
         or checkers.brief(reason)
