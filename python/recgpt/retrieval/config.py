@@ -47,13 +47,13 @@ class Config:
     """Share of user and item ids hidden in training, so that unknown ones get a trained stand-in."""
     batch_size: int = 256
     """Baskets (one user at one time) a step."""
-    steps: int = 150
+    steps: int = 100
     """At most so many steps an epoch."""
-    epochs: int = 12
+    epochs: int = 10
     """At most so many epochs."""
     patience: int = 2
     """Stop after so many epochs without a better validation recall."""
-    learning_rate: float = 0.003
+    learning_rate: float = 0.004
     """Step size of Adam, falling to a tenth over `epochs`."""
     validation_days: float = 14.0
     """Length of the held-out time before `now`."""
