@@ -107,7 +107,7 @@ def ladder(atoms: Sequence[Atom], rank: Callable[[str], Any], order: Callable[[s
         ("drop", key)
         for key in sorted(
             left,
-            key=lambda key: (key[0], left[key], key[2], rank(key[3]) if key[2] == "entry" else key[3], order(key[1])),
+            key=lambda key: (left[key], key[0], key[2], rank(key[3]) if key[2] == "entry" else key[3], order(key[1])),
         )
     ]
 

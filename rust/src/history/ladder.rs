@@ -3,8 +3,8 @@
 //! Steps, each taken only after all before it: (1) days become months, oldest first; (2) months become years, oldest
 //! first, save the last `RECENT_MONTHS`; (3) the rarest behaviors become `other`, at first two, never the most frequent;
 //! (4) the items of a category become one count where there are two or more, oldest bucket first and in it the fullest
-//! category first; (5) triples
-//! are dropped, oldest bucket first and in it the fewest events first.
+//! category first; (5) triples are dropped, those with the
+//! fewest events first and among them the oldest.
 
 use ahash::{AHashMap, AHashSet};
 
@@ -131,7 +131,7 @@ impl<'a> Ladder<'a> {
         }
         last.extend(rest);
         last.sort_unstable_by_key(|&((bucket, behavior, is_entry, index), events)| {
-            (bucket, events, is_entry, index, behavior)
+            (events, bucket, is_entry, index, behavior)
         });
         ladder.drops = last
             .into_iter()
