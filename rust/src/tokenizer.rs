@@ -61,11 +61,7 @@ impl Tokenizer {
                     })
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let vocab: AHashMap<String, u32> = tokens
-            .into_iter()
-            .zip(0u32..)
-            .map(|(token, id)| (token, id))
-            .collect();
+        let vocab: AHashMap<String, u32> = tokens.into_iter().zip(0u32..).collect();
         let bpe = BPE::builder()
             .vocab_and_merges(vocab, pairs)
             .build()

@@ -52,6 +52,8 @@ impl Entries<'_> {
     }
 }
 
+// Switches of one call, not states of a machine.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Local day number of `now`.
