@@ -198,6 +198,7 @@ fn build_profile() -> &'static str {
 
 #[pymodule]
 mod _core {
+    #[allow(clippy::wildcard_imports)]
     use super::*;
 
     #[pymodule_export]
