@@ -97,7 +97,11 @@ def ladder(atoms: Sequence[Atom], rank: Callable[[str], Any], order: Callable[[s
     for atom in atoms:
         if atom.category is not None:
             items[widen(atom.bucket, steps), atom.category].add(atom.entry)
-    steps += [("fold", key) for key in sorted(items, key=lambda key: (key[0], -len(items[key]), key[1]))]
+    steps += [
+        ("fold", key)
+        for key in sorted(items, key=lambda key: (key[0], -len(items[key]), key[1]))
+        if len(items[key]) > 1
+    ]
 
     left: Counter[Key] = Counter()
     for atom in atoms:
@@ -106,7 +110,7 @@ def ladder(atoms: Sequence[Atom], rank: Callable[[str], Any], order: Callable[[s
         ("drop", key)
         for key in sorted(
             left,
-            key=lambda key: (key[0], left[key], key[2], rank(key[3]) if key[2] == "entry" else key[3], order(key[1])),
+            key=lambda key: (left[key], key[0], key[2], rank(key[3]) if key[2] == "entry" else key[3], order(key[1])),
         )
     ]
 
@@ -255,6 +259,12 @@ def compress(
         best, name = after(0)
         if budget is not None and count(best) > budget:
             too_long, taken = 0, len(steps)
+            kinds = [(kind, which.level if kind == "widen" else 0) for kind, which in steps]
+            for end in (row for row in range(1, len(steps) + 1) if kinds[row - 1 : row] != kinds[row : row + 1]):
+                if count(after(end)[0]) <= budget:
+                    taken = end
+                    break
+                too_long = end
             while taken - too_long > 1:
                 middle = (too_long + taken) // 2
                 if count(after(middle)[0]) <= budget:

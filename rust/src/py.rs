@@ -162,9 +162,7 @@ fn compress_history<'py>(
         same: entries.2.as_slice()?,
         categories: entries.3.as_slice()?,
     };
-    let layout = layout
-        .map(|row| history::layout::Layout::from_row(row))
-        .transpose()?;
+    let layout = layout.map(history::layout::Layout::from_row).transpose()?;
     let options = history::Options {
         today,
         budget,

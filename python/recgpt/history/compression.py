@@ -55,9 +55,9 @@ def compress(
 
     What is given up for the budget, each step only after the ones before it: days become months, oldest first; months
     become years, oldest first, save the last three; the rarest behaviors become `other`; the items of a category become
-    one count (`Dairy x12`), oldest bucket first and there the fullest category first; triples are dropped, oldest
-    bucket first and there the fewest events first; an empty text is the last rung. Items without a category and queries
-    are not folded. A larger budget never drops more nor leaves less in full.
+    one count (`Dairy x12`) where there are two or more, oldest bucket first and there the fullest category first;
+    triples are dropped, those with the fewest events first and among them the oldest; an empty text is the last rung.
+    Items without a category and queries are not folded. A larger budget never drops more nor leaves less in full.
 
     Args:
         kept: reliable events, `schema.EVENTS`; their order does not matter. Without `counts` an exact

@@ -2,8 +2,9 @@
 //!
 //! Steps, each taken only after all before it: (1) days become months, oldest first; (2) months become years, oldest
 //! first, save the last `RECENT_MONTHS`; (3) the rarest behaviors become `other`, at first two, never the most frequent;
-//! (4) the items of a category become one count, oldest bucket first and in it the fullest category first; (5) triples
-//! are dropped, oldest bucket first and in it the fewest events first.
+//! (4) the items of a category become one count where there are two or more, oldest bucket first and in it the fullest
+//! category first; (5) triples are dropped, those with the
+//! fewest events first and among them the oldest.
 
 use ahash::{AHashMap, AHashSet};
 
@@ -112,6 +113,7 @@ impl<'a> Ladder<'a> {
         }
         let mut order: Vec<_> = items
             .into_iter()
+            .filter(|(_, items)| items.len() > 1)
             .map(|((bucket, category), items)| (bucket, std::cmp::Reverse(items.len()), category))
             .collect();
         order.sort_unstable();
@@ -129,7 +131,7 @@ impl<'a> Ladder<'a> {
         }
         last.extend(rest);
         last.sort_unstable_by_key(|&((bucket, behavior, is_entry, index), events)| {
-            (bucket, events, is_entry, index, behavior)
+            (events, bucket, is_entry, index, behavior)
         });
         ladder.drops = last
             .into_iter()
@@ -146,6 +148,22 @@ impl<'a> Ladder<'a> {
             + self.rare_steps()
             + self.folds.len()
             + self.drops.len()
+    }
+
+    /// Where each kind of step ends, so that a search need not leap over kinds.
+    pub fn ends(&self) -> [usize; 5] {
+        let mut end = 0;
+        [
+            self.days.len(),
+            self.months.len(),
+            self.rare_steps(),
+            self.folds.len(),
+            self.drops.len(),
+        ]
+        .map(|steps| {
+            end += steps;
+            end
+        })
     }
 
     fn rare_steps(&self) -> usize {
@@ -185,9 +203,13 @@ impl<'a> Ladder<'a> {
         let rare = taken.rare > 0 && self.rare[..=taken.rare].contains(&atom.behavior);
         let behavior = if rare { self.other } else { atom.behavior };
         let bucket = self.bucket(atom, taken);
-        let category = atom
-            .category
-            .filter(|&category| taken.folds > 0 && self.folds[&(bucket, category)] < taken.folds);
+        let category = atom.category.filter(|&category| {
+            taken.folds > 0
+                && self
+                    .folds
+                    .get(&(bucket, category))
+                    .is_some_and(|&step| step < taken.folds)
+        });
         (
             (
                 bucket,

@@ -52,6 +52,8 @@ impl Entries<'_> {
     }
 }
 
+// Switches of one call, not states of a machine.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Local day number of `now`.
@@ -225,8 +227,18 @@ impl Shared<'_> {
         let mut best = self.shortest(&ladder, steps, &words, memo);
         if let Some(budget) = self.options.budget {
             if best.tokens > budget {
-                // Halving keeps the answer monotone in the budget: what fits a budget fits every larger one too.
+                // The first kind of step whose end fits, then halving inside it. Whatever fits a budget fits every
+                // larger one too, so more budget never leads further down.
                 let (mut too_long, mut fits) = (0, ladder.steps());
+                for end in ladder.ends() {
+                    if end > too_long {
+                        if self.shortest(&ladder, end, &words, memo).tokens <= budget {
+                            fits = end;
+                            break;
+                        }
+                        too_long = end;
+                    }
+                }
                 while fits - too_long > 1 {
                     let middle = usize::midpoint(too_long, fits);
                     if self.shortest(&ladder, middle, &words, memo).tokens <= budget {
