@@ -116,6 +116,20 @@ def test_one_user_cut_over_item_ranges_equals_a_batch() -> None:
         assert alone.select(["item_id", "score"]).equals(batch.slice(50 * row, 50))
 
 
+def test_users_of_a_later_group_keep_their_own_tags() -> None:
+    """More users than one group scans together, all with tags of the same few: each still names its own tag row."""
+    rng = np.random.default_rng(6)
+    index = ExactIndex(rng.normal(size=(40, 4)).astype(np.float32), names(40))
+    users, few = rng.normal(size=(1100, 4)).astype(np.float32), rng.normal(size=(5, 4)).astype(np.float32)
+    tags, offsets = few[rng.integers(5, size=3300)], i64(range(0, 3303, 3))
+    batch = index.search(users, tags, offsets, k=2)
+    for row in (0, 1023, 1024, 1099):
+        alone = index.search(users[row : row + 1], tags[3 * row : 3 * row + 3], i64([0, 3]), k=2)
+        found = batch.slice(2 * row, 2)
+        assert found.select(["item_id", "score"]).equals(alone.select(["item_id", "score"]))
+        assert found["tag"].to_pylist() == [tag + 3 * row for tag in alone["tag"].to_pylist()]
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("value", "text"),
