@@ -5,7 +5,7 @@ from typing import Final, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Tokenizer", "build_profile", "check_vectors", "search"]
+__all__ = ["Tokenizer", "build_profile", "check_vectors", "compress_history", "keep_reliable", "search"]
 
 build_profile: Final[str]
 """`"release"` or `"debug"`."""

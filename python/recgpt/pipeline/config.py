@@ -63,7 +63,7 @@ class HistoryConfig(_Section):
 
     budget: int = Field(1500, ge=0)
     """Most tokens that a history may take in the interest prompt."""
-    layout: Literal["cheapest", "sequence", "item", "sequence_bucket", "item_bucket"] = "cheapest"
+    layout: Literal["cheapest", "sequence", "item", "sequence-by-bucket", "item-by-bucket"] = "cheapest"
 
 
 class LlmConfig(_Section):
