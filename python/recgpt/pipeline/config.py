@@ -79,7 +79,10 @@ class LlmConfig(_Section):
     min_events: int = Field(100, ge=0)
     """Users with fewer reliable events are not drawn for the LLM stages."""
     context_tokens: int = Field(4096, ge=512)
+    weights: Literal["q8_0", "bf16", "f32"] | None = None
+    """Convert the weights once to a type that this machine computes faster; None takes the file as it is."""
     threads: int | None = None
+    """None finds out whether all cores or half of them are faster."""
     gpu_layers: int = 0
     candidates: int = Field(200, ge=1)
     """Catalogue tags that `rank` asks about, at most, a user; preselected without the model."""

@@ -27,5 +27,6 @@ def open_engine(config: LlmConfig, ledger: Path) -> Recorded:
         context_tokens=config.context_tokens,
         threads=config.threads,
         n_gpu_layers=config.gpu_layers,
+        weights=config.weights,
     )
     return Recorded(engine, ledger)
