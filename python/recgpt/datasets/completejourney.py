@@ -70,7 +70,8 @@ def load(*, now: datetime | None = None) -> Dataset:
 
     Returns:
         `events` have three columns more than `schema.EVENTS`: `basket_id`, `quantity`, `coupon_upc`. `items` are all
-        92,331 products; one without sales before `now` has no price.
+        92,331 products and the 17 sold ones that do not stand among them, which have no title; one without sales
+        before `now` has no price.
 
     Raises:
         DatasetNotFoundError: if the package or one of its files is not there.
@@ -84,7 +85,7 @@ def load(*, now: datetime | None = None) -> Dataset:
     return Dataset(
         name="completejourney",
         events=_events(transactions, _table("coupon_redemptions")),
-        items=_items(_table("products"), prices(transactions, before=now)),
+        items=_items(_with_sold(_table("products"), transactions), prices(transactions, before=now)),
         users=_users(transactions.column("household_id"), _table("demographics")),
         time_zone=TIME_ZONE,
         notes=NOTES,
@@ -195,6 +196,17 @@ def _events(transactions: pa.Table, redemptions: pa.Table) -> pa.Table:
         schema=schema,
     )
     return pa.concat_tables([bought, redeemed])
+
+
+def _with_sold(products: pa.Table, transactions: pa.Table) -> pa.Table:
+    """Add the products that were sold but that the product table lacks (17, one of them a bestseller), nameless."""
+    sold = pc.unique(transactions.column("product_id"))
+    missing = sold.filter(pc.invert(pc.is_in(sold, products.column("product_id").combine_chunks()))).sort()
+    nameless = [
+        missing if name == "product_id" else pa.nulls(len(missing), products.schema.field(name).type)
+        for name in products.column_names
+    ]
+    return pa.concat_tables([products, pa.Table.from_arrays(nameless, schema=products.schema)])
 
 
 def _items(products: pa.Table, price: pa.Table) -> pa.Table:

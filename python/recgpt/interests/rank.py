@@ -69,20 +69,25 @@ def rank_cases(
             key="interests/baseline",
         )
     ]
+    # Cases with the same history (a user's own, and the control that borrows it) stand side by side: engines keep only
+    # the latest prefixes.
+    order = sorted(range(len(cases)), key=lambda place: cases[place].text)
     requests += [
         ScoreRequest(
-            template.render(history=case.text, attributes=case.attributes),
-            tuple(f" {pool.interests[index].name}" for index in offered),
-            key=f"interests/{case.user_id}",
+            template.render(history=cases[place].text, attributes=cases[place].attributes),
+            tuple(f" {pool.interests[index].name}" for index in candidates[place]),
+            key=f"interests/{cases[place].user_id}",
         )
-        for case, offered in zip(cases, candidates, strict=True)
+        for place in order
     ]
     results = engine.score(requests, progress) if cases else []
     if not cases:
         return [], []
     baseline = _means(results[0])
+    of_case = dict(zip(order, results[1:], strict=True))
     answers = []
-    for case, offered, result in zip(cases, candidates, results[1:], strict=True):
+    for place, (case, offered) in enumerate(zip(cases, candidates, strict=True)):
+        result = of_case[place]
         means = _means(result)
         if baseline is None or means is None:
             fault = result.reason if means is None else f"baseline: {results[0].reason}"

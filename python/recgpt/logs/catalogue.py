@@ -40,7 +40,7 @@ def read_items(source: Source, defects: list[Defect]) -> pa.Table:
     price = source.number("price")
     rows = pa.array(_first_by_id(source, ids, ("null_item_id", "duplicate_item"), defects))
     if source.has("title") and columns["title"].null_count == source.rows:
-        source.wrong("title", "text", "give the items titles: no item has one, so nothing can be written about them")
+        source.defects.append("column `title` is empty in every row; give the items titles, or nothing can be written")
     odd = ~pc.fill_null(pc.and_(pc.is_finite(price), pc.greater_equal(price, 0.0)), True).to_numpy(False)
     numbers = rows.to_numpy()
     note(defects, "items", "unusable_price", odd[numbers], price.take(rows), numbers)

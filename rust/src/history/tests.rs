@@ -1,3 +1,5 @@
+//! Tests of the whole kernel: round trips, budgets, order.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,0 +1,274 @@
+"""Every error class with the exact text that a person reads, and the command line that prints it as one line."""
+
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import recgpt
+from recgpt import _core, errors, schema, serving
+from recgpt.cli import main
+from recgpt.evaluation import summary
+from recgpt.index import ExactIndex
+from recgpt.llm import FakeEngine, LlamaCpp, Recorded, Tokenizer, grammar, prompts
+from recgpt.llm.chat import Chat
+from recgpt.pipeline import config
+
+EMPTY = ("tags", "interests", "explanations", "history")
+NOW = datetime(2024, 3, 15, tzinfo=UTC)
+BRIEFS = pa.table({"item_id": ["1"], "brief": ["Lamp"], "tokens": pa.array([4], pa.uint32())})
+
+
+def log(**columns: Any) -> pa.Table:
+    stamp = pa.array([datetime(2024, 3, 1, 12)], pa.timestamp("us"))
+    base: dict[str, Any] = {"user_id": ["7"], "item_id": ["1"], "behavior": ["purchase"], "timestamp": stamp}
+    return pa.table({name: column for name, column in {**base, **columns}.items() if column is not None})
+
+
+def history(table: pa.Table) -> pa.Table:
+    events = recgpt.logs.normalize(table, time_zone="UTC").events
+    kept = recgpt.behaviors.extract(events)
+    return recgpt.history.compress(kept, BRIEFS, now=NOW, tokenizer=Tokenizer.bytes())
+
+
+def far(microseconds: int) -> pa.Array:
+    return pa.array([microseconds], pa.int64()).cast(pa.timestamp("us"))
+
+
+def locked(folder: Path) -> None:
+    first = Recorded(FakeEngine(), folder)
+    try:
+        Recorded(FakeEngine(), folder)
+    finally:
+        first.close()
+
+
+def without_gguf(folder: Path) -> None:
+    model = folder / "model.gguf"
+    model.write_bytes(b"GGUF")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "gguf", None)
+        Tokenizer.from_gguf(model)
+
+
+def bundle(folder: Path) -> Path:
+    """Publish the smallest bundle: one user, one item."""
+    vector = np.ones((1, 2), np.float32)
+    rows: dict[str, Any] = {name: getattr(schema, name.upper()).empty_table() for name in EMPTY}
+    path = serving.write(
+        folder,
+        user_ids=["7"],
+        user_vectors=vector,
+        item_ids=["1"],
+        item_vectors=vector,
+        tag_texts=[],
+        tag_vectors=np.zeros((0, 2), np.float32),
+        items=schema.rows([{"item_id": "1", "title": "Lamp"}], schema.ITEMS),
+        users=schema.rows([{"user_id": "7"}], schema.USERS),
+        popularity=serving.POPULARITY.empty_table(),
+        beta=0.5,
+        now=NOW,
+        lineage={},
+        **rows,
+    )
+    serving.publish(folder, path.name)
+    return path
+
+
+def damaged(folder: Path) -> None:
+    path = bundle(folder) / "item_vectors.arrow"
+    path.write_bytes(path.read_bytes()[:-1])
+    recgpt.Recommender.open(folder)
+
+
+def hostile_template() -> None:
+    Chat("{% for message in messages %}{{ message.__class__ }}{% endfor %}", lambda text, *, special: [])
+
+
+CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
+    (
+        "a missing column",
+        errors.InvalidTableError,
+        lambda _: recgpt.logs.normalize(log(user_id=None), time_zone="UTC"),
+        "`events`: column `user_id` is missing (the columns are: item_id, behavior, timestamp); add or rename it",
+    ),
+    (
+        "a wrong type",
+        errors.InvalidTableError,
+        lambda _: recgpt.logs.normalize(log(user_id=[True]), time_zone="UTC"),
+        "`events`: column `user_id` must be text or whole numbers, but it is bool: row 0 holds 'True'; cast it to text",
+    ),
+    (
+        "no table",
+        errors.InvalidTableError,
+        lambda _: recgpt.schema.table([1], recgpt.schema.ITEMS, name="items"),
+        "`items` must be a table with __arrow_c_stream__ (pyarrow, polars, pandas, duckdb), but it is a list; convert it, for example with pyarrow.table(...)",
+    ),
+    (
+        "an empty log",
+        errors.EmptyLogError,
+        lambda _: recgpt.logs.normalize(log().slice(0, 0), time_zone="UTC"),
+        "`events` has no rows; expected at least one event: check the file or the query behind it",
+    ),
+    (
+        "no reliable behavior",
+        errors.EmptyLogError,
+        lambda _: history(log(behavior=["click"])),
+        "`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names",
+    ),
+    (
+        "no item has a title",
+        errors.InvalidTableError,
+        lambda _: recgpt.logs.normalize(
+            log(), pa.table({"item_id": ["1"], "title": pa.nulls(1, pa.string())}), time_zone="UTC"
+        ),
+        "`items`: column `title` is empty in every row; give the items titles, or nothing can be written",
+    ),
+    (
+        "a naive timestamp",
+        errors.NaiveTimestampError,
+        lambda _: recgpt.logs.normalize(log()),
+        '`events` column `timestamp` has times without a time zone (row 0 holds 2024-03-01 12:00:00); state it, for example time_zone="Europe/London", or store UTC',
+    ),
+    (
+        "a timestamp before 1970",
+        errors.TimestampRangeError,
+        lambda _: recgpt.logs.normalize(log(timestamp=far(-1)), time_zone="UTC"),
+        "every time of `events` lies outside the years 1970 to 9999 (row 0 holds '-1'); check the unit of `timestamp` (seconds, milliseconds, microseconds)",
+    ),
+    (
+        "an unknown behavior",
+        errors.UnknownBehaviorError,
+        lambda _: recgpt.logs.normalize(log(behavior=["buy"]), time_zone="UTC"),
+        'no behavior of `events` is known: it has \'buy\' (1 rows), expected favorite, purchase, cart, detail_view, review_read, search, click, exposure, return; map the names, for example behaviors={"buy": "purchase"}',
+    ),
+    (
+        "NaN in a vector",
+        errors.InvalidArrayError,
+        lambda _: ExactIndex(np.full((1, 2), np.nan, np.float32), ["1"]),
+        "`vectors` must be finite, each value and each row's norm at most 65504, but row 0 is NaN in column 0",
+    ),
+    (
+        "an unknown key",
+        errors.InvalidConfigError,
+        lambda _: summary({"hr": 1}),
+        "the summary wants exactly its 43 figures; missing: users, users_evaluated, llm_users, events, events_kept, tokens_raw, tokens_compressed, tokens_budgeted, within_budget, interests_per_user, tags_per_user, answers_valid_raw, evidence_supported_raw, rejected, unscored, interests_changed_by_shuffle, category_accuracy, beta, hr@20, ndcg@20, hr@20_new, ndcg@20_new, hr@20_popularity, ndcg@20_popularity, hr@20_new_popularity, ndcg@20_new_popularity, hr@20_buy_again, ndcg@20_buy_again, hr@20_new_buy_again, ndcg@20_new_buy_again, beta_sweep, llm_hr@20_new, llm_hr@20_new_swapped, llm_hr@30_category, llm_hr@30_category_popularity, llm_n, explained_by_interest, explained_by_item, llm_calls, llm_reused, seconds, report, bundle; unknown: hr",
+    ),
+    (
+        "no configuration",
+        errors.InvalidConfigError,
+        lambda _: config.load("none.toml"),
+        "a configuration file was expected at none.toml, but there is none",
+    ),
+    (
+        "an unknown data set",
+        errors.DatasetNotFoundError,
+        lambda _: recgpt.datasets.load("movielens"),
+        "there is no data set 'movielens'; expected completejourney or world; for your own use datasets.read(folder)",
+    ),
+    (
+        "no model",
+        errors.ModelNotFoundError,
+        lambda _: Tokenizer.from_gguf("none.gguf"),
+        "a GGUF model was expected at none.gguf, but there is no such file; check the path",
+    ),
+    (
+        "no model for the engine",
+        errors.ModelNotFoundError,
+        lambda _: LlamaCpp("none.gguf"),
+        "a GGUF model was expected at none.gguf, but there is no such file; check the path",
+    ),
+    (
+        "an odd tokenizer",
+        errors.TokenizerError,
+        lambda _: _core.Tokenizer.bpe(["a"], [], "mystery"),
+        "pre-tokenizer `mystery` is not one of gpt-2, smollm, llama-bpe, qwen2, default; counts would not be exact",
+    ),
+    (
+        "a prompt that is not there",
+        errors.PromptError,
+        lambda _: prompts.load("poem"),
+        "prompt file poem.md was expected in recgpt/prompts",
+    ),
+    (
+        "a schema outside the subset",
+        errors.SchemaError,
+        lambda _: grammar.to_gbnf({"type": "string"}),
+        '`schema`: maxLength up to 1999 was expected, but it is {"type": "string"}',
+    ),
+    (
+        "a locked ledger",
+        errors.LedgerError,
+        locked,
+        "the ledger FOLDER is in use by process PID; wait for that run or end it, or use another folder",
+    ),
+    (
+        "no bundle",
+        errors.BundleError,
+        lambda folder: recgpt.Recommender.open(folder / "bundles"),
+        "FOLDER/bundles holds neither MANIFEST.json nor CURRENT, so it is no bundle and no parent of one; run the pipeline, or publish a bundle",
+    ),
+    (
+        "no extra",
+        errors.MissingExtraError,
+        without_gguf,
+        "GGUF files need the gguf package: pip install 'recgpt[llama]'",
+    ),
+    (
+        "a template that reaches for Python",
+        errors.EngineError,
+        lambda _: hostile_template(),
+        "the model's chat template cannot be used: access to attribute '__class__' of 'dict' object is unsafe.",
+    ),
+    (
+        "a corrupt bundle",
+        errors.BundleError,
+        damaged,
+        "FOLDER/HASH/item_vectors.arrow must have 794 bytes, but has 793; restore the folder from a copy, roll back, or build the bundle again",
+    ),
+    (
+        "a user that is not there",
+        errors.UnknownUserError,
+        lambda folder: recgpt.Recommender.open(bundle(folder)).inspect("8"),
+        "user '8' is in no table of bundle HASH; ids that look alike: '7'",
+    ),
+]
+
+
+def said(error: BaseException, folder: Path) -> str:
+    """The message, with what differs from run to run taken out."""
+    text = str(error).replace(str(folder), "FOLDER")
+    return re.sub(r"process \d+", "process PID", re.sub(r"\b[0-9a-f]{32}\b", "HASH", text))
+
+
+@pytest.mark.parametrize(("kind", "call", "text"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_what_a_person_reads(tmp_path: Path, kind: type[Exception], call: Callable[[Path], Any], text: str) -> None:
+    with pytest.raises(errors.RecGPTError) as caught:
+        call(tmp_path)
+    assert type(caught.value) is kind
+    assert said(caught.value, tmp_path) == text
+
+
+def test_every_error_is_in_the_table() -> None:
+    roots = {errors.RecGPTError, errors.InputError}
+    every = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.RecGPTError)}
+    assert every - roots == {case[1] for case in CASES}
+
+
+def test_the_command_line_prints_one_line_and_exits_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["recgpt", "inspect", "8", "--bundles", str(tmp_path)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(r"recgpt: user '8' is in no table of bundle .+\n", printed.err)
