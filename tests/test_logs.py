@@ -100,7 +100,7 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         "no titles",
         lambda: logs.normalize(log(), pa.table({"item_id": [1], "title": [""]})),
         errors.InvalidTableError,
-        "`items`: column `title` must be text, but it is string: row 0 holds ''; give the items titles",
+        "`items`: column `title` is empty in every row; give the items titles, or nothing can be written",
     ),
     (
         "column twice",

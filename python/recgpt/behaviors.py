@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import _core, schema
-from recgpt.errors import EmptyLogError, InvalidConfigError, InvalidTableError, NaiveTimestampError
+from recgpt.errors import EmptyLogError, InvalidConfigError, InvalidTableError
 
 _SEPARATORS = ',()|"\n\r'
 """What a history line puts around behaviors; a name must not hold any of them."""
@@ -87,11 +87,6 @@ def extract(
     _check_names([rule.becomes for rule in rules if rule.becomes is not None])
     raw: Any = events if isinstance(events, pa.Table) or not hasattr(events, "__arrow_c_stream__") else pa.table(events)
     table = schema.table(raw, schema.EVENTS, name="events")
-    kind = raw["timestamp"].type if "timestamp" in raw.column_names else None
-    if kind is not None and pa.types.is_timestamp(kind) and kind.tz is None and raw["timestamp"].null_count < len(raw):
-        raise NaiveTimestampError(
-            f"`events.timestamp` must carry a time zone, but it is {kind}; state one with logs.normalize(time_zone=...)"
-        )
     if not table.num_rows:
         raise EmptyLogError("`events` must hold at least one event, but it has 0 rows; check the file or the filter")
     columns = _columns(raw, rules)

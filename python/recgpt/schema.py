@@ -6,7 +6,7 @@ from typing import Any, NewType, Protocol, runtime_checkable
 
 import pyarrow as pa
 
-from recgpt.errors import InvalidTableError
+from recgpt.errors import InvalidTableError, NaiveTimestampError
 
 UserId = NewType("UserId", str)
 """A raw user id as the shop writes it. Never a row number."""
@@ -184,6 +184,7 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
 
     Raises:
         InvalidTableError: naming every missing column and every column whose type cannot become the wanted one.
+        NaiveTimestampError: times without a zone.
     """
     if not hasattr(data, "__arrow_c_stream__"):
         raise InvalidTableError(
@@ -193,6 +194,7 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
     came: pa.Table = data if isinstance(data, pa.Table) else pa.table(data)
     columns: list[pa.ChunkedArray] = []
     defects: list[str] = []
+    naive = ""
     for field in schema:
         if field.name not in came.column_names:
             if field.nullable:
@@ -201,6 +203,9 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
                 defects.append(f"column `{field.name}` is missing (it has {', '.join(came.column_names) or 'none'})")
             continue
         column = came.column(field.name)
+        if pa.types.is_timestamp(column.type) and column.type.tz is None and column.null_count < len(column):
+            # A cast would read local times as UTC without a word.
+            naive = f"`{name}.{field.name}` must carry a time zone, but it is {column.type}"
         try:
             columns.append(_cast(column, field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -210,6 +215,8 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
             defects.append(f"column `{field.name}` has {column.null_count} nulls; fill or remove those rows")
     if defects:
         raise InvalidTableError(f"`{name}` is not usable: " + "; ".join(defects))
+    if naive:
+        raise NaiveTimestampError(f"{naive}; state one with recgpt.logs.normalize(..., time_zone=...)")
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -222,9 +229,6 @@ def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
         column = pa.chunked_array(chunks, type=column.type.value_type)
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
-    if pa.types.is_timestamp(wanted) and not (pa.types.is_null(column.type) or getattr(column.type, "tz", None)):
-        # A cast would read local times as UTC without a word.
-        raise pa.ArrowInvalid("times carry no time zone; recgpt.logs.normalize(..., time_zone=...) states one")
     return column.cast(wanted)
 
 

@@ -179,11 +179,6 @@ def _check(now: datetime, budget: int | None, layout: str, time_zone: str, threa
 def _seen(kept: schema.ArrowStream, now: datetime) -> tuple[pa.Table, np.ma.MaskedArray[Any, Any]]:
     raw: Any = kept if isinstance(kept, pa.Table) or not hasattr(kept, "__arrow_c_stream__") else pa.table(kept)
     events = schema.table(raw, schema.EVENTS, name="kept")
-    kind = raw["timestamp"].type if "timestamp" in raw.column_names else None
-    if kind is not None and pa.types.is_timestamp(kind) and kind.tz is None and raw["timestamp"].null_count < len(raw):
-        raise NaiveTimestampError(
-            f"`kept.timestamp` must carry a time zone, but it is {kind}; state one with logs.normalize(time_zone=...)"
-        )
     if not events.num_rows:
         raise EmptyLogError("`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names")
     stamp = events["timestamp"]
