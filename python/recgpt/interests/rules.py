@@ -212,6 +212,8 @@ def reason_fault(
     content = [stem for stem in stems if stem not in _FUNCTION_WORDS]
     if not evidence.intersection(content):
         return "evidence: it names nothing of the rows"
+    if {"interest", "interested"}.intersection(stems):
+        return "empty: it only says that there is an interest"
     own = [stem for stem in content if stem not in evidence and stem not in words(interest)]
     if own:
         return f"new facts: {', '.join(dict.fromkeys(own))}"
