@@ -379,9 +379,9 @@ def test_a_batch_masks_own_items_same_tags_and_same_categories() -> None:
     config = replace(TINY, batch_size=8, repeat_weight=0.25, uniform_negatives=50)
     batch = Sampler(_log(), item_tags, categories, config, np.random.default_rng(0)).draw()
     candidates = batch.rows[batch.candidates]
-    assert candidates.tolist() == [1, 2, 3, 4]
+    assert candidates.tolist() == [0, 1, 2, 3, 4, 5]  # 0 and 5 have no events: only rare negatives bring them
     for row, user in enumerate(batch.users.tolist()):
-        assert batch.own[row].tolist() == ([True, True, True, False] if user == 0 else [False, False, False, True])
+        assert np.flatnonzero(batch.own[row]).tolist() == ([1, 2, 3] if user == 0 else [4])
     assert batch.own[batch.basket, batch.positive].all()
     assert set(batch.weight.tolist()) <= {1.0, 0.25}
     for at, (tag, column) in enumerate(zip(batch.pair_tag, batch.pair_item, strict=True)):
@@ -390,6 +390,7 @@ def test_a_batch_masks_own_items_same_tags_and_same_categories() -> None:
     for at, (pair, kin) in enumerate(zip(batch.kin_pair, batch.kin, strict=True)):
         category = categories[candidates[batch.pair_item[pair]]]
         assert categories[batch.rows[kin]] == category
+        assert batch.rows[kin] not in (0, 5)  # kin are drawn by sales
         assert batch.same_category[at].tolist() == [bool(categories[item] == category) for item in candidates]
 
 
@@ -416,6 +417,8 @@ def test_losses_are_the_formulas() -> None:
     tag = losses.semantic(scores, torch.tensor([0, 0]), same)
     expected = [-math.log(e(2) / (e(2) + e(1))), -math.log(e(0.5) / (e(0.5) + 1 + e(3)))]
     assert tag.item() == pytest.approx(sum(expected) / 2, rel=1e-5)
+    often = losses.semantic(scores[:1], torch.tensor([0]), same[:1], torch.tensor([0.0, math.log(2), 0.0]))
+    assert often.item() == pytest.approx(-math.log(e(2) / (e(2) + e(1) / 2)), rel=1e-5)
 
 
 def test_buckets_are_quantiles_and_zero_is_unknown() -> None:

@@ -30,7 +30,7 @@ class Config:
     temperature: float = 0.07
     """Cosines are divided by this inside the three losses."""
     log_q: bool = True
-    """Correct L_col for how often sampling brings an item, so that popularity stays in y_col."""
+    """Correct L_col and L_tag for how often sampling brings an item, so that popularity stays in both scores."""
     repeat_weight: float = 0.3
     """Weight of a positive that the user had acted on before; 1 learns buying again, 0 only new items."""
     half_life_days: float = 60.0
@@ -41,6 +41,8 @@ class Config:
     """At most so many positives of one basket enter a step."""
     uniform_negatives: int = 2048
     """Items drawn alike for each step, beside the other users' positives."""
+    rare_negatives: int = 512
+    """Further ones among the items with fewer events than `min_count`, the unsold included."""
     pairs: int = 512
     """Tag-item pairs of a step."""
     id_dropout: float = 0.1
@@ -87,6 +89,8 @@ class Config:
         for name in ("alpha", "repeat_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1], but it is {getattr(self, name)}")
+        if self.rare_negatives < 0:
+            raise InvalidConfigError(f"retrieval `rare_negatives` must be at least 0, but it is {self.rare_negatives}")
         if not 0 <= self.id_dropout < 1:
             raise InvalidConfigError(f"retrieval `id_dropout` must lie in [0, 1), but it is {self.id_dropout}")
         if self.negatives not in ("items", "tags"):

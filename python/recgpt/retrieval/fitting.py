@@ -148,13 +148,14 @@ def _losses(
     sequences = [(torch.from_numpy(rows), torch.from_numpy(ends[:-1])) for rows, ends in batch.sequences]
     user_vectors = net.user_vectors(torch.from_numpy(users), items, sequences)
     candidates = items[torch.from_numpy(batch.candidates)]
+    correction = torch.from_numpy(batch.correction) if config.log_q else None
     collaborative = losses.collaborative(
         user_vectors @ candidates.T / config.temperature,
         torch.from_numpy(batch.own),
         torch.from_numpy(batch.basket),
         torch.from_numpy(batch.positive),
         torch.from_numpy(batch.weight),
-        torch.from_numpy(batch.correction) if config.log_q else None,
+        correction,
     )
     zero = items.sum() * 0
     if not len(batch.pair_tag):
@@ -164,7 +165,8 @@ def _losses(
     tags = distinct_tags[torch.from_numpy(which)]
     against = tags @ candidates.T / config.temperature
     if config.negatives == "items":
-        tag = losses.semantic(against, torch.from_numpy(batch.pair_item), torch.from_numpy(batch.same_tag))
+        same_tag = torch.from_numpy(batch.same_tag)
+        tag = losses.semantic(against, torch.from_numpy(batch.pair_item), same_tag, correction)
     else:
         by_item = candidates[torch.from_numpy(batch.pair_item)] @ distinct_tags.T / config.temperature
         own = torch.from_numpy(which[:, None] == np.arange(len(distinct))[None, :])

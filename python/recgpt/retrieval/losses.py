@@ -45,12 +45,16 @@ def collaborative(
     return (weight * loss).sum() / weight.sum().clamp_min(1e-6)
 
 
-def semantic(scores: Tensor, column: Tensor, same: Tensor) -> Tensor:
-    """L_tag and L_cate: a tag against the candidates of the step.
+def semantic(scores: Tensor, column: Tensor, same: Tensor, correction: Tensor | None = None) -> Tensor:
+    """L_tag: a tag against the candidates of the step.
 
     Args:
         scores: (p, c) float, h_t . h_v / temperature.
-        column: (p,) int64, the positive: the tag's own item, or an item of the same category.
-        same: (p, c) bool, candidates with the same tag (L_tag) or category (L_cate): never negatives.
+        column: (p,) int64, the positive: the tag's own item.
+        same: (p, c) bool, candidates with the same tag: never negatives.
+        correction: (c,) float, log of how often sampling brings a candidate (log-Q), or None. Without it a tag finds
+            the items that nobody buys: on Complete Journey tags alone (beta 0) then hit nothing.
     """
+    if correction is not None:
+        scores = scores - correction
     return contrast(scores[torch.arange(len(column)), column], scores, same).mean()

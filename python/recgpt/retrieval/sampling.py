@@ -63,8 +63,11 @@ class Sampler:
         self.count = np.bincount(log.item[positive], minlength=n_items)
         common = np.flatnonzero(self.count >= config.min_count)
         self.pool = common if len(common) >= 2 else np.flatnonzero(self.count)
+        # What is never a negative is pushed down by nothing, and a tag would find it before all that people buy.
+        self.rare = np.setdiff1d(np.arange(n_items), self.pool)
         by_category = np.argsort(categories, kind="stable")
         self.members = by_category
+        self.member_sales = np.concatenate([[0.0], np.cumsum(self.count[by_category], dtype=np.float64)])
         self.member_offsets = np.searchsorted(categories[by_category], np.arange(categories.max(initial=0) + 2))
 
         owned = np.unique(log.user[positive] * n_items + log.item[positive])
@@ -105,9 +108,14 @@ class Sampler:
         items = self.item[positions]
 
         uniform = rng.choice(self.pool, config.uniform_negatives)
-        candidates, column = np.unique(np.concatenate([items, uniform]), return_inverse=True)
+        rare = rng.choice(self.rare, config.rare_negatives if len(self.rare) else 0)
+        candidates, column = np.unique(np.concatenate([items, uniform, rare]), return_inverse=True)
         share = self.count[candidates] / self.count.sum() * len(items)
-        drawn = np.isin(candidates, self.pool, assume_unique=True) * (config.uniform_negatives / len(self.pool))
+        drawn = np.where(
+            np.isin(candidates, self.pool, assume_unique=True),
+            config.uniform_negatives / len(self.pool),
+            len(rare) / max(len(self.rare), 1),
+        )
         users = self.basket_user[picked]
 
         pairs = np.flatnonzero(self.tags[items] >= 0)
@@ -140,10 +148,13 @@ class Sampler:
         )
 
     def _same_category(self, items: Ints) -> Ints:
-        """One random item of each item's category; the item itself where it is alone."""
+        """One item of each item's category, drawn as often as it sold; the item itself where none did."""
         category = self.categories[items]
         begin, end = self.member_offsets[category], self.member_offsets[category + 1]
-        return self.members[begin + (self.rng.random(len(items)) * (end - begin)).astype(np.int64)]
+        low, high = self.member_sales[begin], self.member_sales[end]
+        aim = low + self.rng.random(len(items)) * (high - low)
+        at = np.clip(np.searchsorted(self.member_sales, aim, side="right") - 1, begin, end - 1)
+        return np.where(high > low, self.members[at], items)
 
     def _own(self, users: Ints, candidates: Ints) -> npt.NDArray[np.bool_]:
         """(b, c): true where the user acted on the candidate."""
