@@ -6,6 +6,7 @@ towers under the hash of what they were trained on, so the same command continue
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -148,7 +149,11 @@ class Stages:
         past = pc.less(log.events["timestamp"], pa.scalar(self.now, schema.TIMESTAMP))
         self.events, self.future = log.events.filter(past), log.events.filter(pc.invert(past))
         self.keep("logs", events=self.events, items=self.items, users=self.users)
-        summary.extend(self.report.lines())
+        (self.config.out / "logs" / "report.json").write_text(json.dumps(self.report.to_dict(), default=str, indent=1))
+        summary.append(", ".join(f"{count:,} {name}" for name, count in self.report.rows_out.items()))
+        summary.append(
+            f"{len(self.report.defects)} kinds of defects counted in {self.config.out / 'logs' / 'report.json'}"
+        )
 
     def _dataset(self) -> Dataset:
         """Read the data set, and set `now`: the moment before which everything happens."""
