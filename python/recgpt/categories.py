@@ -31,6 +31,7 @@ _GRAM = 4
 _WORDS = 12
 _FORMAT = 1
 _WORD = re.compile(r"[^\W_]+")
+_SIDE = re.compile(r"[,(\[]")
 
 
 def stem(title: str | None) -> str:
@@ -150,7 +151,8 @@ def accuracy(
 
     Args:
         items: ITEMS.
-        groups: The type of each item; None takes the title without sizes and numbers.
+        groups: The type of each item; None takes the title up to its first comma or bracket, where sizes and brands begin.
+            With them, `yogurt, 6 oz` would stand on one side and `yogurt, 32 oz` on the other, which is the leak.
         share: Share of the types held out.
         seed: Which types are held out.
 
@@ -159,7 +161,7 @@ def accuracy(
     """
     table = schema.table(items, schema.ITEMS, name="items")
     titles, categories = table["title"].to_pylist(), table["category"].to_pylist()
-    types = [stem(title) for title in titles] if groups is None else list(groups)
+    types = [stem(_SIDE.split(title or "")[0]) for title in titles] if groups is None else list(groups)
     if len(types) != len(titles):
         raise InvalidTableError(f"`groups` must have one entry an item, {len(titles)}, but it has {len(types)}")
     rows = [row for row, category in enumerate(categories) if category and stem(titles[row])]
