@@ -56,7 +56,7 @@ built=".venv/.built-$(find Cargo.toml Cargo.lock rust -type f -print0 | sort -z 
 if [ ! -e "$built" ] || ! compgen -G "python/recgpt/_core*.so" >/dev/null; then
   say "Building the Rust extension in release mode"
   # A debug build would be an order of magnitude slower; a test refuses it.
-  .venv/bin/maturin develop --release --quiet
+  .venv/bin/maturin develop --release --quiet >/dev/null
   rm -f .venv/.built-*
   touch "$built"
 fi

@@ -64,7 +64,7 @@ def test_recommend_and_inspect_answer_without_torch_and_llama(shop: Path) -> Non
     assert shown["history"].startswith("r1 ")
     assert shown["tags"]
     assert "user u0001" in ask("inspect", "u0001", "--bundles", str(shop))
-    verdict = json.loads(ask("why-not", "u0001", rows[0]["item_id"], "--bundles", str(shop)))
+    verdict = json.loads(ask("why-not", "u0001", rows[0]["item_id"], "--bundles", str(shop), "--json"))
     assert verdict["verdict"] == "served"
 
 
@@ -87,3 +87,44 @@ def test_the_same_command_again_asks_the_model_nothing(shop: Path) -> None:
     assert set(outcome.figures["seconds"]) == {*pipeline.DOING, "total"}
     page = (shop / "report.html").read_text(encoding="utf-8")
     assert "<script" not in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["inspect"], 2, "recgpt: Missing argument 'user'. (see recgpt --help)"),
+        (
+            ["recommend", "1", "--k", "abc"],
+            2,
+            "recgpt: Invalid value for '--k': Input should be a valid integer, unable to parse string as an integer"
+            " (see recgpt --help)",
+        ),
+        (["run", "none.toml"], 1, "recgpt: a configuration file was expected at none.toml, but there is none"),
+        (["run", "."], 1, "recgpt: . cannot be read: Is a directory"),
+    ],
+)
+def test_a_wrong_command_is_one_line(arguments: list[str], status: int, line: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "recgpt", *arguments], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr == line + "\n"
+
+
+@pytest.mark.parametrize("command", ["run", "logs", "history", "interests", "tags", "retrieval", "explanations"])
+def test_every_command_has_help(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "recgpt", command, "--help"], capture_output=True, text=True, check=True
+    )
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_ctrl_c_says_that_it_continues(shop: Path) -> None:
+    code = (
+        "import sys; from recgpt import pipeline; from recgpt.cli import main\n"
+        "def stop(*args, **kwargs): raise KeyboardInterrupt\n"
+        f"pipeline.run = stop; sys.argv = ['recgpt', 'run', {str(shop.parent / 'run.toml')!r}]; main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "recgpt: stopped; the same command continues where this one ended\n"

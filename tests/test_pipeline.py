@@ -26,9 +26,15 @@ def test_the_draw_takes_one_described_buyer_from_each_length_stratum() -> None:
 def test_fewer_eligible_users_than_asked_all_come() -> None:
     users = schema.rows([{"user_id": "a", "attributes": "x"}, {"user_id": "b", "attributes": "y"}], schema.USERS)
     table = kept({"a": 3, "b": 1})
-    assert households.draw(table, users, pa.array(["a", "b"], pa.large_string()), count=12, min_events=2, seed=0) == [
-        "a"
-    ]
+    both = pa.array(["a", "b"], pa.large_string())
+    assert households.draw(table, users, both, count=12, min_events=2, seed=0) == ["a"]
+
+
+def test_users_without_attributes_fill_up() -> None:
+    users = schema.rows([{"user_id": "a", "attributes": "x"}, {"user_id": "b", "attributes": None}], schema.USERS)
+    both = pa.array(["a", "b"], pa.large_string())
+    assert households.draw(kept({"a": 3, "b": 9}), users, both, count=1, min_events=2, seed=0) == ["a"]
+    assert households.draw(kept({"a": 3, "b": 9}), users, both, count=2, min_events=2, seed=0) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +43,9 @@ def test_fewer_eligible_users_than_asked_all_come() -> None:
         ("out = ", "is not TOML"),
         ('out = "o"\n[data]\n', "needs exactly one of `dataset` and `folder`"),
         ('out = "o"\n[data]\ndataset = "world"\nfolder = "f"\n', "needs exactly one of"),
+        ('out = "o"\n[data]\ndataset = "world"\ntime_zone = "UTC"\n', "time_zone only go with `folder`"),
+        ('out = "o"\n[data]\ndataset = "world"\n[tags]\nquantity = 0\n', "quantity must be at least 1"),
+        ('out = "o"\n[data]\ndataset = "world"\n[tags]\nquantty = 9\n', "unknown: quantty"),
         ('out = "o"\n[data]\ndataset = "world"\n[serving]\nbeta = 2\nbetta = 1\n', "serving.beta.*serving.betta"),
     ],
 )

@@ -151,8 +151,8 @@ def accuracy(
 
     Args:
         items: ITEMS.
-        groups: The type of each item; None takes the title up to its first comma or bracket, where sizes and brands begin.
-            With them, `yogurt, 6 oz` would stand on one side and `yogurt, 32 oz` on the other, which is the leak.
+        groups: The type of each item; None takes the title up to its first comma or bracket, where sizes and brands
+            begin. With them, `yogurt, 6 oz` would stand on one side and `yogurt, 32 oz` on the other: the leak.
         share: Share of the types held out.
         seed: Which types are held out.
 

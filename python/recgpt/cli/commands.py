@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -24,6 +24,9 @@ Households = Annotated[int | None, typer.Option(help="Users for the LLM stages, 
 Fresh = Annotated[bool, typer.Option("--fresh", help="Empty the ledger and the trained towers first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 User = Annotated[str, typer.Argument(help="A user id.")]
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT, what typer returns for it."""
 
 # The stages in the order in which data flows; `recgpt STAGE CONFIG` runs up to and including one.
 STAGES = {
@@ -55,6 +58,8 @@ def run(
         watch.stop()
     for inspection, events in outcome.shown:
         chain(inspection, events=events)
+    for verdict in outcome.verdicts:
+        typer.echo(f"- {verdict}")
     typer.echo(json.dumps(outcome.figures))
 
 
@@ -112,7 +117,7 @@ def recommend(
     from recgpt.serving import Recommender
 
     answers = Recommender.open(bundles).recommend([user], k=k, beta=beta)
-    _print(answers.to_pylist(), as_json) if as_json else recommendations(answers)
+    _print(answers.to_pylist()) if as_json else recommendations(answers)
 
 
 @app.command()
@@ -124,32 +129,50 @@ def inspect(user: User, bundles: Bundles = Path("bundles"), as_json: AsJson = Fa
     from recgpt.serving import Recommender
 
     inspection = Recommender.open(bundles).inspect(user)
-    _print(dataclasses.asdict(inspection), as_json) if as_json else chain(inspection)
+    _print(dataclasses.asdict(inspection)) if as_json else chain(inspection)
 
 
 @app.command("why-not")
 def why_not(
-    user: User, item: Annotated[str, typer.Argument(help="An item id.")], bundles: Bundles = Path("bundles")
+    user: User,
+    item: Annotated[str, typer.Argument(help="An item id.")],
+    bundles: Bundles = Path("bundles"),
+    as_json: AsJson = False,
 ) -> None:
     """Say why an item is not among a user's recommendations: its rank and scores, a filter, or not in the index."""
     import dataclasses
 
     from recgpt.serving import Recommender
 
-    _print(dataclasses.asdict(Recommender.open(bundles).why_not(user, item)), True)
+    verdict = dataclasses.asdict(Recommender.open(bundles).why_not(user, item))
+    if as_json:
+        _print(verdict)
+        return
+    for name, value in verdict.items():
+        typer.echo(f"{name:<12} {'-' if value is None else value}")
 
 
-def _print(value: Any, as_json: bool) -> None:
+def _print(value: Any) -> None:
     typer.echo(json.dumps(value, default=str, ensure_ascii=False))
 
 
 def main() -> None:
     """Run the command line: an error of recgpt is one line on standard error and exit status 1."""
     try:
-        app()
-    except RecGPTError as error:
-        typer.echo(f"recgpt: {' '.join(str(error).split())}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("recgpt: stopped; the same command continues where this one ended", err=True)
-        sys.exit(130)
+        # In standalone mode typer would print wrong usage as a box of many lines, and end silently on Ctrl-C.
+        status = app(standalone_mode=False)
+    except (RecGPTError, OSError) as error:
+        _fail(str(error), 1)
+    except Exception as error:
+        # Wrong usage is one of click's exceptions, which newer versions of typer keep under a private name.
+        if not hasattr(error, "format_message"):
+            raise
+        _fail(f"{error.format_message()} (see recgpt --help)", 2)
+    if status == INTERRUPTED:
+        _fail("stopped; the same command continues where this one ended", INTERRUPTED)
+    sys.exit(status)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    typer.echo(f"recgpt: {' '.join(message.split())}", err=True)
+    sys.exit(status)

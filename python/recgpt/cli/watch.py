@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class Terminal:
-    """A watch with one progress bar for the running stage and one line for each that is done."""
+    """A watch with one progress bar for the running stage, on a terminal, and one line for each that is done."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
@@ -24,8 +24,9 @@ class Terminal:
     def begin(self, stage: str, doing: str) -> None:
         """Start a bar without a known length."""
         self.stop()
-        self.bar.start()
-        self.task = self.bar.add_task(f"[bold]{stage:<13}[/] {doing}", total=None)
+        if self.console.is_terminal:
+            self.bar.start()
+            self.task = self.bar.add_task(f"[bold]{stage:<13}[/] {doing}", total=None)
 
     def progress(self, done: int, total: int) -> None:
         """Move the bar."""
@@ -42,4 +43,4 @@ class Terminal:
         if self.task is not None:
             self.bar.remove_task(self.task)
             self.task = None
-        self.bar.stop()
+            self.bar.stop()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from recgpt.errors import InvalidConfigError
+from recgpt.behaviors import Rule
+from recgpt.errors import InvalidConfigError, RecGPTError
 from recgpt.explanations import Config as ExplanationsConfig
 from recgpt.interests import Config as InterestsConfig
 from recgpt.retrieval import Config as RetrievalConfig
@@ -31,6 +32,11 @@ def _known_keys(stage: type) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _checked(value: Any) -> Any:
+    """Make the stage's configuration once more, because pydantic passes over a dataclass's own checks."""
+    return replace(value)
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,14 +54,19 @@ class DataConfig(_Section):
     """The shop's event names -> recgpt's, for example `buy = "purchase"`."""
     columns: dict[str, str] = {}
     """The shop's column names -> recgpt's, for example `sku = "item_id"`."""
-    test_days: int = Field(14, ge=1)
-    """`now` is this many days before the log's end; what follows is held out."""
+    test_days: int = Field(14, ge=0)
+    """`now` is this many days before the log's end; what follows is held out. 0: the whole log, and nothing judged."""
+    truth: str = "purchase"
+    """The behavior that counts as a hit on the held-out days."""
 
 
 class BehaviorsConfig(_Section):
     """Which behaviors count as reliable (section 2.1.1)."""
 
     reliable: tuple[str, ...] = RELIABLE
+    rules: tuple[Annotated[Rule, _known_keys(Rule)], ...] = ()
+    """`[[behaviors.rules]]`, for example `behavior = "click"`, `column = "duration_s"`, `above = 5`,
+    `becomes = "detail_view"`."""
 
 
 class HistoryConfig(_Section):
@@ -109,11 +120,15 @@ class Config(_Section):
     behaviors: BehaviorsConfig = BehaviorsConfig()
     history: HistoryConfig = HistoryConfig()
     llm: LlmConfig = LlmConfig()
-    interests: Annotated[InterestsConfig, _known_keys(InterestsConfig)] = InterestsConfig(control=True)
+    interests: Annotated[InterestsConfig, _known_keys(InterestsConfig), AfterValidator(_checked)] = InterestsConfig(
+        control=True
+    )
     """`control` also ranks every user under another's history, which the figures need."""
-    tags: Annotated[TagsConfig, _known_keys(TagsConfig)] = TagsConfig()
-    retrieval: Annotated[RetrievalConfig, _known_keys(RetrievalConfig)] = RetrievalConfig()
-    explanations: Annotated[ExplanationsConfig, _known_keys(ExplanationsConfig)] = ExplanationsConfig()
+    tags: Annotated[TagsConfig, _known_keys(TagsConfig), AfterValidator(_checked)] = TagsConfig()
+    retrieval: Annotated[RetrievalConfig, _known_keys(RetrievalConfig), AfterValidator(_checked)] = RetrievalConfig()
+    explanations: Annotated[ExplanationsConfig, _known_keys(ExplanationsConfig), AfterValidator(_checked)] = (
+        ExplanationsConfig()
+    )
     serving: ServingConfig = ServingConfig()
 
 
@@ -128,10 +143,14 @@ def load(path: str | Path) -> Config:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InvalidConfigError(f"a configuration file was expected at {path}, but there is none") from None
+    except OSError as error:
+        raise InvalidConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InvalidConfigError(f"{path} is not TOML: {error}") from error
     try:
         config = Config.model_validate(raw)
+    except RecGPTError as error:
+        raise InvalidConfigError(f"{path} does not fit: {error}") from error
     except ValidationError as error:
         defects = "; ".join(
             f"{'.'.join(map(str, item['loc']))}: {item['msg']} (came: {item['input']!r})" for item in error.errors()
@@ -139,4 +158,9 @@ def load(path: str | Path) -> Config:
         raise InvalidConfigError(f"{path} does not fit: {defects}") from error
     if (config.data.dataset is None) == (config.data.folder is None):
         raise InvalidConfigError(f"{path}: [data] needs exactly one of `dataset` and `folder`")
+    stated = [key for key in ("time_zone", "behaviors", "columns") if getattr(config.data, key)]
+    if config.data.dataset and stated:
+        raise InvalidConfigError(
+            f"{path}: [data] {', '.join(stated)} only go with `folder`; a data set by name brings its own"
+        )
     return config

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +35,8 @@ from recgpt import (
     tags,
 )
 from recgpt.datasets import Dataset
+from recgpt.errors import InvalidConfigError
+from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer
 from recgpt.pipeline import engines, figures, households, page, tables
@@ -63,6 +67,8 @@ class Outcome:
     """One line of figures for each stage that ran."""
     figures: dict[str, Any] = field(default_factory=dict)
     """The JSON object of the demo's last line; empty when the run stopped at an earlier stage."""
+    verdicts: list[str] = field(default_factory=list)
+    """What the figures say in words, also where a baseline wins."""
     shown: list[tuple[serving.Inspection, int]] = field(default_factory=list)
     """Two LLM users' whole chain, read back from the published bundle, and how many events each has in the log."""
 
@@ -93,6 +99,8 @@ def run(
     if fresh:
         for folder in ("llm", "retrieval"):
             shutil.rmtree(config.out / folder, ignore_errors=True)
+    if until == "evaluation" and not config.data.test_days:
+        until = "serving"
     stages = Stages(config, Clock(watch or Silent()))
     outcome = Outcome(config.out)
     try:
@@ -104,9 +112,11 @@ def run(
                 break
     finally:
         stages.close()
+    if until in ("serving", "evaluation"):
+        outcome.shown = [(one, stages.events_of(one.user_id)) for one in stages.shown]
     if until == "evaluation":
         outcome.figures = page.write(stages)
-        outcome.shown = [(one, stages.events_of(one.user_id)) for one in stages.shown]
+        outcome.verdicts = [verdict.text for verdict in verdicts(outcome.figures, stages.judged.intervals)]
     return outcome
 
 
@@ -116,6 +126,7 @@ class Stages:
     def __init__(self, config: Config, clock: Clock) -> None:
         self.config = config
         self.clock = clock
+        self.now: datetime
 
     def close(self) -> None:
         """Free the model, if one was opened."""
@@ -148,12 +159,25 @@ class Stages:
         self.all_events = log.events
         past = pc.less(log.events["timestamp"], pa.scalar(self.now, schema.TIMESTAMP))
         self.events, self.future = log.events.filter(past), log.events.filter(pc.invert(past))
+        # Local, so that prompts and labels show the shop's own date.
+        self.now = self.now.astimezone(ZoneInfo(self.time_zone))
+        self._check_truth()
         self.keep("logs", events=self.events, items=self.items, users=self.users)
         (self.config.out / "logs" / "report.json").write_text(json.dumps(self.report.to_dict(), default=str, indent=1))
         summary.append(", ".join(f"{count:,} {name}" for name, count in self.report.rows_out.items()))
         summary.append(
             f"{len(self.report.defects)} kinds of defects counted in {self.config.out / 'logs' / 'report.json'}"
         )
+
+    def _check_truth(self) -> None:
+        """Refuse a run that could judge nothing before it costs anything."""
+        truth, days = self.config.data.truth, self.config.data.test_days
+        if days and truth not in self.future["behavior"].to_pylist():
+            came = ", ".join(sorted(set(self.future["behavior"].to_pylist())))
+            raise InvalidConfigError(
+                f"the last {days} days of the log hold no `{truth}` to judge on, but {came}; "
+                "set data.truth to one of them, or data.test_days to 0 to judge nothing"
+            )
 
     def _dataset(self) -> Dataset:
         """Read the data set, and set `now`: the moment before which everything happens."""
@@ -162,13 +186,17 @@ class Stages:
             found = datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
         else:
             found = datasets.load(str(data.dataset))
-        self.now = evaluation.cut(logs.from_dataset(found).events, days=data.test_days)
+        # Everything happens strictly before `now`, so that the whole log is one moment more than its last event.
+        self.now = evaluation.cut(logs.from_dataset(found).events, days=data.test_days) + timedelta(
+            microseconds=not data.test_days
+        )
         # Read twice where prices depend on `now`: they may only come from sales before it.
         return datasets.load("completejourney", now=self.now) if data.dataset == "completejourney" else found
 
     def behaviors(self, summary: list[str]) -> None:
         """Stage 2: the reliable behaviors."""
-        self.kept = behaviors.extract(self.events, reliable=self.config.behaviors.reliable)
+        wanted = self.config.behaviors
+        self.kept = behaviors.extract(self.events, reliable=wanted.reliable, rules=wanted.rules)
         self.keep("behaviors", behaviors=self.kept)
         summary.append(f"{self.events.num_rows:,} events -> {self.kept.num_rows:,} reliable")
 
@@ -194,9 +222,10 @@ class Stages:
     def interests(self, summary: list[str]) -> None:
         """Stage 4: interests of the drawn users."""
         llm = self.config.llm
-        buyers = pc.unique(self.future.filter(pc.equal(self.future["behavior"], "purchase"))["user_id"])
+        judged = self.future.filter(pc.equal(self.future["behavior"], self.config.data.truth))
+        among = pc.unique((judged if self.config.data.test_days else self.kept)["user_id"])
         self.drawn = households.draw(
-            self.kept, self.users, buyers, count=llm.households, min_events=llm.min_events, seed=self.config.seed
+            self.kept, self.users, among, count=llm.households, min_events=llm.min_events, seed=self.config.seed
         )
         self.mined = interests.mine(
             tables.only(self.users, self.drawn),
@@ -208,7 +237,7 @@ class Stages:
             progress=self.clock.watch.progress,
         )
         self.keep("interests", interests=self.mined.table, rejections=self.mined.rejections)
-        summary.append(f"{len(self.drawn)} users: {self.mined.table.num_rows} interests")
+        summary.append(f"{len(self.drawn)} of {llm.households} users: {self.mined.table.num_rows} interests")
         summary.append(f"{self.mined.rejections.num_rows} rejected or unscored")
 
     def tags(self, summary: list[str]) -> None:
@@ -320,6 +349,7 @@ class Stages:
             users=self.users,
             popularity=serving.popularity(self.events, self.users, now=self.now),
             rejections=self.rejections,
+            seen=self._seen(),
             beta=self.config.serving.beta,
             now=self.now,
             lineage={
@@ -334,6 +364,12 @@ class Stages:
         self.inspections = [recommender.inspect(user, k=self.config.serving.explained) for user in self.drawn]
         self.shown = [self.inspections[0], self.inspections[-1]] if len(self.inspections) > 1 else self.inspections
         summary.append(f"bundle {self.bundle.name} published in {self.config.serving.bundles}")
+
+    def _seen(self) -> pa.Table:
+        """What every user has bought, each once: `recommend(exclude="seen")` leaves it out."""
+        bought = self.events.filter(pc.equal(self.events["behavior"], self.config.data.truth))
+        pairs = bought.select(["user_id", "item_id"]).drop_null()
+        return pairs.group_by(["user_id", "item_id"]).aggregate([])
 
     def events_of(self, user: str) -> int:
         """Count a user's events before `now`, plain clicks included."""
@@ -357,6 +393,7 @@ class Stages:
             now=self.now,
             beta=self.config.serving.beta,
             seed=self.config.seed,
+            behavior=self.config.data.truth,
         )
         self.hits = [
             evaluation.category_hits(
@@ -367,6 +404,7 @@ class Stages:
                 now=self.now,
                 users=self.drawn,
                 past_month=past_month,
+                behavior=self.config.data.truth,
             )
             for past_month in (False, True)
         ]
