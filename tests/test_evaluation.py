@@ -336,18 +336,6 @@ def test_category_hits_with_and_without_the_past_month():
     assert math.isnan(hits(users=["u9"]).tags.mean)
 
 
-def test_without_categories_there_is_nothing_to_hit_and_nothing_to_count():
-    items = pa.table({"item_id": list("abc"), "category": pa.nulls(3, pa.large_string())})
-    hits = evaluation.category_hits(
-        tag_table(u=["x y"]), bought(("u", "a", -1), ("u", "b", 1)), items, categories=lambda texts: [""] * len(texts),
-        now=NOW,
-    )  # fmt: skip
-    assert (hits.users, np.isnan(hits.tags.mean), np.isnan(hits.popularity.mean)) == (0, True, True)
-    codes = sweep.category_codes(items, list("abc"))
-    assert codes.tolist() == [-1, -1, -1]
-    assert metrics.distinct_categories(ragged([[0, 1], [2]]), codes, 2).per_user.tolist() == [0, 0]
-
-
 def test_the_summary_forgets_no_figure():
     parts = dict.fromkeys(evaluation.KEYS, 1)
     parts |= {"hr@20": np.float32(1 / 3), "llm_hr@20_new": float("nan"), "report": Path("out/report.html")}

@@ -2,12 +2,14 @@
 
 import csv
 import math
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from recgpt import datasets, pipeline, serving
+from recgpt import categories, datasets, evaluation, pipeline, schema, serving
+from recgpt.evaluation import metrics, sweep
 
 
 def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
@@ -19,6 +21,24 @@ def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
             {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
             for row in rows
         )
+
+
+def test_without_categories_there_is_nothing_to_hit_and_nothing_to_count() -> None:
+    now = datetime(2024, 3, 15, tzinfo=UTC)
+    items = schema.rows([{"item_id": item, "title": f"{item} thing"} for item in "abc"], schema.ITEMS)
+    events = schema.rows(
+        [
+            {"user_id": "u", "item_id": item, "behavior": "purchase", "timestamp": now + timedelta(days=days)}
+            for item, days in (("a", -1), ("b", 1))
+        ],
+        schema.EVENTS,
+    )
+    tags = schema.rows([{"user_id": "u", "rank": 1, "tag": "red thing", "source": "rule"}], schema.TAGS)
+    hits = evaluation.category_hits(tags, events, items, categories=categories.fit(items), now=now)
+    assert (hits.users, np.isnan(hits.tags.mean), np.isnan(hits.popularity.mean)) == (0, True, True)
+    codes = sweep.category_codes(items, list("abc"))
+    assert codes.tolist() == [-1, -1, -1]
+    assert metrics.distinct_categories(metrics.ragged([[0, 1], [2]]), codes, 2).per_user.tolist() == [0, 0]
 
 
 @pytest.mark.slow
