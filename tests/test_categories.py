@@ -85,10 +85,16 @@ def test_pickled_objects_are_refused(tmp_path: Path) -> None:
         categories.load(path)
 
 
-def test_a_catalogue_without_categories_is_refused() -> None:
+def test_a_catalogue_without_categories_gives_a_classifier_that_knows_none(tmp_path: Path) -> None:
     table = pa.table({"item_id": ["a", "b"], "title": ["hose", "rake"]})
-    with pytest.raises(InvalidTableError, match="none of 2 rows has both"):
-        categories.fit(table)
+    categories.fit(table).save(tmp_path / "phi.npz")
+    for phi in (categories.fit(table), categories.load(tmp_path / "phi.npz")):
+        assert (phi.names, phi(["hose", "", "rake"]), phi([])) == ((), ["", "", ""], [])
+        assert (phi.probabilities(["hose", "hose"]).shape, phi.probabilities([]).shape) == ((2, 0), (0, 0))
+        assert phi.probabilities(["hose"]).dtype == np.float32
+    found = categories.accuracy(table)
+    assert np.isnan(found[:4]).all()
+    assert found[4:] == (0, 0, 0, 0)
 
 
 def test_accuracy_holds_out_whole_types_and_counts_categories_it_cannot_know() -> None:
@@ -109,8 +115,30 @@ def test_accuracy_holds_out_whole_types_and_counts_categories_it_cannot_know() -
 def test_accuracy_refuses_groups_of_another_length() -> None:
     with pytest.raises(InvalidTableError, match="one entry an item, 15, but it has 1"):
         categories.accuracy(catalogue(), ["a"])
-    with pytest.raises(InvalidTableError, match="at least 2 types"):
-        categories.accuracy(catalogue(), ["a"] * 15)
+
+
+def test_one_type_alone_has_no_accuracy() -> None:
+    assert np.isnan(categories.accuracy(catalogue(), ["a"] * 15).held_out)
+
+
+def test_sizes_and_brands_do_not_split_a_type() -> None:
+    # Four types of five sizes each. Were a size a type of its own, others of its kind would stand on the other side,
+    # and the words of the held-out ones would be known.
+    kinds = {"Yogurt": "DAIRY", "Cream cheese": "DAIRY", "Garden hose": "GARDEN", "Plant pot": "GARDEN"}
+    ends = (", 6 oz", ", 32 oz (Private)", " (National)", ", Private", " [2 pack], 8 oz")
+    titles = [f"{kind}{end}" for kind in kinds for end in ends]
+    table = pa.table(
+        {
+            "item_id": [f"i{row}" for row in range(len(titles))],
+            "title": titles,
+            "category": [category for category in kinds.values() for _ in ends],
+        }
+    )
+    every = [categories.accuracy(table, seed=seed) for seed in range(6)]
+    # round(.2 * 4) = 1 type is held out, with all its five sizes.
+    assert {(one.n_types, one.n_items) for one in every} == {(1, 5)}
+    by_hand = [kind.lower() for kind in kinds for _ in ends]
+    assert every == [categories.accuracy(table, by_hand, seed=seed) for seed in range(6)]
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recgpt import explanations, schema
+from recgpt import categories, explanations, schema
 from recgpt.errors import InvalidConfigError, InvalidTableError, NaiveTimestampError
 from recgpt.explanations import checkers, pairing
 from recgpt.explanations.config import Config
@@ -207,6 +207,17 @@ def test_interests_meet_the_items_of_the_categories_their_tags_map_to():
 def test_without_tags_the_interest_itself_is_mapped():
     pairs = pairing.matched(INTERESTS, ITEMS, None, phi)
     assert ("summer parties", "2") in pairs
+
+
+def test_without_categories_only_the_interest_free_texts_and_the_pairs_asked_for_are_left():
+    items = ITEMS.set_column(2, "category", pa.nulls(ITEMS.num_rows, pa.large_string())).cast(schema.ITEMS)
+    knows_none = categories.fit(items)
+    assert pairing.matched(INTERESTS, items, TAGS, knows_none) == [(None, item) for item in "1234"]
+    pairs = pa.table({"interest": ["home cooking"], "item_id": ["2"]})
+    written = explanations.write(
+        INTERESTS, items, categories=knows_none, engine=Scripted(), now=NOW, tags=TAGS, pairs=pairs
+    )
+    assert written.counts["pairs"] == 2
 
 
 def test_the_table_has_a_text_for_each_pair_and_one_without_interest():

@@ -233,6 +233,12 @@ def test_the_card_shows_the_chain(written):
         assert piece in text
 
 
+def test_shares_of_explained_items_are_printed_as_shares(written):
+    page = " ".join(Page(written(figures=figures(explained_by_interest=0.4, explained_by_item=0.55))).text)
+    text = " ".join(page.split())
+    assert "Explained 0.400 share of served items with a text for the interest; 0.550 with one for the item" in text
+
+
 def test_where_a_baseline_wins_the_words_say_so():
     said = verdicts(
         figures(**{"hr@20": 0.7, "hr@20_popularity": 0.652, "hr@20_buy_again": 0.809}),
@@ -279,9 +285,12 @@ def test_model_figures_in_words():
             "llm_hr@30_category_popularity": 0.5,
         }
     )
-    assert [one.kind for one in said] == ["loss", "loss", "fact"]
+    assert [one.kind for one in said] == ["loss", "fact", "fact"]
     assert "popularity wins" in said[0].text
-    assert "25% of the interests change, so most of them do not depend on the history." in said[1].text
+    assert said[1].text == (
+        "With a shopper's own candidate list and another shopper's history, 25% of the chosen interests change. "
+        "Choosing half the list at random would change about two thirds."
+    )
     assert "90% of the model's answers were valid" in said[2].text
     assert "3 answers were rejected and 0 could not be scored" in said[2].text
 
@@ -295,6 +304,8 @@ def test_beta_in_words_names_what_the_served_beta_gives_up():
     assert "found best at 0.8 (HR@20 0.350" in found.text
     assert "most varied at 0 (12.0 categories; 7.0 at beta 1)" in found.text
     assert lost == ("loss", "Beta: this run serves with 0.5, which gives up 0.050 HR@20 on new items.")
+    bare = [{**row, "categories@20": 0.0} for row in sweep]
+    assert "varied" not in verdicts({"beta": 0.5, "beta_sweep": bare})[0].text
 
 
 def test_history_labels_become_days():

@@ -432,3 +432,11 @@ def test_events_are_read_through_the_schema() -> None:
     with pytest.raises(InvalidTableError, match="column `behavior` is missing"):
         retrieval.train(events().drop_columns(["behavior"]), items(), tags(), now=NOW)
     assert schema.EVENTS.names[:3] == ["user_id", "item_id", "behavior"]
+
+
+def test_towers_learn_without_categories() -> None:
+    bare = items().drop_columns(["category"])
+    trained = retrieval.train(events(), bare, tags(), now=NOW, config=TINY)
+    assert {row["l_cate"] for row in trained.log} == {0.0}
+    assert all(math.isfinite(row["l_tag"]) and row["l_tag"] > 0 for row in trained.log)
+    assert trained.item_vectors.shape == (30, 16)

@@ -18,6 +18,7 @@ from recgpt import schema
 from recgpt.errors import BundleError, InvalidArrayError, InvalidConfigError, InvalidTableError, UnknownUserError
 from recgpt.serving import POPULARITY, RECOMMENDATIONS, SEEN, Recommender, popularity, publish, read, rollback, write
 from recgpt.serving.bundle import name_of
+from recgpt.serving.snapshot import Snapshot
 
 NOW = datetime(2017, 12, 1, tzinfo=UTC)
 ITEMS = ["hose", "pot", "soil", "tea"]
@@ -182,6 +183,54 @@ def test_beta_exclude_and_seen(root: Path) -> None:
     assert rec.recommend([]).num_rows == 0
     again = rec.recommend(pa.chunked_array([["bob"], ["bob"]]), k=1)
     assert again["item_id"].to_pylist() == ["hose", "hose"]
+
+
+def test_seen_without_a_table_of_seen_items_is_an_error(tmp_path: Path) -> None:
+    build(tmp_path, seen=None)
+    rec = Recommender.open(tmp_path)
+    for ask in (lambda: rec.recommend(["ann"], exclude="seen"), lambda: rec.why_not("ann", "hose", exclude="seen")):
+        with pytest.raises(BundleError, match="without a table of seen items; build it again with `seen`, or give"):
+            ask()
+    # A table in which nobody has seen anything is an answer.
+    build(tmp_path, seen=SEEN.empty_table())
+    rec.refresh()
+    assert rec.recommend(["ann"], exclude="seen").num_rows == 4
+
+
+def test_an_explanation_runs_out_by_the_clock_since_the_bundle_was_created(tmp_path: Path) -> None:
+    texts = [
+        {"interest": "gardening", "item_id": "hose", "text": "Rain on call", "source": "rank",
+         "valid_until": NOW + timedelta(days=2)},
+        {"interest": None, "item_id": "hose", "text": "Reaches every bed", "source": "rank",
+         "valid_until": NOW + timedelta(days=3)},
+    ]  # fmt: skip
+    build(tmp_path, explanations=records(texts, schema.EXPLANATIONS))
+    created = datetime.fromisoformat(read(tmp_path).manifest["created"])
+    clock, reads = [created], []
+    rec = Recommender.open(tmp_path, clock=lambda: reads.append(clock[0]) or clock[0])
+    said = []
+    # Years lie between the log and the making of the bundle; they do not count. Nor does a clock that went back.
+    for days in (-1, 0, 1.9, 2, 2.9, 3):
+        clock[0] = created + timedelta(days=days)
+        text = rec.recommend(["ann"], k=1)["explanation"].to_pylist()[0]
+        assert rec.inspect("ann", k=1).recommendations[0]["explanation"] == text
+        said.append(text)
+    assert said == ["Rain on call"] * 3 + ["Reaches every bed"] * 2 + [None]
+    assert len(reads) == 2 * len(said)
+
+
+def test_a_refresh_in_the_middle_of_a_request_does_not_mix_bundles(tmp_path: Path) -> None:
+    paths = [build(tmp_path, beta=beta) for beta in (1.0, 0.0)]
+    snapshots = [Snapshot(read(path)) for path in paths]
+
+    class Refreshed(Recommender):
+        """Every look at the served bundle finds the next one, as if a refresh came between any two looks."""
+
+        _snapshot = property(lambda self: snapshots.pop(0), lambda self, given: None)
+
+    answer = Refreshed(tmp_path, snapshots[0]).recommend(["ann"], k=1)
+    # By the user side alone ann gets the pot, by her tags alone the hose.
+    assert (answer.schema.metadata, answer["item_id"].to_pylist()) == ({b"bundle": paths[0].name.encode()}, ["pot"])
 
 
 def test_inspect_shows_all_that_is_known(root: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recgpt import schema, tags
+from recgpt import categories, schema, tags
 from recgpt.errors import InvalidConfigError, InvalidTableError, NaiveTimestampError
 from recgpt.llm.engine import Request, Result, ScoreRequest, ScoreResult
 from recgpt.tags import checkers
@@ -262,6 +262,8 @@ def test_every_rule_names_a_checker_that_exists():
         (checkers.valid("SOUP", {"SOUP"}), None),
         (checkers.valid("UNICORNS", {"SOUP"}), "no_category"),
         (checkers.valid(None, {"SOUP"}), "no_category"),
+        (checkers.valid("", {"SOUP"}), "no_category"),
+        (checkers.valid("", frozenset()), None),
         (checkers.interest_known("Baking", ["baking"]), None),
         (checkers.interest_known(None, ["baking"]), "unknown_interest"),
         (checkers.interest_known("sailing", []), "unknown_interest"),
@@ -295,6 +297,8 @@ def test_the_floor_of_categories_comes_before_rank():
     assert checkers.diverse(["A", "A", "A", "B"], floor=2, quantity=4) == [0, 1, 2, 3]
     # One category cannot meet a floor of two: fewer is honest.
     assert checkers.diverse(["A", "A", "A"], floor=2, quantity=2) == [0]
+    # No category at all: nothing to spread over.
+    assert checkers.diverse(["", "", ""], floor=2, quantity=2) == [0, 1]
 
 
 @given(st.lists(st.sampled_from("ABCDE"), max_size=40), st.integers(1, 5), st.integers(1, 20))
@@ -620,3 +624,41 @@ def test_complete_journey_gets_tags_for_every_household():
     out = {found.tags[tag] for tag in range(len(found.tags)) if not found.in_season[tag]}
     assert {"cantaloupe whole", "easter egg coloring"} <= out
     assert not out & set(table["tag"].to_pylist())
+
+
+# --- a catalogue without categories
+
+
+def test_without_categories_nothing_is_refused_or_capped_for_want_of_one():
+    items = catalogue().set_column(2, "category", pa.nulls(len(KINDS), pa.large_string()))
+    # 30 more kinds: with a cap a category, all tags together would fill one.
+    colors = ("red", "green", "blue")
+    things = ("kettle", "candle", "basket", "mirror", "ribbon", "saucer", "blanket", "hammer", "ladder", "bucket")
+    more = [f"{color} {thing}" for color in colors for thing in things]
+    extra = schema.rows([{"item_id": f"x{n}", "title": title} for n, title in enumerate(more)], schema.ITEMS)
+    items = pa.concat_tables([items.cast(schema.ITEMS), extra])
+    own = tags.item_tags(items)
+    phi_of_none = categories.fit(items)
+    engine = Scripted()
+    predicted = tags.predict(
+        USERS, INTERESTS, EVENTS, engine=engine, now=NOW, categories=phi_of_none, items=items, item_tags=own
+    )
+    assert "no_category" not in predicted.counts["candidates_out"]
+    assert predicted.counts["candidates"] > 60
+    assert set(predicted.table["category"].to_pylist()) == {None}
+    ruled = tags.by_rule(EVENTS, own, items, now=NOW, users=["ann"])
+    # All 37 but what ann engaged with in the past month: potato chips, ice, and the cat food that she searched for.
+    assert ruled.num_rows == len(set(own["tag"].to_pylist())) - 3 == 34
+    assert set(ruled["category"].to_pylist()) == {None}
+
+
+def test_generate_without_categories_keeps_a_tag_that_shares_no_word_with_its_interest():
+    items = catalogue().set_column(2, "category", pa.nulls(len(KINDS), pa.large_string())).cast(schema.ITEMS)
+    engine = Scripted(
+        lambda request: answered(("rye cracker", "bread baking", "Bought tortilla chips, wants a change."))
+    )
+    predicted = tags.predict(
+        USERS.slice(0, 1), INTERESTS, EVENTS, engine=engine, now=NOW, categories=categories.fit(items), items=items,
+        item_tags=tags.item_tags(items), mode="generate",
+    )  # fmt: skip
+    assert [(row["tag"], row["category"]) for row in predicted.table.to_pylist()] == [("rye cracker", None)]

@@ -45,7 +45,10 @@ def stem(title: str | None) -> str:
 
 
 class Accuracy(NamedTuple):
-    """How often phi is right on titles that it did not learn. Shares of items unless said otherwise."""
+    """How often phi is right on titles that it did not learn. Shares of items unless said otherwise.
+
+    A share is NaN, and a count 0, where fewer than two types have a category: there is nothing to hold out.
+    """
 
     held_out: float
     """Items of held-out types: the honest figure."""
@@ -67,10 +70,14 @@ class Accuracy(NamedTuple):
 
 @dataclass(frozen=True)
 class TagToCate:
-    """The classifier. Calling it maps texts to category names."""
+    """The classifier. Calling it maps texts to category names.
+
+    One that was fitted on a catalogue without categories knows none: every text maps to "", and `probabilities` has
+    no columns.
+    """
 
     names: tuple[str, ...]
-    """Categories, sorted; the order of the columns of `probabilities`."""
+    """Categories, sorted; the order of the columns of `probabilities`. Empty if the catalogue has none."""
     keys: Ints
     """(n_features,) hashes of the known features, rising."""
     weights: Floats
@@ -79,11 +86,15 @@ class TagToCate:
     """(n_categories,)."""
 
     def __call__(self, texts: Sequence[str]) -> list[str]:
-        """The most probable category of each text; equal ones go to the first name."""
+        """The most probable category of each text, equal ones going to the first name; "" where none is known."""
+        if not self.names:
+            return [""] * len(texts)
         return [self.names[column] for column in self.probabilities(texts).argmax(axis=1)]
 
     def probabilities(self, texts: Sequence[str]) -> Floats:
         """Probability of each category: (n, n_categories) float32. A text of unknown words gets the prior."""
+        if not self.names:
+            return np.empty((len(texts), 0), np.float32)
         # Titles repeat after stemming (sizes fall away), so each distinct one is read once.
         stems = [stem(one) for one in texts]
         distinct = {one: row for row, one in enumerate(dict.fromkeys(stems))}
@@ -137,10 +148,14 @@ def load(path: str | Path) -> TagToCate:
 def fit(items: schema.ArrowStream, *, seed: int = 0) -> TagToCate:
     """Learn categories from titles; items without a category are left out, each category's own name is one more text.
 
+    Where no item has both a title and a category, the classifier knows no category (see `TagToCate`).
+
     Raises:
-        InvalidTableError: no item has both a title and a category.
+        InvalidTableError: `items` does not fit ITEMS.
     """
     titles, categories = _labeled(items)
+    if not titles:
+        return TagToCate((), np.empty(0, np.int64), np.empty((0, 0), np.float32), np.empty(0, np.float32))
     return _fit(titles, categories, seed)
 
 
@@ -157,7 +172,7 @@ def accuracy(
         seed: Which types are held out.
 
     Raises:
-        InvalidTableError: `groups` has another length, or fewer than two types have a category.
+        InvalidTableError: `groups` has another length.
     """
     table = schema.table(items, schema.ITEMS, name="items")
     titles, categories = table["title"].to_pylist(), table["category"].to_pylist()
@@ -167,7 +182,8 @@ def accuracy(
     rows = [row for row, category in enumerate(categories) if category and stem(titles[row])]
     kinds = sorted({types[row] for row in rows})
     if len(kinds) < 2:
-        raise InvalidTableError(f"held-out accuracy needs at least 2 types with a category, but there are {len(kinds)}")
+        unknown = float("nan")
+        return Accuracy(unknown, unknown, unknown, unknown, 0, 0, 0, 0)
     rng = np.random.default_rng(seed)
     count = min(len(kinds) - 1, max(1, round(share * len(kinds))))
     held = {kinds[row] for row in rng.permutation(len(kinds))[:count]}
@@ -206,10 +222,6 @@ def _labeled(items: schema.ArrowStream) -> tuple[list[str], list[str]]:
     table = schema.table(items, schema.ITEMS, name="items")
     pairs = zip(table["title"].to_pylist(), table["category"].to_pylist(), strict=True)
     kept = [(title, category) for title, category in pairs if category and stem(title)]
-    if not kept:
-        raise InvalidTableError(
-            f"`items` must have titles and categories to learn from, but none of {table.num_rows} rows has both"
-        )
     return [title for title, _ in kept], [category for _, category in kept]
 
 

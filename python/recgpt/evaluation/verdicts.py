@@ -69,14 +69,16 @@ def _beta(figures: Mapping[str, Any]) -> list[Verdict]:
         return []
     best = max(rows, key=lambda row: float(row["hr@20_new"]))
     wide = max(rows, key=lambda row: float(number(row.get("categories@20")) or 0))
-    said = [
-        Verdict(
-            "fact",
-            f"Beta: new items are found best at {best['beta']:g} (HR@20 {best['hr@20_new']:.3f}; the user tower alone, "
-            f"beta 1, has {alone['hr@20_new']:.3f}). The first 20 are most varied at {wide['beta']:g} "
-            f"({wide['categories@20']:.1f} categories; {alone['categories@20']:.1f} at beta 1).",
+    text = (
+        f"Beta: new items are found best at {best['beta']:g} (HR@20 {best['hr@20_new']:.3f}; the user tower alone, "
+        f"beta 1, has {alone['hr@20_new']:.3f})."
+    )
+    if number(wide.get("categories@20")):  # A catalogue without categories has none in any list.
+        text += (
+            f" The first 20 are most varied at {wide['beta']:g} "
+            f"({wide['categories@20']:.1f} categories; {alone['categories@20']:.1f} at beta 1)."
         )
-    ]
+    said = [Verdict("fact", text)]
     used = next((row for row in rows if row["beta"] == figures.get("beta")), None)
     if used is not None and used is not best and used["hr@20_new"] < best["hr@20_new"]:
         lost = best["hr@20_new"] - used["hr@20_new"]
@@ -119,9 +121,12 @@ def _answers(figures: Mapping[str, Any]) -> list[Verdict]:
     said = []
     changed = number(figures.get("interests_changed_by_shuffle"))
     if changed is not None:
-        kind, word = ("win", "so they depend") if changed >= 0.5 else ("loss", "so most of them do not depend")
-        text = f"Given another shopper's history, {changed:.0%} of the interests change, {word} on the history."
-        said.append(Verdict(kind, text))
+        # Two random halves of a list share a third of their union.
+        text = (
+            f"With a shopper's own candidate list and another shopper's history, {changed:.0%} of the chosen interests "
+            "change. Choosing half the list at random would change about two thirds."
+        )
+        said.append(Verdict("fact", text))
     valid, proven = (number(figures.get(key)) for key in ("answers_valid_raw", "evidence_supported_raw"))
     if valid is not None and proven is not None:
         text = (

@@ -68,10 +68,11 @@ def write(
         users: `schema.USERS`.
         popularity: `recgpt.serving.POPULARITY`.
         beta: the default weight of y_col.
-        now: the run's `now`, timezone-aware; explanations that end before it are not used.
+        now: the run's `now`, timezone-aware. From it on the bundle's time goes as fast as the clock; explanations
+            that end before the moment of a request are not served.
         lineage: where the bundle comes from (models, configuration, checksums of inputs), plain JSON values.
         rejections: `schema.REJECTIONS`.
-        seen: `SEEN`: user_id, item_id.
+        seen: `SEEN`: user_id, item_id. Without it the bundle refuses `exclude="seen"`.
         extra_files: files to carry along, such as towers and prompts, by their name in the bundle (`prompts/tags.md`).
 
     Returns:
@@ -132,6 +133,7 @@ def write(
             "metric": "inner product",
             "dim": int(dim),
             "beta": float(beta),
+            "seen": seen is not None,
             "norms": {name: _norms(content) for name, content in parts.items()},
             "counts": {name: content.num_rows for name, content in {**tables, **parts}.items()},
             "files": {name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)} for name in names},

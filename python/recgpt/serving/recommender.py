@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from recgpt.errors import InvalidTableError, UnknownUserError
+from recgpt.errors import BundleError, InvalidTableError, UnknownUserError
 from recgpt.index import WhyNot
 from recgpt.index import arrays as checks
 from recgpt.schema import TIMESTAMP
@@ -59,22 +59,31 @@ class Inspection:
     as_of: datetime
 
 
+def _clock() -> datetime:
+    return datetime.now(UTC)
+
+
 class Recommender:
     """Serves one bundle at a time. Any number of threads may ask while another calls `refresh`."""
 
-    def __init__(self, path: Path, snapshot: Snapshot) -> None:
+    def __init__(self, path: Path, snapshot: Snapshot, clock: Callable[[], datetime] = _clock) -> None:
         """Hold an open snapshot; use `Recommender.open`."""
         self._path = path
         self._snapshot = snapshot
+        self._clock = clock
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Recommender:
+    def open(cls, path: str | os.PathLike[str], *, clock: Callable[[], datetime] = _clock) -> Recommender:
         """Open the bundle that `path/CURRENT` names, or the one bundle that `path` is.
+
+        Args:
+            path: see above.
+            clock: gives the time, timezone-aware; read once a request, to leave out explanations that have run out.
 
         Raises:
             BundleError: if nothing is published there, or a file is missing or damaged.
         """
-        return cls(Path(path), Snapshot(read(path)))
+        return cls(Path(path), Snapshot(read(path)), clock)
 
     @property
     def bundle(self) -> str:
@@ -120,8 +129,11 @@ class Recommender:
         Raises:
             InvalidTableError: if `user_ids` is no sequence of str, or `exclude` is neither a mapping nor "seen".
             InvalidConfigError: for k or beta out of range.
+            BundleError: for "seen" if the bundle was written without a seen table.
         """
-        return _table(self._snapshot, *self._ask(self._snapshot, user_ids, k, beta, exclude))
+        # Taken once: a refresh in between would label the rows of one bundle with another's hash.
+        snapshot = self._snapshot
+        return _table(snapshot, *_ask(snapshot, user_ids, k, beta, exclude, snapshot.moment(self._clock())))
 
     def inspect(self, user_id: str, *, k: int = 20, beta: float | None = None) -> Inspection:
         """Show all that the bundle knows of one user, and what it recommends.
@@ -131,8 +143,9 @@ class Recommender:
         """
         snapshot = self._snapshot
         _known(snapshot, user_id)
-        ids, answers = self._ask(snapshot, [user_id], k, beta, None)
-        without_tags = {answer.item_id for answer in self._ask(snapshot, [user_id], k, 1.0, None)[1][0]}
+        moment = snapshot.moment(self._clock())
+        ids, answers = _ask(snapshot, [user_id], k, beta, None, moment)
+        without_tags = {answer.item_id for answer in _ask(snapshot, [user_id], k, 1.0, None, moment)[1][0]}
         recommendations = []
         for row, answer in zip(_table(snapshot, ids, answers).to_pylist(), answers[0], strict=True):
             item = (snapshot.rows("items", answer.item_id) or [{}])[0]
@@ -171,23 +184,25 @@ class Recommender:
 
         Raises:
             UnknownUserError: if the user is in no table of the bundle.
+            BundleError: for "seen" if the bundle was written without a seen table.
         """
         snapshot = self._snapshot
         _known(snapshot, user_id)
         weight = _weight(snapshot, k, beta)
         return snapshot.why_not(user_id, item_id, k=k, beta=weight, banned=_banned(snapshot, [user_id], exclude)[0])
 
-    def _ask(
-        self,
-        snapshot: Snapshot,
-        user_ids: Sequence[str],
-        k: int,
-        beta: float | None,
-        exclude: Mapping[str, Iterable[str]] | str | None,
-    ) -> tuple[list[str], list[list[Answer]]]:
-        weight = _weight(snapshot, k, beta)
-        ids = _ids(user_ids)
-        return ids, snapshot.answer(ids, k=k, beta=weight, banned=_banned(snapshot, ids, exclude))
+
+def _ask(
+    snapshot: Snapshot,
+    user_ids: Sequence[str],
+    k: int,
+    beta: float | None,
+    exclude: Mapping[str, Iterable[str]] | str | None,
+    moment: datetime,
+) -> tuple[list[str], list[list[Answer]]]:
+    weight = _weight(snapshot, k, beta)
+    ids = _ids(user_ids)
+    return ids, snapshot.answer(ids, k=k, beta=weight, banned=_banned(snapshot, ids, exclude), moment=moment)
 
 
 def _weight(snapshot: Snapshot, k: int, beta: float | None) -> float:
@@ -216,6 +231,11 @@ def _banned(
     if exclude is None:
         return [set() for _ in user_ids]
     if exclude == "seen":
+        if not snapshot.bundle.manifest.get("seen"):
+            raise BundleError(
+                f"bundle {snapshot.bundle.hash} was written without a table of seen items; build it again with `seen`, "
+                "or give `exclude` as a mapping of user ids to item ids"
+            )
         return [{row["item_id"] for row in snapshot.rows("seen", user)} for user in user_ids]
     if not isinstance(exclude, Mapping):
         raise InvalidTableError(f'`exclude` must map user ids to item ids, or be "seen", but it is {exclude!r}')

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class Snapshot:
         """Make the index over the mapped vectors and join tags to their vectors once."""
         self.bundle = bundle
         self.now = datetime.fromisoformat(bundle.manifest["now"])
+        self._created = datetime.fromisoformat(bundle.manifest["created"])
         self._index = ExactIndex(bundle.vectors["item_vectors"], bundle.keys["item_vectors"])
         self._columns = {
             (table, name): _Column(contents.column(name))
@@ -69,6 +70,12 @@ class Snapshot:
         span = self.span(table, key)
         found: list[dict[str, Any]] = self.bundle.tables[table].slice(span.start, len(span)).to_pylist()
         return found
+
+    def moment(self, clock: datetime) -> datetime:
+        """When a request takes place for the bundle, if the clock on the wall shows `clock`."""
+        # A bundle with `now` in the past replays a log: its time goes on from `now`, as fast as the clock since it
+        # was created. By the wall clock alone all texts of an old log would have run out before the first request.
+        return self.now + max(clock - self._created, timedelta(0))
 
     def vector_row(self, user_id: str) -> int | None:
         """Where the user's vector stands, or None for a cold user."""
@@ -99,9 +106,12 @@ class Snapshot:
         return difflib.get_close_matches(user_id, sorted(around), n=3, cutoff=0.3) or sorted(around)[:3]
 
     def answer(
-        self, user_ids: Sequence[str], *, k: int, beta: float, banned: Sequence[AbstractSet[str]]
+        self, user_ids: Sequence[str], *, k: int, beta: float, banned: Sequence[AbstractSet[str]], moment: datetime
     ) -> list[list[Answer]]:
-        """Answer a batch: one search for all users with vectors, popularity for the others."""
+        """Answer a batch: one search for all users with vectors, popularity for the others.
+
+        Texts whose `valid_until` is not after `moment` are left out.
+        """
         places = [self.vector_row(user) for user in user_ids]
         warm = [row for row, place in enumerate(places) if place is not None]
         answers: list[list[Answer]] = [[] for _ in user_ids]
@@ -119,11 +129,12 @@ class Snapshot:
         columns = (found[name].to_pylist() for name in found.column_names)
         for row, item_id, score, y_col, y_sem, tag in zip(*columns, strict=True):
             mine = answers[warm[row]]
-            mine.append(self._explained(item_id, score, y_col, y_sem, None if tag < 0 else int(tag_rows[tag])))
+            tag_row = None if tag < 0 else int(tag_rows[tag])
+            mine.append(self._explained(item_id, score, y_col, y_sem, tag_row, moment))
         for row, place in enumerate(places):
             if place is None:
                 popular = self._popular(user_ids[row], banned[row])[:k]
-                answers[row] = [self._explained(item_id, score, None, None, None) for item_id, score in popular]
+                answers[row] = [self._explained(item_id, score, None, None, None, moment) for item_id, score in popular]
         return answers
 
     def why_not(self, user_id: str, item_id: str, *, k: int, beta: float, banned: AbstractSet[str]) -> WhyNot:
@@ -160,19 +171,25 @@ class Snapshot:
         return [(item, score) for item, score in ranked.items() if item not in banned]
 
     def _explained(
-        self, item_id: str, score: float, y_col: float | None, y_sem: float | None, tag_row: int | None
+        self,
+        item_id: str,
+        score: float,
+        y_col: float | None,
+        y_sem: float | None,
+        tag_row: int | None,
+        moment: datetime,
     ) -> Answer:
         tag, interest, as_of = None, None, None
         if tag_row is not None:
             tag, interest, as_of = (self._columns["tags", name][tag_row] for name in ("tag", "interest", "as_of"))
-        text, by = self._explanation(item_id, interest)
+        text, by = self._explanation(item_id, interest, moment)
         return Answer(item_id, score, y_col, y_sem, tag, interest, text, by, y_col is None, as_of or self.now)
 
-    def _explanation(self, item_id: str, interest: str | None) -> tuple[str | None, str | None]:
+    def _explanation(self, item_id: str, interest: str | None, moment: datetime) -> tuple[str | None, str | None]:
         general: str | None = None
         for row in self.span("explanations", item_id):
             until = self._columns["explanations", "valid_until"][row]
-            if until is not None and until <= self.now:
+            if until is not None and until <= moment:
                 continue
             written_for = self._columns["explanations", "interest"][row]
             if written_for is None and general is None:

@@ -15,7 +15,7 @@ class Categories(Protocol):
     """Tag-to-Cate (section 2.4.2): what `recgpt.categories.fit` gives."""
 
     def __call__(self, texts: list[str]) -> Sequence[str]:
-        """Map each text to one category."""
+        """Map each text to one category; to "" if the catalogue has none."""
 
 
 def words(text: str) -> frozenset[str]:

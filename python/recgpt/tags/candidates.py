@@ -107,10 +107,13 @@ class Scorer:
         return overlap
 
     def best(self, scores: Floats, limit: int, cap: int) -> npt.NDArray[np.int64]:
-        """Take the best columns of one user's scores: ties by tag, at most `cap` a category, forbidden ones out."""
+        """Take the best columns of one user's scores: ties by tag, at most `cap` a category, forbidden ones out.
+
+        A catalogue without categories has no cap.
+        """
         order = np.lexsort((np.arange(len(scores)), -scores))
         order = order[np.isfinite(scores[order])]
-        return order[capped(self.category[order], limit, cap)]
+        return order[capped(self.category[order], limit, cap if self.log.categories else limit)]
 
 
 def capped(categories: npt.NDArray[np.int32], limit: int, cap: int) -> npt.NDArray[np.int64]:

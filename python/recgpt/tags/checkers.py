@@ -73,8 +73,14 @@ def in_season(category: str | None, out_of_season: Collection[str]) -> str | Non
 
 
 def valid(category: str | None, known: Collection[str]) -> str | None:
-    """The tag maps to a category that the catalogue has, so an existing product can answer it."""
-    return None if category is not None and category in known else "no_category"
+    """The tag maps to a category that the catalogue has, so an existing product can answer it.
+
+    A catalogue without any category refuses no tag.
+
+    >>> valid("ICE", {"ICE"}), valid("", {"ICE"}), valid("", set())
+    (None, 'no_category', None)
+    """
+    return None if not known or (category is not None and category in known) else "no_category"
 
 
 def interest_known(interest: str | None, interests: Collection[str]) -> str | None:
@@ -94,8 +100,13 @@ def diverse(categories: Sequence[str | None], floor: int, quantity: int) -> list
     """Choose places in order of rank so that the floor of distinct categories is met where it can be.
 
     First at most `quantity / floor` of each category; when that reached the floor, what is left of the quantity is
-    filled in order of rank.
+    filled in order of rank. Where no place has a category there is no floor.
+
+    >>> diverse(["A", "A", "B"], 2, 2), diverse(["", "", ""], 2, 2)
+    ([0, 2], [0, 1])
     """
+    if not any(categories):
+        return list(range(min(quantity, len(categories))))
     cap = max(1, -(-quantity // floor))
     seen: Counter[str | None] = Counter()
     first: list[int] = []

@@ -136,7 +136,8 @@ def _failure(
         or checkers.fresh(tag, household.recent)
         or checkers.interest_known(answer.interest or None, household.interests)
     )
-    if failure is None and answer.interest:
+    # Without categories the association is word overlap alone, which a good tag need not have.
+    if failure is None and answer.interest and context.known:
         own = next(text for text in household.interests if text.casefold() == answer.interest.casefold())
         failure = checkers.relevant(context.associations.between(own, tag, category), context.config.min_association)
     return (

@@ -96,6 +96,6 @@ def _result(context: Context) -> Predicted:
         "unscored": dict(by_status["unscored"]),
         "without_interest": sum(row["interest"] is None for row in context.table),
     }
-    return Predicted(
-        schema.rows(context.table, schema.TAGS), schema.rows(context.rejections, schema.REJECTIONS), counts
-    )
+    # A catalogue without categories maps tags to "", which a table calls null.
+    table = [{**row, "category": row["category"] or None} for row in context.table]
+    return Predicted(schema.rows(table, schema.TAGS), schema.rows(context.rejections, schema.REJECTIONS), counts)
