@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import math
 import tomllib
@@ -236,7 +237,75 @@ def test_swapped_histories_change_interests():
     assert interests.changed(first, first) == 0
     assert interests.changed(first, second) >= 0.5
     controlled = interests.mine(who, own, engine=Scripted(), now=NOW, config=interests.Config(control=True))
-    assert controlled.counts["changed_by_shuffle"] == pytest.approx(interests.changed(first, second))
+    assert controlled.counts["changed_by_matching_and_shuffle"] == pytest.approx(interests.changed(first, second))
+    assert 0 < controlled.counts["changed_by_shuffle"] <= 1
+
+
+def test_a_model_blind_to_the_history_is_unchanged_by_the_shuffle_of_histories_alone():
+    class Blind(Scripted):
+        def like(self, prompt: Prompt, candidate: str) -> float:
+            return -float(len(candidate)) * ("<<<history" in prompt.user)
+
+    engine = Blind()
+    users = {"a": ("age 35-44", CAMPER), "b": ("", CAT), "c": ("", CAMPER + "\n" + CAT)}
+    counts = mined(engine=engine, config=interests.Config(control=True), **users).counts
+    assert counts["changed_by_shuffle"] == 0.0
+    assert counts["changed_by_matching_and_shuffle"] > 0
+    # Own histories and both controls in the first of the calls; who shares a prompt stands side by side.
+    ranked = [
+        request.prompt for request in engine.scored if request.key in ("interests/a", "interests/b", "interests/c")
+    ]
+    assert len(ranked) == 9
+    assert sum(one != other for one, other in itertools.pairwise(ranked)) == len(set(ranked)) - 1
+
+
+def test_who_cannot_be_scored_has_not_changed():
+    class Deaf(Scripted):
+        def score(self, requests: Sequence[ScoreRequest], progress: object = None) -> list[ScoreResult]:
+            answers = super().score(requests, progress)
+            lost = ScoreResult("unscored", reason="engine: too long")
+            return [
+                lost if request.key == "interests/a" and "Dome tent" not in request.prompt.user else answer
+                for request, answer in zip(requests, answers, strict=True)
+            ]
+
+    class Blind(Deaf):
+        def like(self, prompt: Prompt, candidate: str) -> float:
+            return -float(len(candidate))
+
+    counts = mined(engine=Blind(), config=interests.Config(control=True), a=("", CAMPER), b=("", CAT)).counts
+    assert counts["changed_by_shuffle"] == 0.0
+
+
+def test_the_base_rate_of_evidence_is_the_share_of_supporting_rows_among_those_shown():
+    # Cat things stand in all four rows.
+    result = mined(user=("", CAT))
+    assert result.table["interest"].to_pylist() == ["cat ownership"]
+    assert result.counts["evidence_base"] == 1.0
+    assert generated(written(evidence=[1]), written(id="golf-unknown", interest="golf")).counts["evidence_base"] == (
+        # camping: rows 1, 2, 3 and 5 of five; golf: none of five.
+        pytest.approx(4 / 10)
+    )
+    assert mined(config=interests.Config(evidence_rows=0), user=("", CAT)).counts["evidence_base"] is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("candidates", 0),
+        ("most", 0),
+        ("reason_samples", 0),
+        ("least_actions", -1),
+        ("evidence_tokens", -1),
+        ("evidence_drop", 0.0),
+        ("evidence_drop", math.nan),
+        ("margin", math.inf),
+        ("reason_words", (9, 4)),
+    ],
+)
+def test_senseless_settings_are_refused_by_name(field, value):
+    with pytest.raises(InvalidConfigError, match=f"interests.{field} must be"):
+        interests.Config(**{field: value})
 
 
 def test_changed_is_one_minus_jaccard():

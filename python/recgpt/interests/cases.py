@@ -27,9 +27,9 @@ class Case:
     rows: tuple[HistoryRow, ...]
     matches: tuple[Match, ...]
 
-    def with_history_of(self, other: Case) -> Case:
-        """Give this user another user's history: the shuffle control."""
-        return Case(self.user_id, self.attributes, other.text, other.rows, other.matches)
+    def with_history_of(self, other: Case, *, matches: bool = False) -> Case:
+        """Give this user another user's history: the shuffle control; with `matches`, what matches it as well."""
+        return Case(self.user_id, self.attributes, other.text, other.rows, other.matches if matches else self.matches)
 
 
 @dataclass(slots=True)

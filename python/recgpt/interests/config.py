@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+from recgpt.errors import InvalidConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,5 +47,24 @@ class Config:
     reasoning_tokens: int = 0
     """`generate`: room for reasoning before the answer; 0 leaves it out, which is better below 1B parameters."""
     control: bool = False
-    """`rank`: also rank every user with the next user's history, in the same call, so that most of it is shared."""
+    """`rank`: also rank every user with the next user's history, once with the user's own candidates and once with
+    those that match that history, in the same call, so that most of it is shared."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = dict.fromkeys(("candidates", "contrast", "most", "rows_per_interest", "long_term_months"), 1)
+        least |= dict.fromkeys(("reason_samples", "reason_tokens", "answer_tokens"), 1)
+        least |= dict.fromkeys(("least_actions", "least_periods", "burst_days", "evidence_rows"), 0)
+        least |= dict.fromkeys(("evidence_tokens", "reasoning_tokens"), 0)
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise InvalidConfigError(f"interests.{name} must be at least {low}, but it is {getattr(self, name)}")
+        if not math.isfinite(self.margin):
+            raise InvalidConfigError(f"interests.margin must be a finite number, but it is {self.margin}")
+        # At 0 a row that changes nothing would be evidence.
+        if not 0 < self.evidence_drop < math.inf:
+            raise InvalidConfigError(f"interests.evidence_drop must be above 0, but it is {self.evidence_drop}")
+        if len(self.reason_words) != 2 or not 1 <= self.reason_words[0] <= self.reason_words[1]:
+            raise InvalidConfigError(
+                f"interests.reason_words must be a least and a most number of words, but it is {self.reason_words}"
+            )

@@ -157,8 +157,8 @@ def _judge(run: Run, choice: Choice, entry: InterestEntry, seen: set[tuple[str, 
     case, config = choice.case, run.config
     found = support(case.rows, choice.terms, run.staples)
     checked = check(entry.evidence, choice.terms, case.rows)
-    run.counts["evidence_total"] += len(set(entry.evidence))
-    run.counts["evidence_supported"] += len(checked.supported)
+    shown = [row.id for row in case.rows]
+    run.measure(tuple(set(entry.evidence)), shown, check(shown, choice.terms, case.rows).supported)
     run.counts["stage_differs"] += entry.stage != rules.stage(found, now=run.today, months=config.long_term_months)
     offered = [run.pool.interests[match.index] for match in case.matches]
     fault = rules.listing_fault(entry.interest, entry.id, offered, run.pool) or run.fault(choice, found)

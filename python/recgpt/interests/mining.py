@@ -53,10 +53,14 @@ def mine(
     Returns:
         Interests, rejections and counts. Counts before any filtering: `answers_total` and `answers_valid` (chosen
         interests and sampled reasons that pass their rules; in `generate` each written interest, and each answer that
-        cannot be parsed), `evidence_total` and `evidence_supported` (rows that the model pointed at). Then `users`,
-        `abstained`, `candidates`, `interests`, `listed`, `extended`, `rejected` (by the word before the colon of the
-        reason), `unscored`, `requests`, `prompt_tokens`, `computed_tokens`, `answer_tokens`, in `generate`
-        `stage_differs` (the model's stage is not the rule's), and with `config.control` `changed_by_shuffle`.
+        cannot be parsed), `evidence_total` and `evidence_supported` (rows that the model pointed at), and
+        `evidence_base`, the share of all (interest, shown row) pairs in which the row supports the interest: what
+        pointing blindly would reach; None without pairs. Then `users`, `abstained`, `candidates`, `interests`,
+        `listed`, `extended`, `rejected` (by the word before the colon of the reason), `unscored`, `requests`,
+        `prompt_tokens`, `computed_tokens`, `answer_tokens`, and in `generate` `stage_differs` (the model's stage is not
+        the rule's). With `config.control`, how much of a user's choice changes when the model reads the next user's
+        history: `changed_by_shuffle` among the user's own candidates, so that only what the model reads differs, and
+        `changed_by_matching_and_shuffle` among the candidates that match that history.
 
     Raises:
         InvalidTableError: a table lacks a column.
@@ -161,11 +165,15 @@ def _aware(now: datetime) -> datetime:
 def _mine_by_rank(run: Run, cases: Sequence[Case]) -> None:
     """Choose by score, apply the rules, find evidence, ask for reasons."""
     template = load("interests_rank")
-    swapped: list[Case] = []
+    controls: dict[str, list[Case]] = {}
     if run.config.control and len(cases) > 1:
-        swapped = [case.with_history_of(cases[(i + 1) % len(cases)]) for i, case in enumerate(cases)]
+        pairs = list(zip(cases, [*cases[1:], cases[0]], strict=True))
+        controls = {
+            "changed_by_shuffle": [case.with_history_of(other) for case, other in pairs],
+            "changed_by_matching_and_shuffle": [case.with_history_of(other, matches=True) for case, other in pairs],
+        }
     ranked, results = rank_cases(
-        [*cases, *swapped],
+        [*cases, *(case for swapped in controls.values() for case in swapped)],
         engine=run.engine,
         pool=run.pool,
         template=template,
@@ -173,10 +181,13 @@ def _mine_by_rank(run: Run, cases: Sequence[Case]) -> None:
         progress=run.progress,
     )
     run.tally(results)
-    if swapped:
-        own, other = ranked[: len(cases)], ranked[len(cases) :]
-        pairs = zip(own, other, strict=True)
-        run.shuffled = _changed([({one.index for one in a.chosen}, {one.index for one in b.chosen}) for a, b in pairs])
+    for turn, name in enumerate(controls, start=1):
+        own, other = ranked[: len(cases)], ranked[turn * len(cases) : (turn + 1) * len(cases)]
+        # Who could not be scored has not changed; only users with both answers count.
+        known = [(a, b) for a, b in zip(own, other, strict=True) if not a.fault and not b.fault]
+        run.controls[name] = _changed(
+            [({one.index for one in a.chosen}, {one.index for one in b.chosen}) for a, b in known]
+        )
     accepted = [_accept(run, one) for one in ranked[: len(cases)]]
     strengths = [
         [{row.id: _strength(row.items, choice) for row in found.rows} for choice, found in user] for user in accepted
@@ -205,7 +216,7 @@ def _mine_by_rank(run: Run, cases: Sequence[Case]) -> None:
     samples = run.config.reason_samples
     for place, (choice, fault) in enumerate(zip(shown, faults, strict=True)):
         if fault:
-            raw = asked[place * samples].text if samples else None
+            raw = asked[place * samples].text
             run.reject(choice.case.user_id, choice.interest, f"reason: {fault}", status="unscored", raw=raw)
         else:
             run.keep(choice)
@@ -239,10 +250,8 @@ def _with_evidence(run: Run, choice: Choice, found: Support, answer: Cited | str
         run.reject(choice.case.user_id, choice.interest, f"evidence: {answer}", status="unscored")
         return False
     supporting = {row.id for row in found.rows}
-    run.counts["evidence_total"] += len(answer.raw)
-    run.counts["evidence_supported"] += len(
-        supporting.intersection(check(answer.raw, choice.terms, choice.case.rows).supported)
-    )
+    shown = [row for row, _ in answer.drops]
+    run.measure(answer.raw, shown, supporting.intersection(check(shown, choice.terms, choice.case.rows).supported))
     low = [row for row, drop in answer.drops if drop >= run.config.evidence_drop and row in supporting]
     choice.evidence = tuple(sorted(low[: run.config.rows_per_interest]))
     if not choice.evidence:

@@ -69,9 +69,9 @@ def rank_cases(
             key="interests/baseline",
         )
     ]
-    # Cases with the same history (a user's own, and the control that borrows it) stand side by side: engines keep only
-    # the latest prefixes.
-    order = sorted(range(len(cases)), key=lambda place: cases[place].text)
+    # Cases with the same history (a user's own, and the controls that borrow it) stand side by side: engines keep only
+    # the latest prefixes. The two controls of one user share their whole prompt.
+    order = sorted(range(len(cases)), key=lambda place: (cases[place].text, cases[place].attributes))
     requests += [
         ScoreRequest(
             template.render(history=cases[place].text, attributes=cases[place].attributes),

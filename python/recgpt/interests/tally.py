@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ class Run:
         self.counts: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.ranks: Counter[str] = Counter()
-        self.shuffled: float | None = None
+        self.controls: dict[str, float] = {}
 
     def reject(
         self, user_id: str, text: str | None, reason: str, *, status: str = "rejected", raw: str | None = None
@@ -77,6 +77,13 @@ class Run:
             self.counts["prompt_tokens"] += result.usage.prompt_tokens
             self.counts["computed_tokens"] += result.usage.computed_tokens
             self.counts["answer_tokens"] += result.usage.answer_tokens
+
+    def measure(self, pointed: Sequence[int], shown: Sequence[int], supporting: Collection[int]) -> None:
+        """Count which rows support an interest, among those pointed at and, as the base rate, among all shown."""
+        self.counts["evidence_total"] += len(pointed)
+        self.counts["evidence_supported"] += sum(row in supporting for row in pointed)
+        self.counts["shown"] += len(shown)
+        self.counts["shown_supported"] += sum(row in supporting for row in shown)
 
     def fault(self, choice: Choice, found: Support) -> str | None:
         """Apply the rules that need no model, the most telling first."""
@@ -117,6 +124,7 @@ class Run:
         counts["rejected"] = dict(sorted(self.rejected.items()))
         if source == "generate":
             counts["stage_differs"] = self.counts["stage_differs"]
-        if self.shuffled is not None:
-            counts["changed_by_shuffle"] = self.shuffled
+        shown = self.counts["shown"]
+        counts["evidence_base"] = self.counts["shown_supported"] / shown if shown else None
+        counts.update(self.controls)
         return Mined(table, schema.rows(self.rejections, schema.REJECTIONS), counts)

@@ -16,13 +16,18 @@ from recgpt.llm.engine import Progress, Request, Result, ScoreRequest, ScoreResu
 from recgpt.llm.tokenizer import Tokenizer
 
 _WORD = re.compile(r"\w+|[^\w\s]")
+_LETTERS = re.compile(r"[^\W\d_]+")
+_FENCED = re.compile(r"<<<\S+\n(.*?)\n\S+>>>", re.S)
+_OFTEN = (["every", "day"], ["every", "week"], ["all", "year"], ["many", "times"], ["most", "months"])
+"""Ends of the default free text: words that state no fact, which the checkers of reasons and explanations allow."""
 
 
 class FakeEngine:
     """Answers from a queue, from functions, or by a stated rule; its `name` begins with `fake`.
 
     Without a script, a candidate's log-probability rises with the share of its words that the prompt contains and how
-    often it does, free text is the first words of the user's text, and JSON is the smallest instance of the schema.
+    often it does, free text is the end of a line of the prompt's data and an idle "every week", and JSON is the
+    smallest instance of the schema.
 
     >>> from recgpt.llm.engine import Prompt
     >>> engine = FakeEngine()
@@ -124,10 +129,16 @@ class FakeEngine:
 
 
 def _answer(request: Request) -> str:
-    words = re.findall(r"[^\W\d_]+", request.prompt.user.lower()) or ["nothing"]
+    user = request.prompt.user.lower()
     if request.schema is not None:
+        words = _LETTERS.findall(user) or ["nothing"]
         return json.dumps(_instance(request.schema, words, request.seed), ensure_ascii=False)
-    return " ".join(words[: max(1, min(request.max_tokens, 8))])
+    # The data a real model would speak of: one line of the last fenced block, else the last line.
+    blocks = _FENCED.findall(user)
+    lines = blocks[-1].split("\n") if blocks else user.strip().split("\n")[-1:]
+    draw = int.from_bytes(hashlib.sha256(f"{user}\n{request.seed}".encode("utf-8", "replace")).digest()[:4])
+    words = _LETTERS.findall(lines[draw % len(lines)])[-3:] or ["nothing"]
+    return " ".join([*words, *_OFTEN[draw % len(_OFTEN)]][: max(1, request.max_tokens)])
 
 
 def _instance(schema: Mapping[str, Any], words: list[str], seed: int) -> Any:

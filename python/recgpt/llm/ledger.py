@@ -50,7 +50,10 @@ _Answer = TypeVar("_Answer", Result, ScoreResult)
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What requests would cost. Prompt tokens are exact; answer tokens of texts are the most that could come."""
+    """What requests would cost. Prompt tokens are exact; answer tokens of texts are the most that could come.
+
+    `reused` and `new` count distinct requests, `rows` counts all.
+    """
 
     rows: int
     reused: int
@@ -71,9 +74,9 @@ class Recorded:
         self.engine = engine
         self.name, self.context_tokens = engine.name, engine.context_tokens
         self.calls = 0
-        """Requests that were passed to the engine."""
+        """Distinct requests that were passed to the engine. A double inside one call is asked once and copied."""
         self.reused = 0
-        """Requests that were answered by the ledger."""
+        """Distinct requests of each call that the ledger had already; doubles inside a call count neither here."""
         self.folder = Path(folder)
         self._shards = self.folder / "shards"
         self._shards.mkdir(parents=True, exist_ok=True)
@@ -119,11 +122,13 @@ class Recorded:
     def estimate(self, requests: Sequence[Request | ScoreRequest]) -> Estimate:
         """Count what is known and what the rest would cost, without asking the model anything."""
         new: dict[str, Request | ScoreRequest] = {}
-        reused = 0
+        reused: set[str] = set()
         for request in requests:
             key = digest(self.name, request)
-            if key in new or self._find(key) is not None:
-                reused += 1
+            if key in new or key in reused:
+                continue
+            if self._find(key) is not None:
+                reused.add(key)
             else:
                 new[key] = request
         prompts = [request.prompt for request in new.values()]
@@ -138,7 +143,7 @@ class Recorded:
         answer_tokens = sum(self.engine.count_tokens(texts)) + sum(
             request.max_tokens for request in new.values() if isinstance(request, Request)
         )
-        return Estimate(len(requests), reused, len(new), prompt_tokens, answer_tokens)
+        return Estimate(len(requests), len(reused), len(new), prompt_tokens, answer_tokens)
 
     def _answer(
         self,
@@ -160,7 +165,7 @@ class Recorded:
                 found[key] = known
             else:
                 waiting[key] = request
-        self.reused += len(requests) - len(waiting)
+        self.reused += len(found)
         done: int = sum(key in found for key in keys)
         if progress is not None and done:
             progress(done, len(requests))

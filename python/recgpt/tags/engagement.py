@@ -21,6 +21,8 @@ from recgpt.tags.words import split, stems
 
 NOT_ENGAGED = ("exposure", "return")
 """Behaviors that are no engagement: being shown an item, and giving one back."""
+DONE = ("purchase", "cart", "favorite", "search", "detail_view", "review_read", "click")
+"""What a user may have done with a tag, the most telling first; a shop's own behaviors come after them."""
 _DAY = 86_400_000_000
 
 
@@ -44,6 +46,8 @@ class Engagement:
     """(n_pairs,): the sum over a pair's events of 0.5 ** (age / half-life)."""
     age: npt.NDArray[np.float64]
     """(n_pairs,): days since the latest event. A log without times counts one day an event."""
+    done: npt.NDArray[np.int8]
+    """(n_pairs,): place in `DONE` of the most telling thing that the user did; len(DONE) for a shop's own behavior."""
     in_season: npt.NDArray[np.bool_]
     """(n_tags,): whether the tag's category is in season at `now`."""
 
@@ -103,14 +107,18 @@ def read(
     tag = np.where(place >= 0, item_codes[place] if len(item_codes) else -1, -1)
     age = _ages(table, user, now)
     found_user, found_tag, found_age = _searched(table, user, age, tags)
+    place_of = pc.index_in(table["behavior"], value_set=pa.array(DONE, pa.large_string()))
+    done = _numpy(pc.fill_null(place_of, len(DONE)))
     known = tag >= 0
     all_user = np.concatenate([user[known], found_user])
     all_tag = np.concatenate([tag[known], found_tag])
     all_age = np.concatenate([age[known], found_age])
+    # A query that names a tag is a search, whatever the event was: a cart does not hold all that its query named.
+    all_done = np.concatenate([done[known], np.full(len(found_tag), DONE.index("search"))])
 
     pair = all_user * max(len(tags), 1) + all_tag
     order = np.lexsort((all_age, pair))
-    pair, all_age = pair[order], all_age[order]
+    pair, all_age, all_done = pair[order], all_age[order], all_done[order]
     distinct, starts = np.unique(pair, return_index=True)
     decay = 0.5 ** (all_age / config.half_life_days)
     weight = np.add.reduceat(decay, starts) if len(starts) else np.zeros(0)
@@ -124,6 +132,7 @@ def read(
         tag=(distinct % max(len(tags), 1)).astype(np.int32),
         weight=weight.astype(np.float32),
         age=all_age[starts],
+        done=(np.minimum.reduceat(all_done, starts) if len(starts) else np.zeros(0)).astype(np.int8),
         in_season=np.append(season, True)[tag_category],
     )
 

@@ -11,10 +11,21 @@ from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest
 from recgpt.tags import checkers
 from recgpt.tags.candidates import preselect
 from recgpt.tags.context import Context, Household
+from recgpt.tags.engagement import DONE, Engagement
 from recgpt.tags.sequences import render
 from recgpt.text import neutralize
 
 _STOP = ("\n", ".", ",", "!", "?", ";")
+_DID = {
+    "purchase": "bought",
+    "cart": "put in the cart",
+    "favorite": "saved",
+    "search": "searched for",
+    "detail_view": "looked at",
+    "review_read": "read reviews of",
+    "click": "looked at",
+}
+_SEARCHED = DONE.index("search")
 
 
 @dataclass
@@ -120,31 +131,34 @@ def _ranked(context: Context, household: Household, pairs: list[tuple[str, str, 
 
 
 def _beginning(context: Context, household: Household, tag: str, interest: str | None) -> str:
-    """Begin the reason with something real: the user's own tag that goes with this one most, else interest or query."""
+    """Begin the reason with something real: the user's own tag that goes with this one most, else interest or search.
+
+    Only words of the catalogue and of interests enter: a query stands for the tags that it names.
+    """
     scorer, log = context.scorer, context.log
     code = scorer.code.get(household.user)
     column = scorer.column[np.searchsorted(np.array(log.tags), tag)]
-    had = None
-    if code is not None and column >= 0:
-        pairs = np.arange(scorer.starts[code], scorer.starts[code + 1])
-        own = scorer.column[log.tag[pairs]]
-        pairs, own = pairs[(own >= 0) & (own != column)], own[(own >= 0) & (own != column)]
-        if len(pairs):
-            # Weight saturates, or the one thing bought most would begin every reason.
-            near = scorer.cosine[own, column] * log.weight[pairs] / (1.0 + log.weight[pairs])
-            had = log.tags[log.tag[pairs[int(np.argmax(near))]]]
-    bought = {text for _, text in household.sequences.purchases}
-    if had:
-        # Old events are not in the prompt's sequences; "had" is true of every kind of engagement.
-        verb = "bought" if had in bought or not household.sequences.clicks else "chose"
-        known = f"They {verb} {had}" + (f" and like {interest}" if interest else "")
+    pairs = np.arange(*scorer.starts[code : code + 2]) if code is not None else np.arange(0)
+    own = scorer.column[log.tag[pairs]]
+    near = pairs[(own >= 0) & (own != column)] if column >= 0 else pairs[:0]
+    searched = [pair for pair in pairs.tolist() if log.done[pair] == _SEARCHED and log.tags[log.tag[pair]] != tag]
+    if len(near):
+        # Weight saturates, or the one thing bought most would begin every reason.
+        goes = scorer.cosine[scorer.column[log.tag[near]], column] * log.weight[near] / (1.0 + log.weight[near])
+        known = _did(log, int(near[np.argmax(goes)])) + (f" and like {interest}" if interest else "")
     elif interest:
         known = f"They like {interest}"
-    elif household.sequences.searches:
-        known = f"They searched for {household.sequences.searches[-1][1]}"
+    elif searched:
+        known = _did(log, min(searched, key=lambda pair: (log.age[pair], pair)))
     else:
         return ""
     return neutralize(f"{known}, so they may use {tag} to")
+
+
+def _did(log: Engagement, pair: int) -> str:
+    """Say what a user really did with a tag; "chose" for a shop's own behavior."""
+    verb = _DID[DONE[log.done[pair]]] if log.done[pair] < len(DONE) else "chose"
+    return f"They {verb} {log.tags[log.tag[pair]]}"
 
 
 def _give_reasons(context: Context, picks: list[_Pick]) -> None:
@@ -195,7 +209,6 @@ def _judge(context: Context, pick: _Pick, result: Result, prompt: Prompt) -> Non
         or checkers.brief(reason)
         or checkers.no_brand(words, context.brands)
         or checkers.no_foreign_number(reason, known)
-        or checkers.grounded(reason, [*pick.household.history, *pick.household.interests], pick.household.attributes)
         or ""
     )
     pick.reason = None if pick.failure else f"{reason}."
