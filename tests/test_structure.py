@@ -71,7 +71,7 @@ def test_only_the_boundary_mentions_pyo3() -> None:
 
 
 def test_only_owners_of_a_kernel_import_the_compiled_module() -> None:
-    owners = {"behaviors.py", "history/compression.py", "index/exact.py", "llm/tokenizer.py"}
+    owners = {"behaviors.py", "history/compression.py", "index/arrays.py", "llm/tokenizer.py"}
     importing = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
@@ -116,6 +116,7 @@ def test_files_stay_small() -> None:
         path: lines
         for path in tracked()
         if path.endswith((".py", ".rs"))
+        and not path.startswith("tests/")
         and (lines := len((ROOT / path).read_text(encoding="utf-8").splitlines())) > 400
     }
     assert not long, f"past 400 lines: {long}; split, or say why in the docstring"

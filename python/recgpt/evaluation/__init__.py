@@ -3,7 +3,7 @@
 from recgpt.evaluation.category_hits import CategoryHits, category_hits
 from recgpt.evaluation.figures import KEYS, Evaluation, evaluate, summary
 from recgpt.evaluation.held_out import HeldOut, buy_again, cut, popularity, truths
-from recgpt.evaluation.sweep import BETAS, beta_sweep, own_and_swapped, queries
+from recgpt.evaluation.sweep import BETAS, Queries, beta_sweep, own_and_swapped, queries
 
 __all__ = [
     "BETAS",
@@ -11,6 +11,7 @@ __all__ = [
     "CategoryHits",
     "Evaluation",
     "HeldOut",
+    "Queries",
     "beta_sweep",
     "buy_again",
     "category_hits",

@@ -39,7 +39,7 @@ from recgpt.errors import InvalidConfigError
 from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer
-from recgpt.pipeline import engines, figures, households, page, tables
+from recgpt.pipeline import engines, figures, households, page, served, tables
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -299,35 +299,19 @@ class Stages:
             now=self.now,
             tags=self.predicted.table,
             item_tags=self.item_tags,
-            pairs=self._served(),
+            pairs=served.pairs(
+                self.index,
+                evaluation.queries(self.towers, self.all_tags, self.drawn),
+                tables.only(self.all_tags, self.drawn),
+                self.drawn,
+                beta=self.config.serving.beta,
+                k=self.config.serving.explained,
+            ),
             config=self.config.explanations,
             progress=self.clock.watch.progress,
         )
         self.keep("explanations", explanations=self.written.table, rejections=self.written.rejections)
         summary.append(f"{self.written.table.num_rows} texts; {self.written.rejections.num_rows} rejected or unscored")
-
-    def _served(self) -> pa.Table:
-        """The (interest, item_id) pairs among the first items of every drawn user, each once."""
-        asked = evaluation.queries(self.towers, self.all_tags, self.drawn)
-        found = self.index.search(
-            asked.users, asked.tags, asked.offsets, beta=self.config.serving.beta, k=self.config.serving.explained
-        )
-        # The winning tag's interest: rows of `asked.tags` stand in the order of the users' tags by rank.
-        ranked = tables.only(self.all_tags, self.drawn)
-        interest = {(row["user_id"], row["rank"]): row["interest"] for row in ranked.to_pylist()}
-        ranks = {user: sorted(rank for owner, rank in interest if owner == user) for user in self.drawn}
-        pairs = set()
-        for row in found.select(["row", "item_id", "tag"]).to_pylist():
-            user = self.drawn[row["row"]]
-            place = row["tag"] - int(asked.offsets[row["row"]]) if row["tag"] >= 0 else None
-            pairs.add((None if place is None else interest[user, ranks[user][place]], row["item_id"]))
-        ordered = sorted(pairs, key=lambda pair: (pair[1], pair[0] or ""))
-        return pa.table(
-            {
-                "interest": pa.array([interest for interest, _ in ordered], pa.large_string()),
-                "item_id": pa.array([item for _, item in ordered], pa.large_string()),
-            }
-        )
 
     def serving(self, summary: list[str]) -> None:
         """Stage 8: build, check and publish a bundle."""
@@ -349,7 +333,7 @@ class Stages:
             users=self.users,
             popularity=serving.popularity(self.events, self.users, now=self.now),
             rejections=self.rejections,
-            seen=self._seen(),
+            seen=served.seen(self.events, self.config.data.truth),
             beta=self.config.serving.beta,
             now=self.now,
             lineage={
@@ -364,12 +348,6 @@ class Stages:
         self.inspections = [recommender.inspect(user, k=self.config.serving.explained) for user in self.drawn]
         self.shown = [self.inspections[0], self.inspections[-1]] if len(self.inspections) > 1 else self.inspections
         summary.append(f"bundle {self.bundle.name} published in {self.config.serving.bundles}")
-
-    def _seen(self) -> pa.Table:
-        """What every user has bought, each once: `recommend(exclude="seen")` leaves it out."""
-        bought = self.events.filter(pc.equal(self.events["behavior"], self.config.data.truth))
-        pairs = bought.select(["user_id", "item_id"]).drop_null()
-        return pairs.group_by(["user_id", "item_id"]).aggregate([])
 
     def events_of(self, user: str) -> int:
         """Count a user's events before `now`, plain clicks included."""
