@@ -17,6 +17,7 @@ from recgpt import explanations, schema
 from recgpt.errors import InvalidConfigError, InvalidTableError, NaiveTimestampError
 from recgpt.explanations import checkers, pairing
 from recgpt.explanations.config import Config
+from recgpt.llm import FakeEngine
 from recgpt.llm.engine import Request, Result, ScoreRequest, ScoreResult
 
 NOW = datetime(2017, 12, 18, tzinfo=UTC)
@@ -232,6 +233,12 @@ def test_the_table_has_a_text_for_each_pair_and_one_without_interest():
     assert written.counts["by_item"] == 3
     assert written.counts["by_interest"] == 2
     assert written.counts["answers_valid"] == written.counts["answers_total"] == 5
+
+
+def test_the_scripted_engine_writes_texts_that_pass():
+    written = write(FakeEngine())
+    assert written.counts["by_interest"] > 0
+    assert written.counts["by_item"] > 0
 
 
 def test_pairs_restrict_and_bring_the_interest_free_text():
