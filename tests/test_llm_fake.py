@@ -22,7 +22,7 @@ def test_queue_function_and_rule():
     assert [result.text for result in results] == ["first", "", "seed 2"]
     assert [result.reason for result in results] == ["", "engine: lost", ""]
     assert len(engine.requests) == 3
-    assert FakeEngine().generate([Request(PROMPT, 3)])[0].text == "milk dark chocolate"
+    assert FakeEngine().generate([Request(PROMPT, 2)])[0].text == "dark chocolate"
 
 
 def test_free_text_speaks_of_one_line_of_the_data_and_is_stable():

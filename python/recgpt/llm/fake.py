@@ -137,7 +137,7 @@ def _answer(request: Request) -> str:
     blocks = _FENCED.findall(user)
     lines = blocks[-1].split("\n") if blocks else user.strip().split("\n")[-1:]
     draw = int.from_bytes(hashlib.sha256(f"{user}\n{request.seed}".encode("utf-8", "replace")).digest()[:4])
-    words = _LETTERS.findall(lines[draw % len(lines)])[-3:] or ["nothing"]
+    words = _LETTERS.findall(lines[draw % len(lines)])[-2:] or ["nothing"]
     return " ".join([*words, *_OFTEN[draw % len(_OFTEN)]][: max(1, request.max_tokens)])
 
 
