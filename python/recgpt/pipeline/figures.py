@@ -68,6 +68,22 @@ def gather(run: Stages) -> dict[str, Any]:
     }
 
 
+def controls(counts: dict[str, Any]) -> list[str]:
+    """Say what the figures of interests must be read against: another history, and rows that support one anyway."""
+    said = []
+    if (strict := counts.get("changed_by_shuffle")) is not None:
+        whole = counts["changed_by_matching_and_shuffle"]
+        said.append(
+            f"another's history changes {whole:.0%} of the choice, {strict:.0%} where the candidates stay the own"
+        )
+    if counts.get("evidence_total"):
+        found = counts["evidence_supported"] / counts["evidence_total"]
+        said.append(
+            f"{found:.0%} of the cited rows support their interest, {counts['evidence_base']:.0%} of those shown do"
+        )
+    return said
+
+
 def _share(counts: Sequence[dict[str, Any]], part: str, whole: str) -> float:
     asked = sum(count[whole] for count in counts)
     return sum(count[part] for count in counts) / asked if asked else float("nan")

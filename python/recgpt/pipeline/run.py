@@ -239,6 +239,7 @@ class Stages:
         self.keep("interests", interests=self.mined.table, rejections=self.mined.rejections)
         summary.append(f"{len(self.drawn)} of {llm.households} users: {self.mined.table.num_rows} interests")
         summary.append(f"{self.mined.rejections.num_rows} rejected or unscored")
+        summary.extend(figures.controls(self.mined.counts))
 
     def tags(self, summary: list[str]) -> None:
         """Stage 5: the model's tags for the drawn users, tags by rule for the others."""
