@@ -59,7 +59,7 @@ def model(engine, cache):
 
     engine.count_tokens(["made"])
     (path,) = (cache / "recgpt" / "models").glob("*-f32.gguf")
-    return Model(str(path), cells=1024, threads=1, adaptive=False, flash_attention=False, kv_type="f32")
+    return Model(str(path), cells=1024, threads=1, flash_attention=False, kv_type="f32")
 
 
 def test_tokens_equal_the_tokenizers(engine):

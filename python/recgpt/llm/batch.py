@@ -22,6 +22,8 @@ Tokens = npt.NDArray[np.int32]
 BATCH = 512
 RETAINED = 2
 """Finished prompts that stay for sharing. Each costs attention time at every later step, so few."""
+SHORT = 256
+"""Finished prompts up to this many tokens stay whole: looking through the waiting jobs would cost more than they do."""
 TOP = 48
 """Tokens tried against a grammar, best first, before the whole vocabulary is masked."""
 
@@ -153,7 +155,7 @@ class Scheduler:
         active: list[Job] = []
         while waiting or active:
             # No more than the next batch can take: each prompt in the cache makes every step a little slower.
-            while waiting and sum(_due(job) for job in active) < BATCH and self._admit(waiting[-1]):
+            while waiting and sum(_due(job) for job in active) < BATCH and self._admit(waiting[-1], waiting):
                 job = waiting.pop()
                 started(job)
                 active.append(job)
@@ -165,11 +167,12 @@ class Scheduler:
                 finished(job, how)
             beat()
 
-    def _admit(self, job: Job) -> bool:
+    def _admit(self, job: Job, waiting: Sequence[Job]) -> bool:
         """Give a job its slot, unless it should wait for room or for a prefix that is being computed."""
         free = [slot for slot in self.slots if slot.job is None]
         if not free:
             return False
+        self._trim(free, waiting)
         # At least one prompt token is computed anew, because its logits are needed.
         prompt = job.prompt[:-1]
         ready, planned, source = 0, 0, -1
@@ -216,6 +219,16 @@ class Scheduler:
         if job.temperature > 0:
             job.random = np.random.default_rng(job.seed)
         return True
+
+    def _trim(self, free: Sequence[Slot], waiting: Sequence[Job]) -> None:
+        """Cut finished prompts down to what a waiting job shares.
+
+        Attention runs over every cell up to the last one in use: on two cores two histories of 1,600 tokens that nobody
+        needed any more cost more than the model's weights (104 tokens a second instead of 280).
+        """
+        for slot in free:
+            if len(slot.tokens) > SHORT:
+                self._cut(self.slots.index(slot), max(shared(slot.tokens, job.prompt) for job in waiting))
 
     def _used(self) -> int:
         """Count distinct cells in use."""

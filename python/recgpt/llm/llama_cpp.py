@@ -57,8 +57,8 @@ class LlamaCpp:
         Args:
             path: A GGUF file with a chat template.
             context_tokens: Longest prompt plus answer; the KV cache has twice as many cells.
-            threads: None takes all cores and falls back to half of them while that is measured to be faster, as on
-                a busy machine.
+            threads: None takes all cores. On a machine whose cores others use, fewer are faster: llama.cpp's threads
+                wait for each other at every step.
             sequences: Most requests in work at once, 1 to 128.
             n_gpu_layers: Layers on the GPU; -1 is all.
             flash_attention: None is off on the CPU, where its rounding depends on what else is in the batch (up to 0.26
@@ -110,7 +110,6 @@ class LlamaCpp:
             "context_tokens": context_tokens,
             "cells": 2 * context_tokens,
             "threads": threads or _cores(),
-            "adaptive": threads is None,
             "sequences": sequences,
             "n_gpu_layers": n_gpu_layers,
             "flash_attention": flash_attention,

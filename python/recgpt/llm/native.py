@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as C
@@ -56,42 +54,6 @@ def convert(source: str, target: str, weights: str) -> None:
             os.unlink(temporary)
 
 
-class Pace:
-    """Chooses the number of threads by the measured speed of large batches.
-
-    llama.cpp's threads wait for each other at every step: on a machine whose cores others use too, two threads on two
-    cores were slower than one (78 against 102 tokens a second; 310 against 166 when idle).
-    """
-
-    def __init__(self, context: Any, threads: int, adaptive: bool) -> None:
-        self._context = context
-        self._choices = [threads, max(1, threads // 2)] if adaptive and threads > 1 else [threads]
-        self._speeds: dict[int, float] = {}
-        self._batches = 0
-        self.threads = threads
-
-    @contextmanager
-    def measured(self, tokens: int) -> Iterator[None]:
-        """Time one batch, then choose the threads for the next."""
-        begin = time.perf_counter()
-        yield
-        if len(self._choices) == 1 or tokens < 128:
-            return
-        speed = tokens / (time.perf_counter() - begin)
-        self._speeds[self.threads] = 0.5 * speed + 0.5 * self._speeds.get(self.threads, speed)
-        self._batches += 1
-        # Two batches of each at first, then now and again one of the slower, because the neighbors come and go.
-        if self._batches < 4:
-            best = self._choices[self._batches // 2]
-        else:
-            best = max(self._choices, key=lambda choice: self._speeds.get(choice, np.inf))
-            if self._batches % 24 == 0:
-                best = min(self._choices, key=lambda choice: self._speeds.get(choice, 0.0))
-        if best != self.threads:
-            self.threads = best
-            C.llama_set_n_threads(self._context, best, best)
-
-
 class Model:
     """One GGUF model and one context with a unified KV cache."""
 
@@ -101,7 +63,6 @@ class Model:
         *,
         cells: int,
         threads: int,
-        adaptive: bool,
         n_gpu_layers: int = 0,
         flash_attention: bool | None = None,
         kv_type: str = "f16",
@@ -138,7 +99,6 @@ class Model:
         self._batch = C.llama_batch_init(BATCH, 0, self.sequences)
         control = [token for token in range(self.vocabulary) if C.llama_vocab_is_control(self.vocab, token)]
         self.control = np.array([token for token in control if not self.is_end(token)], np.int32)
-        self.pace = Pace(self._context, threads, adaptive)
 
     def decode(self, tokens: Sequence[Token]) -> npt.NDArray[np.float32]:
         """Process one batch.
@@ -160,8 +120,7 @@ class Model:
                 ids[at] = sequence
             batch.logits[row] = token.logits
             outputs += token.logits
-        with self.pace.measured(len(tokens)):
-            code = C.llama_decode(self._context, batch)
+        code = C.llama_decode(self._context, batch)
         if code != 0:
             raise RuntimeError(f"llama_decode failed with code {code} on a batch of {len(tokens)} tokens")
         if not outputs:

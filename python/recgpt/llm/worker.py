@@ -40,7 +40,6 @@ class Worker:
             load["converted"] if load["weights"] else load["path"],
             cells=load["cells"],
             threads=load["threads"],
-            adaptive=load["adaptive"],
             n_gpu_layers=load["n_gpu_layers"],
             flash_attention=load["flash_attention"],
             kv_type=load["kv_type"],
@@ -63,7 +62,6 @@ class Worker:
             "prompt_tokens": self.prompted,
             "computed_tokens": self.computed,
             "answer_tokens": self.answered,
-            "threads": self.model.pace.threads,
         }
 
     def call(self, message: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ class LlmConfig(_Section):
     weights: Literal["q8_0", "bf16", "f32"] | None = None
     """Convert the weights once to a type that this machine computes faster; None takes the file as it is."""
     threads: int | None = None
-    """None finds out whether all cores or half of them are faster."""
+    """None takes all cores; on a machine that others use, fewer are faster."""
     gpu_layers: int = 0
     candidates: int = Field(200, ge=1)
     """Catalogue tags that `rank` asks about, at most, a user; preselected without the model."""
