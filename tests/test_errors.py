@@ -158,7 +158,7 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         "an unknown key",
         errors.InvalidConfigError,
         lambda _: summary({"hr": 1}),
-        "the summary wants exactly its 43 figures; missing: users, users_evaluated, llm_users, events, events_kept, tokens_raw, tokens_compressed, tokens_budgeted, within_budget, interests_per_user, tags_per_user, answers_valid_raw, evidence_supported_raw, rejected, unscored, interests_changed_by_shuffle, category_accuracy, beta, hr@20, ndcg@20, hr@20_new, ndcg@20_new, hr@20_popularity, ndcg@20_popularity, hr@20_new_popularity, ndcg@20_new_popularity, hr@20_buy_again, ndcg@20_buy_again, hr@20_new_buy_again, ndcg@20_new_buy_again, beta_sweep, llm_hr@20_new, llm_hr@20_new_swapped, llm_hr@30_category, llm_hr@30_category_popularity, llm_n, explained_by_interest, explained_by_item, llm_calls, llm_reused, seconds, report, bundle; unknown: hr",
+        "the summary wants exactly its 45 figures; missing: users, users_evaluated, llm_users, events, events_kept, tokens_raw, tokens_compressed, tokens_budgeted, within_budget, interests_per_user, tags_per_user, answers_valid_raw, evidence_supported_raw, evidence_supported_base, rejected, unscored, interests_changed_by_shuffle, interests_changed_by_model, category_accuracy, beta, hr@20, ndcg@20, hr@20_new, ndcg@20_new, hr@20_popularity, ndcg@20_popularity, hr@20_new_popularity, ndcg@20_new_popularity, hr@20_buy_again, ndcg@20_buy_again, hr@20_new_buy_again, ndcg@20_new_buy_again, beta_sweep, llm_hr@20_new, llm_hr@20_new_swapped, llm_hr@30_category, llm_hr@30_category_popularity, llm_n, explained_by_interest, explained_by_item, llm_calls, llm_reused, seconds, report, bundle; unknown: hr",
     ),
     (
         "no configuration",

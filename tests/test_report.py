@@ -276,7 +276,9 @@ def test_small_groups_are_called_small(own, swapped, n, kind, end):
 def test_model_figures_in_words():
     said = verdicts(
         {
-            "interests_changed_by_shuffle": 0.25,
+            "interests_changed_by_shuffle": 0.7,
+            "interests_changed_by_model": 0.25,
+            "evidence_supported_base": 0.35,
             "answers_valid_raw": 0.9,
             "evidence_supported_raw": 0.4,
             "rejected": 3,
@@ -288,10 +290,12 @@ def test_model_figures_in_words():
     assert [one.kind for one in said] == ["loss", "fact", "fact"]
     assert "popularity wins" in said[0].text
     assert said[1].text == (
-        "With a shopper's own candidate list and another shopper's history, 25% of the chosen interests change. "
-        "Choosing half the list at random would change about two thirds."
+        "Another shopper's history changes 70% of the chosen interests; with the shopper's own candidate list it "
+        "changes 25%, and that part is the model's: one that ignored histories would change none, one that chose at "
+        "random about two thirds."
     )
     assert "90% of the model's answers were valid" in said[2].text
+    assert "supported its claim, as 35% of the rows that it could choose from do anyway" in said[2].text
     assert "3 answers were rejected and 0 could not be scored" in said[2].text
 
 

@@ -24,8 +24,9 @@ RANKERS = ("", "_popularity", "_buy_again")
 KEYS = (
     *("users", "users_evaluated", "llm_users", "events", "events_kept"),
     *("tokens_raw", "tokens_compressed", "tokens_budgeted", "within_budget"),
-    *("interests_per_user", "tags_per_user", "answers_valid_raw", "evidence_supported_raw", "rejected", "unscored"),
-    *("interests_changed_by_shuffle", "category_accuracy", "beta"),
+    *("interests_per_user", "tags_per_user", "answers_valid_raw"),
+    *("evidence_supported_raw", "evidence_supported_base", "rejected", "unscored"),
+    *("interests_changed_by_shuffle", "interests_changed_by_model", "category_accuracy", "beta"),
     *(measure + ranker for ranker in RANKERS for measure in MEASURES),
     *("beta_sweep", "llm_hr@20_new", "llm_hr@20_new_swapped"),
     *("llm_hr@30_category", "llm_hr@30_category_popularity", "llm_n"),

@@ -119,19 +119,22 @@ def _categories(figures: Mapping[str, Any]) -> list[Verdict]:
 
 def _answers(figures: Mapping[str, Any]) -> list[Verdict]:
     said = []
-    changed = number(figures.get("interests_changed_by_shuffle"))
-    if changed is not None:
+    whole, model = (number(figures.get(f"interests_changed_by_{what}")) for what in ("shuffle", "model"))
+    if whole is not None and model is not None:
         # Two random halves of a list share a third of their union.
         text = (
-            f"With a shopper's own candidate list and another shopper's history, {changed:.0%} of the chosen interests "
-            "change. Choosing half the list at random would change about two thirds."
+            f"Another shopper's history changes {whole:.0%} of the chosen interests; with the shopper's own candidate "
+            f"list it changes {model:.0%}, and that part is the model's: one that ignored histories would change none, "
+            "one that chose at random about two thirds."
         )
         said.append(Verdict("fact", text))
     valid, proven = (number(figures.get(key)) for key in ("answers_valid_raw", "evidence_supported_raw"))
+    base = number(figures.get("evidence_supported_base"))
     if valid is not None and proven is not None:
+        against = "" if base is None else f", as {base:.0%} of the rows that it could choose from do anyway"
         text = (
             f"Before any filter {valid:.0%} of the model's answers were valid and {proven:.0%} of the cited evidence "
-            f"supported its claim. {figures.get('rejected') or 0} answers were rejected and "
+            f"supported its claim{against}. {figures.get('rejected') or 0} answers were rejected and "
             f"{figures.get('unscored') or 0} could not be scored; none of them is served."
         )
         said.append(Verdict("fact", text))
