@@ -1,3 +1,4 @@
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -59,6 +60,50 @@ def test_a_wrong_configuration_names_every_defect(tmp_path, text: str, message: 
 def test_a_missing_configuration_is_named(tmp_path) -> None:
     with pytest.raises(InvalidConfigError, match="was expected at"):
         config.load(tmp_path / "none.toml")
+
+
+def test_served_items_are_paired_with_the_winner_and_with_interests_of_their_category() -> None:
+    from recgpt.evaluation import Queries
+    from recgpt.index import ExactIndex
+    from recgpt.pipeline import served
+
+    axes = np.eye(3, dtype=np.float32)
+    index = ExactIndex(axes, ["hose", "tea", "pot"])
+    rows = [("hose tag", "gardening", "GARDEN"), ("tea tag", None, "DRINKS"), ("pot tag", "cooking", "GARDEN")]
+    tags = schema.rows(
+        [
+            {"user_id": "u", "rank": rank, "tag": tag, "interest": interest, "category": category, "source": "rank"}
+            for rank, (tag, interest, category) in enumerate(rows, start=1)
+        ],
+        schema.TAGS,
+    )
+    items = schema.rows(
+        [{"item_id": "hose", "category": "GARDEN"}, {"item_id": "tea", "category": "DRINKS"}, {"item_id": "pot"}],
+        schema.ITEMS,
+    )
+    asked = Queries(np.array([True]), np.ones((1, 3), np.float32), axes, np.array([0, 3]))
+    found = served.pairs(index, asked, tags, items, ["u"], beta=0.5, k=3).to_pylist()
+    assert [(row["item_id"], row["interest"]) for row in found] == [
+        ("hose", None),
+        ("hose", "cooking"),  # by its tag of the same category
+        ("hose", "gardening"),
+        ("pot", None),
+        ("pot", "cooking"),  # the winning tag's, though the pot has no category
+        ("tea", None),
+    ]
+
+
+def test_seen_lists_each_bought_item_once() -> None:
+    from recgpt.pipeline import served
+
+    events = schema.rows(
+        [
+            {"user_id": "u", "item_id": item, "behavior": behavior}
+            for item, behavior in (("1", "purchase"), ("1", "purchase"), ("2", "click"), (None, "purchase"))
+        ],
+        schema.EVENTS,
+    )
+    assert served.seen(events, "purchase").to_pylist() == [{"user_id": "u", "item_id": "1"}]
 
 
 def test_a_fingerprint_tells_content_and_not_chunks() -> None:

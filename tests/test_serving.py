@@ -168,6 +168,16 @@ def test_answers_by_hand(root: Path) -> None:
     assert answers.to_pylist() == [dict(zip(columns, row, strict=True)) for row in expected]
 
 
+def test_another_interest_of_the_user_explains_where_the_winning_tag_has_none(tmp_path: Path) -> None:
+    tags = records([tag("ann", 1, "garden hose", None), tag("ann", 2, "warm drink", None)], schema.TAGS)
+    build(tmp_path, tags=tags)
+    hose, soil = Recommender.open(tmp_path).inspect("ann", k=2).recommendations
+    assert (hose["tag"], hose["interest"], hose["explanation"]) == ("garden hose", "gardening", "Rain on call")
+    assert hose["explained_by"] == "interest"
+    # Soil's text for gardening has run out, so the item speaks for itself.
+    assert (soil["interest"], soil["explanation"], soil["explained_by"]) == (None, "A soft start", "item")
+
+
 def test_beta_exclude_and_seen(root: Path) -> None:
     rec = Recommender.open(root)
 

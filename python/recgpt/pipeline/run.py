@@ -304,6 +304,7 @@ class Stages:
                 self.index,
                 evaluation.queries(self.towers, self.all_tags, self.drawn),
                 tables.only(self.all_tags, self.drawn),
+                self.items,
                 self.drawn,
                 beta=self.config.serving.beta,
                 k=self.config.serving.explained,

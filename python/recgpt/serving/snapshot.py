@@ -130,11 +130,14 @@ class Snapshot:
         for row, item_id, score, y_col, y_sem, tag in zip(*columns, strict=True):
             mine = answers[warm[row]]
             tag_row = None if tag < 0 else int(tag_rows[tag])
-            mine.append(self._explained(item_id, score, y_col, y_sem, tag_row, moment))
+            mine.append(self._explained(user_ids[warm[row]], item_id, score, y_col, y_sem, tag_row, moment))
         for row, place in enumerate(places):
             if place is None:
                 popular = self._popular(user_ids[row], banned[row])[:k]
-                answers[row] = [self._explained(item_id, score, None, None, None, moment) for item_id, score in popular]
+                answers[row] = [
+                    self._explained(user_ids[row], item_id, score, None, None, None, moment)
+                    for item_id, score in popular
+                ]
         return answers
 
     def why_not(self, user_id: str, item_id: str, *, k: int, beta: float, banned: AbstractSet[str]) -> WhyNot:
@@ -172,6 +175,7 @@ class Snapshot:
 
     def _explained(
         self,
+        user_id: str,
         item_id: str,
         score: float,
         y_col: float | None,
@@ -182,21 +186,26 @@ class Snapshot:
         tag, interest, as_of = None, None, None
         if tag_row is not None:
             tag, interest, as_of = (self._columns["tags", name][tag_row] for name in ("tag", "interest", "as_of"))
-        text, by = self._explanation(item_id, interest, moment)
+        # The winning tag's interest first, then the user's others: the table holds what goes with this item's category.
+        own = [self._columns["interests", "interest"][row] for row in self.span("interests", user_id)]
+        text, written_for = self._explanation(item_id, [interest, *own], moment)
+        by = None if text is None else "item" if written_for is None else "interest"
+        interest = written_for or interest
         return Answer(item_id, score, y_col, y_sem, tag, interest, text, by, y_col is None, as_of or self.now)
 
-    def _explanation(self, item_id: str, interest: str | None, moment: datetime) -> tuple[str | None, str | None]:
-        general: str | None = None
+    def _explanation(
+        self, item_id: str, interests: Sequence[str | None], moment: datetime
+    ) -> tuple[str | None, str | None]:
+        """The text for the first of the interests that the table has with the item, else the item's own text."""
+        found: dict[str | None, str] = {}
         for row in self.span("explanations", item_id):
             until = self._columns["explanations", "valid_until"][row]
             if until is not None and until <= moment:
                 continue
             written_for = self._columns["explanations", "interest"][row]
-            if written_for is None and general is None:
-                general = self._columns["explanations", "text"][row]
-            elif written_for is not None and written_for == interest:
-                return self._columns["explanations", "text"][row], "interest"
-        return general, None if general is None else "item"
+            found.setdefault(written_for, self._columns["explanations", "text"][row])
+        first = next((interest for interest in interests if interest is not None and interest in found), None)
+        return found.get(first), first
 
     def _item_rows(self, item_ids: AbstractSet[str]) -> Rows:
         found = [self._items.find(item) for item in sorted(item_ids)]
