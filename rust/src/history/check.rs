@@ -56,7 +56,7 @@ pub(super) fn check(
     codes("categories", entries.categories, -1, entries.len())
 }
 
-fn offsets(argument: &'static str, offsets: &[i64], end: usize) -> Result<(), Error> {
+pub(super) fn offsets(argument: &'static str, offsets: &[i64], end: usize) -> Result<(), Error> {
     let wrong = |position: usize, came: String| Error::Value {
         argument,
         expected: format!("ascending from 0 to {end}"),

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::check::offsets;
 use super::*;
 use crate::calendar::{day_number, UNDATED};
 
