@@ -114,3 +114,17 @@ def test_a_fingerprint_tells_content_and_not_chunks() -> None:
     assert fingerprint(whole, "x") == fingerprint(chunked, "x")
     assert fingerprint(whole, "x") != fingerprint(whole, "y")
     assert fingerprint(whole) != fingerprint(pa.table({"a": [1, 2, 4]}))
+
+
+def test_a_fingerprint_does_not_read_what_lies_under_a_null() -> None:
+    from recgpt.pipeline.fingerprint import fingerprint
+
+    def masked(below: float, text: str) -> pa.Table:
+        mask = np.array([False, True])
+        stamp = pa.array(np.array([0, int(below)], "datetime64[us]"), mask=mask)
+        return pa.table(
+            {"price": pa.array(np.array([1.0, below]), mask=mask), "text": pa.array(["a", text], mask=mask), "t": stamp}
+        )
+
+    assert fingerprint(masked(2.0, "b")) == fingerprint(masked(3.0, "c"))
+    assert fingerprint(pa.table({"a": [0, None]})) != fingerprint(pa.table({"a": [0, 0]}))

@@ -106,8 +106,12 @@ def prices(transactions: pa.Table, *, before: datetime | None = None) -> pa.Tabl
     sold = pc.greater(transactions.column("quantity"), 0)
     if before is not None:
         sold = pc.and_(sold, pc.less(transactions.column("timestamp"), pa.scalar(before).cast(TIMESTAMP)))
-    sums = transactions.filter(sold).group_by("product_id").aggregate([("sales_value", "sum"), ("quantity", "sum")])
-    price = pc.divide(sums.column("sales_value_sum"), pc.cast(sums.column("quantity_sum"), pa.float64()))
+    # In whole cents: sums of floats depend on the order in which threads add them, and so would everything trained.
+    cents = pc.cast(pc.round(pc.multiply(transactions.column("sales_value"), 100.0)), pa.int64())
+    counted = transactions.append_column("cents", cents).filter(sold)
+    sums = counted.group_by("product_id").aggregate([("cents", "sum"), ("quantity", "sum")])
+    units = pc.multiply(pc.cast(sums.column("quantity_sum"), pa.float64()), 100.0)
+    price = pc.divide(pc.cast(sums.column("cents_sum"), pa.float64()), units)
     out = pa.table({"product_id": sums.column("product_id"), "price": price})
     return out.filter(pc.greater(out.column("price"), 0.0))
 

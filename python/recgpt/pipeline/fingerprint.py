@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 class _Sink:
@@ -43,8 +44,18 @@ def fingerprint(*parts: pa.Table | str) -> str:
             total.update(part.encode())
             continue
         sink = _Sink()
-        whole = part.combine_chunks().replace_schema_metadata(None)
+        columns = {name: column for name in part.column_names for name, column in _defined(name, part[name])}
+        whole = pa.table(columns).combine_chunks()
         with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), whole.schema) as writer:
             writer.write_table(whole)
         total.update(sink.hash.digest())
     return total.hexdigest()[:16]
+
+
+def _defined(name: str, column: pa.ChunkedArray) -> list[tuple[str, pa.ChunkedArray]]:
+    """Give a column as values without nulls and the places of the nulls: what memory holds under a null is chance."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.int64())
+    text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    zero = pa.scalar("" if text else 0).cast(column.type)
+    return [(name, pc.fill_null(column, zero)), (f"{name} is null", pc.is_null(column).cast(pa.uint8()))]
