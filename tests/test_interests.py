@@ -20,8 +20,9 @@ from recgpt import interests, schema
 from recgpt.errors import InvalidConfigError, InvalidTableError, NaiveTimestampError
 from recgpt.evidence import longest_hit, parse_rows, words
 from recgpt.interests import rules
-from recgpt.interests.generate import InterestAnswer, ReasonedInterestAnswer, schema_of
+from recgpt.interests.generate import InterestAnswer
 from recgpt.interests.pool import support
+from recgpt.llm import grammar
 from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest, ScoreResult, Usage
 from recgpt.llm.prompts import load
 
@@ -587,11 +588,10 @@ def test_what_cannot_be_parsed_is_kept_unscored(raw):
     assert (result.counts["unscored"], result.counts["answers_total"], result.counts["answers_valid"]) == (1, 1, 0)
 
 
-def test_schemas_are_flat():
-    flat = json.dumps(schema_of(InterestAnswer))
-    assert "$ref" not in flat
-    assert "title" not in flat
-    assert list(schema_of(ReasonedInterestAnswer)["properties"]) == ["reasoning", "interests"]
+def test_the_answer_has_a_grammar():
+    schema = grammar.from_model(InterestAnswer)
+    assert grammar.to_gbnf(schema).startswith("root ::=")
+    assert list(grammar.with_reasoning(schema, tokens=100)["properties"]) == ["reasoning", "interests"]
 
 
 @settings(deadline=None)

@@ -690,3 +690,13 @@ def test_generate_without_categories_keeps_a_tag_that_shares_no_word_with_its_in
         item_tags=tags.item_tags(items), mode="generate",
     )  # fmt: skip
     assert [(row["tag"], row["category"]) for row in predicted.table.to_pylist()] == [("rye cracker", None)]
+
+
+def test_the_generate_answer_has_a_grammar() -> None:
+    from recgpt.llm import grammar
+    from recgpt.tags.generation import answer_schema
+
+    schema = answer_schema(50)
+    assert grammar.to_gbnf(schema).startswith("root ::=")
+    assert grammar.parse('{"tags": [{"tag": "camp stove", "interest": "", "reason": "they camp"}]}', schema).value
+    assert grammar.parse('{"tags": [{"tag": "camp stove"}]}', schema).reason.startswith("schema: ")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from recgpt.evidence import check, words
 from recgpt.interests import rules
@@ -13,6 +13,7 @@ from recgpt.interests.cases import Case, Choice
 from recgpt.interests.config import Config
 from recgpt.interests.pool import Pool, support
 from recgpt.interests.tally import Run
+from recgpt.llm import grammar
 from recgpt.llm.engine import Engine, Progress, Request, Result
 from recgpt.llm.prompts import Template, load
 from recgpt.text import clean
@@ -39,27 +40,17 @@ class InterestAnswer(BaseModel):
     interests: Annotated[list[InterestEntry], Field(max_length=30)]
 
 
-class ReasonedInterestAnswer(BaseModel):
-    """A whole answer with room for thought before it."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    reasoning: Annotated[str, Field(max_length=1999)]
-    interests: Annotated[list[InterestEntry], Field(max_length=30)]
-
-
-Answer = InterestAnswer | ReasonedInterestAnswer
-
-
 def ask(
     cases: Sequence[Case], *, engine: Engine, pool: Pool, template: Template, config: Config, progress: Progress | None
-) -> tuple[list[tuple[Answer | None, str]], list[Result]]:
+) -> tuple[list[tuple[InterestAnswer | None, str]], list[Result]]:
     """Ask for every user's interests in one engine call.
 
     Returns:
         For each case the answer, or None and why there is none; and the engine's results with the raw texts.
     """
-    model = ReasonedInterestAnswer if config.reasoning_tokens else InterestAnswer
+    schema = grammar.from_model(InterestAnswer)
+    if config.reasoning_tokens:
+        schema = grammar.with_reasoning(schema, tokens=config.reasoning_tokens)
     requests = [
         Request(
             template.render(
@@ -70,47 +61,21 @@ def ask(
                 reasoning=bool(config.reasoning_tokens),
             ),
             max_tokens=config.answer_tokens + config.reasoning_tokens,
-            schema=schema_of(model),
+            schema=schema,
             seed=config.seed,
             key=f"interests/{case.user_id}",
         )
         for case in cases
     ]
     results = engine.generate(requests, progress) if requests else []
-    return [parse(result, model) for result in results], results
+    return [parse(result, schema) for result in results], results
 
 
-def parse(result: Result, model: type[Answer]) -> tuple[Answer | None, str]:
+def parse(result: Result, schema: Mapping[str, Any]) -> tuple[InterestAnswer | None, str]:
     """Validate an answer again, whatever the engine says of it; never repair it."""
     if result.status != "ok":
         return None, result.reason or "engine: no answer"
-    try:
-        return model.model_validate_json(result.text), ""
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return None, f"schema: {'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
-
-
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Derive the JSON schema that becomes a grammar: references written out, titles and descriptions left away."""
-    whole = model.model_json_schema()
-    definitions = whole.pop("$defs", {})
-
-    def inline(node: Any) -> Any:
-        if isinstance(node, list):
-            return [inline(part) for part in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return inline(definitions[node["$ref"].rpartition("/")[2]])
-        kept = {key: value for key, value in node.items() if key not in ("title", "description")}
-        return {
-            key: {name: inline(part) for name, part in value.items()} if key == "properties" else inline(value)
-            for key, value in kept.items()
-        }
-
-    flat: dict[str, Any] = inline(whole)
-    return flat
+    return grammar.parse(result.text, schema, InterestAnswer)
 
 
 def mine_by_generate(run: Run, cases: Sequence[Case]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from recgpt.llm import prompts
+from recgpt.llm import grammar, prompts
 from recgpt.llm.engine import Request
 from recgpt.tags import checkers
 from recgpt.tags.context import Context, Household
@@ -28,18 +28,16 @@ class TagAnswer(BaseModel):
 
 def answer_schema(quantity: int) -> dict[str, Any]:
     """Give the JSON schema of the whole answer: `{"tags": [triplet, ...]}` with room for a fifth more than asked."""
-    limits = {"tag": (1, 80), "interest": (0, 120), "reason": (1, 240)}
-    triplet = {
-        "type": "object",
-        "properties": {
-            name: {"type": "string", "minLength": least, "maxLength": most} for name, (least, most) in limits.items()
-        },
-        "required": list(limits),
-        "additionalProperties": False,
-    }
     return {
         "type": "object",
-        "properties": {"tags": {"type": "array", "items": triplet, "minItems": 1, "maxItems": quantity * 6 // 5 + 1}},
+        "properties": {
+            "tags": {
+                "type": "array",
+                "items": grammar.from_model(TagAnswer),
+                "minItems": 1,
+                "maxItems": quantity * 6 // 5 + 1,
+            }
+        },
         "required": ["tags"],
         "additionalProperties": False,
     }
