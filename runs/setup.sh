@@ -62,6 +62,8 @@ start_uv() {
   hand_over ALL_PROXY proxy
   # pip takes the best version of all indexes, uv the first index that knows the name.
   if [ -n "${UV_INDEX:-}" ]; then export UV_INDEX_STRATEGY="${UV_INDEX_STRATEGY:-unsafe-best-match}"; fi
+  # uv leaves byte code to the first import. Where Python may not keep it (containers), every import would compile torch anew.
+  if [ -n "${PYTHONDONTWRITEBYTECODE:-}" ]; then export UV_COMPILE_BYTECODE=1; fi
   case $(setting no-index) in 1 | true | yes | on) uv+=(--no-index) ;; esac
 }
 install() {
