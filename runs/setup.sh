@@ -23,6 +23,7 @@ digest() { sha256sum | cut -c1-16; }
 if [ ! -x .venv/bin/python ]; then
   say "Making .venv"
   "$PYTHON" -m venv .venv
+  .venv/bin/python -m pip install -q --upgrade pip
 fi
 
 # setting NAME: what pip's configuration says for --NAME, words on one line. pip's order: environment, [install], [global].
@@ -79,7 +80,7 @@ stamp=".venv/.recgpt-$(cat constraints.txt pyproject.toml runs/setup.sh | digest
 if [ ! -e "$stamp" ]; then
   say "Installing Python packages (torch from PyPI brings 3 GB of CUDA libraries, downloaded once)"
   start_uv
-  install pip numpy pyarrow pydantic jinja2 usearch typer rich torch safetensors gguf typing-extensions diskcache \
+  install numpy pyarrow pydantic jinja2 usearch typer rich torch safetensors gguf typing-extensions diskcache \
     maturin pytest pytest-timeout hypothesis ruff mypy import-linter
 
   # The wheel takes 5 to 7 minutes to build on 2 cores, so it is kept, keyed by all that changes it.
