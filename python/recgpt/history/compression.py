@@ -200,7 +200,10 @@ def _events(kept: schema.ArrowStream) -> pa.Table:
         words = pa.types.is_dictionary(kind) and field.type == pa.large_string()
         return field.with_type(kind) if number or words else field
 
-    events = schema.table(came, pa.schema([wanted(field) for field in schema.EVENTS]), name="kept")
+    # Columns that may be absent stay absent: filling 5 million rows with nulls takes longer than compressing them.
+    absent = {"query", "position"} - set(getattr(came, "column_names", ()))
+    fields = [wanted(field) for field in schema.EVENTS if field.name not in absent]
+    events = schema.table(came, pa.schema(fields), name="kept")
     if not events.num_rows:
         raise EmptyLogError("`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names")
     return events

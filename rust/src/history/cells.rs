@@ -54,7 +54,7 @@ impl Cells {
         self.cells.clear();
         self.last.clear();
         self.events.clear();
-        self.seen.clear();
+        self.seen.clear(records.len());
         let mut tokens_in = 0u64;
         let (mut stretch, mut same, mut bucket) = (0, 0..0, 0);
         for &record in records {
@@ -73,7 +73,6 @@ impl Cells {
             let thing = self.seen.place(entry) as usize;
             if thing == self.last.len() {
                 self.things.rows.push(entry);
-                self.things.entries.push(entries.get(entry));
                 self.events.push(0);
                 self.last.push(self.cells.len() as u32);
                 self.push(thing, bucket, behavior);
@@ -88,12 +87,13 @@ impl Cells {
             }
             self.events[thing] += 1;
         }
-        let lines = self.things.entries.iter().zip(&self.events);
+        self.things.fetch(entries);
+        let lines = self.things.slots.iter().zip(&self.events);
         tokens_in += lines
-            .map(|(entry, &events)| u64::from(entry.line) * u64::from(events))
+            .map(|(slot, &events)| u64::from(slot.line) * u64::from(events))
             .sum::<u64>();
         if let Some(last) = records.last() {
-            let last = entries.get(last.entry());
+            let last = entries.slot(last.entry());
             tokens_in = tokens_in - u64::from(last.line) + u64::from(last.text);
         }
         self.tokens_in = tokens_in;
@@ -118,8 +118,8 @@ impl Cells {
     /// new item changes the number of one that stands in a closed line.
     fn number(&mut self, open: u16) {
         self.shared.clear();
-        for (thing, (entry, &row)) in self.things.entries.iter().zip(&self.things.rows).enumerate() {
-            if let Some(class) = entry.shared() {
+        for (thing, (slot, &row)) in self.things.slots.iter().zip(&self.things.rows).enumerate() {
+            if let Some(class) = slot.shared() {
                 self.shared.push((class, false, row, thing as u32));
             }
         }
@@ -149,6 +149,7 @@ impl Cells {
 
 /// Rows of entries in the order of their first appearance: open addressing over 8-byte slots, small enough for the
 /// first-level cache for an ordinary user whatever the size of the catalogue.
+#[derive(Default)]
 struct Seen {
     /// Entry + 1 and its row; 0 is free.
     slots: Vec<(u32, u32)>,
@@ -156,27 +157,17 @@ struct Seen {
     shift: u32,
 }
 
-const SMALL: usize = 256;
-
-impl Default for Seen {
-    fn default() -> Self {
-        Self {
-            slots: vec![(0, 0); SMALL],
-            used: 0,
-            shift: 32 - SMALL.trailing_zeros(),
-        }
-    }
-}
+/// A heavy user's table grows from here, so that it does not cost all later ones.
+const MOST_AT_FIRST: usize = 1 << 13;
 
 impl Seen {
-    fn clear(&mut self) {
-        // A heavy user's table would cost all later ones.
-        if self.slots.len() > 4 * self.used.max(SMALL) {
-            *self = Self::default();
-        } else {
-            self.slots.fill((0, 0));
-            self.used = 0;
-        }
+    /// Empties the table and makes it fit a user with so many records.
+    fn clear(&mut self, records: usize) {
+        let size = (2 * records).next_power_of_two().clamp(64, MOST_AT_FIRST);
+        self.slots.clear();
+        self.slots.resize(size, (0, 0));
+        self.used = 0;
+        self.shift = 32 - size.trailing_zeros();
     }
 
     #[inline]

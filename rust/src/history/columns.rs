@@ -103,17 +103,30 @@ pub struct Codes<'a> {
 }
 
 impl Codes<'_> {
-    /// The code, or `None` where the value or its code is out of range.
+    /// Turns values into codes; `false` where one is out of range.
     #[inline]
-    fn of(&self, value: i64) -> Option<i64> {
-        let place = value.wrapping_sub(self.base);
+    fn resolve(&self, values: &mut [i64]) -> bool {
+        let mut inside = true;
         match self.map {
-            Some(map) => usize::try_from(place)
-                .ok()
-                .and_then(|place| map.get(place))
-                .map(|&code| i64::from(code)),
-            None => (place >= 0 && place < self.size as i64).then_some(place),
+            Some(map) => {
+                for value in values {
+                    let code = usize::try_from(value.wrapping_sub(self.base))
+                        .ok()
+                        .and_then(|place| map.get(place));
+                    inside &= code.is_some();
+                    *value = code.map_or(OUTSIDE, |&code| i64::from(code));
+                }
+            }
+            None => {
+                for value in values {
+                    let code = value.wrapping_sub(self.base);
+                    let fits = (code as u64) < self.size as u64;
+                    inside &= fits;
+                    *value = if fits { code } else { OUTSIDE };
+                }
+            }
         }
+        inside
     }
 
     /// That every code of the map lies from `least` to below `size`.
@@ -130,6 +143,9 @@ impl Codes<'_> {
         }
     }
 }
+
+/// In the place of a code where a value is out of range.
+const OUTSIDE: i64 = i64::MIN;
 
 /// All batches and what their values mean.
 pub struct Log<'a> {
@@ -260,27 +276,25 @@ impl Block {
         rows: usize,
         first: usize,
     ) -> Result<(), Error> {
-        batch.behaviors.read(start, &mut self.wide[..rows]);
+        let wide = &mut self.wide[..rows];
+        batch.behaviors.read(start, wide);
+        if !log.behaviors.resolve(wide) {
+            return Err(outside("behaviors", &log.behaviors, -1, wide, |place| first + place));
+        }
         let mut kept = 0;
-        for row in 0..rows {
-            let code = log
-                .behaviors
-                .of(self.wide[row])
-                .ok_or_else(|| outside("behaviors", &log.behaviors, self.wide[row], first + row))?;
+        for (row, &code) in wide.iter().enumerate() {
             self.rows[kept] = row as u16;
             self.behaviors[kept] = code as u8;
             kept += usize::from(code >= 0);
         }
         self.kept = kept;
-        batch
-            .users
-            .gather(start, &self.rows[..kept], &mut self.users);
-        for place in 0..kept {
-            let row = first + self.rows[place] as usize;
-            self.users[place] = log
-                .users
-                .of(self.users[place])
-                .ok_or_else(|| outside("users", &log.users, self.users[place], row))?;
+        let users = &mut self.users[..kept];
+        batch.users.gather(start, &self.rows[..kept], users);
+        if !log.users.resolve(users) {
+            let rows = &self.rows;
+            return Err(outside("users", &log.users, 0, users, |place| {
+                first + rows[place] as usize
+            }));
         }
         Ok(())
     }
@@ -294,20 +308,21 @@ impl Block {
         first: usize,
     ) -> Result<(), Error> {
         let rows = &self.rows[..self.kept];
-        batch.items.values.gather(start, rows, &mut self.wide);
-        for (value, &row) in self.wide.iter_mut().zip(rows) {
-            let row = row as usize;
-            let null = batch.items.valid.is_some_and(|valid| !valid.get(start + row));
-            *value = if null {
-                Self::query(log, batch, start + row).ok_or_else(|| {
-                    outside("queries", &log.queries, i64::from(log.nothing), first + row)
-                })?
-            } else {
-                log.items
-                    .of(*value)
-                    .filter(|&entry| entry >= 0)
-                    .ok_or_else(|| outside("items", &log.items, *value, first + row))?
-            };
+        let wide = &mut self.wide[..self.kept];
+        batch.items.values.gather(start, rows, wide);
+        log.items.resolve(wide);
+        if let Some(valid) = batch.items.valid {
+            for (value, &row) in wide.iter_mut().zip(rows) {
+                if !valid.get(start + row as usize) {
+                    *value = query(log, batch, start + row as usize);
+                }
+            }
+        }
+        // One look at all: an item that means nothing has a negative code.
+        if wide.iter().any(|&entry| entry < 0) {
+            return Err(outside("items", &log.items, 0, wide, |place| {
+                first + rows[place] as usize
+            }));
         }
         Ok(())
     }
@@ -317,26 +332,34 @@ impl Block {
     pub fn entry(&self, place: usize) -> u32 {
         self.wide[place] as u32
     }
+}
 
-    fn query(log: &Log<'_>, batch: &Batch<'_>, row: usize) -> Option<i64> {
-        let Some(queries) = batch.queries else {
-            return Some(i64::from(log.nothing));
-        };
-        if queries.valid.is_some_and(|valid| !valid.get(row)) {
-            return Some(i64::from(log.nothing));
+/// The entry of an event without an item.
+fn query(log: &Log<'_>, batch: &Batch<'_>, row: usize) -> i64 {
+    let mut value = [0];
+    match batch.queries {
+        Some(queries) if queries.valid.is_none_or(|valid| valid.get(row)) => {
+            queries.values.read(row, &mut value);
+            log.queries.resolve(&mut value);
+            value[0]
         }
-        let mut value = [0];
-        queries.values.read(row, &mut value);
-        log.queries.of(value[0])
+        _ => i64::from(log.nothing),
     }
 }
 
-fn outside(argument: &'static str, codes: &Codes<'_>, value: i64, position: usize) -> Error {
+#[cold]
+fn outside(
+    argument: &'static str,
+    codes: &Codes<'_>,
+    least: i64,
+    resolved: &[i64],
+    row: impl Fn(usize) -> usize,
+) -> Error {
     let size = codes.map.map_or(codes.size, <[i32]>::len) as i64;
     Error::Value {
         argument,
         expected: format!("from {} to {}", codes.base, codes.base + size - 1),
-        came: value.to_string(),
-        position,
+        came: "outside of it or without a meaning".to_owned(),
+        position: row(resolved.iter().position(|&code| code < least).unwrap_or(0)),
     }
 }

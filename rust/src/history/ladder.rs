@@ -276,7 +276,6 @@ impl<'a> Ladder<'a> {
             let entry = if is_thing { whole.rows[row as usize] } else { row };
             things.marks.push(Mark { number, shown });
             things.rows.push(entry);
-            things.entries.push(entries.get(entry));
             for &(_, bucket, behavior) in same {
                 let thing = things.rows.len() as u32 - 1;
                 match out.last_mut() {
@@ -285,6 +284,7 @@ impl<'a> Ladder<'a> {
                 }
             }
         }
+        things.fetch(entries);
         // Stable, so that inside a bucket things keep their order.
         out.sort_by_key(|cell| cell.bucket);
     }
@@ -323,7 +323,7 @@ fn atoms(records: &[Record], cells: &mut Cells, dates: &Dates) -> Vec<Atom> {
                 bucket,
                 behavior,
                 thing,
-                category: cells.things.entries[thing as usize].category,
+                category: cells.things.slots[thing as usize].category,
                 events: same.len() as u64,
                 rarity: 0,
                 fold: NEVER,

@@ -26,6 +26,7 @@ use dates::Dates;
 use partition::{Partition, MAX_BEHAVIORS, MAX_ENTRIES};
 use pieces::Pieces;
 use user::{Receipt, Worker};
+use write::Buffer;
 
 pub use partition::Clock;
 pub use readings::Layout;
@@ -160,6 +161,9 @@ fn chunk(
         offsets: vec![0],
         ..Chunk::default()
     };
+    // What a record of the users before came to; growing by doubling would copy and touch everything twice.
+    let records = partition.offsets[users.end] - partition.offsets[users.start];
+    let mut text = Buffer::with_room((records as f64 * worker.bytes_a_record * 1.1) as usize);
     for user in users {
         if partition.offsets[user] == partition.offsets[user + 1] {
             continue;
@@ -170,10 +174,9 @@ fn chunk(
             events,
             fate,
             layout,
-        } = worker.compress(user);
+        } = worker.compress(user, &mut text);
         chunk.users.push(user as i64);
-        chunk.bytes.extend_from_slice(worker.text());
-        chunk.offsets.push(chunk.bytes.len() as i64);
+        chunk.offsets.push(text.len() as i64);
         chunk
             .tokens
             .push(u32::try_from(tokens).map_err(|_| Error::Value {
@@ -194,7 +197,8 @@ fn chunk(
         chunk.receipts.extend(numbers.map(|number| number as i64));
         chunk.layouts.push(layout as u8);
     }
-    chunk.bytes.shrink_to_fit();
+    worker.bytes_a_record = text.len() as f64 / records.max(1) as f64;
+    chunk.bytes = text.into_bytes();
     Ok(chunk)
 }
 

@@ -203,8 +203,17 @@ fn count(log: &Log<'_>, part: &[Stretch]) -> Result<Vec<u32>, Error> {
             stretch.end - stretch.start,
             stretch.row,
         )?;
+        // Runs are summed up in a register: in a log by user, adding to memory would wait for the store before.
+        let mut run = (block.users[0] as usize, 0);
         for &user in &block.users[..block.kept] {
-            counts[user as usize] += 1;
+            if user as usize != run.0 {
+                counts[run.0] += run.1;
+                run = (user as usize, 0);
+            }
+            run.1 += 1;
+        }
+        if run.1 > 0 {
+            counts[run.0] += run.1;
         }
     }
     Ok(counts)
@@ -240,14 +249,21 @@ fn place(
                 .0
             });
         }
+        let Some(&first) = block.users[..block.kept].first() else {
+            continue;
+        };
+        let mut run = (first as usize, cursors[first as usize]);
         for (&record, &user) in made[..block.kept].iter().zip(&block.users) {
-            if record == u64::MAX {
-                continue;
+            if user as usize != run.0 {
+                cursors[run.0] = run.1;
+                run = (user as usize, cursors[user as usize]);
             }
-            let cursor = &mut cursors[user as usize];
-            records[*cursor as usize].store(record, Relaxed);
-            *cursor += 1;
+            if record != u64::MAX {
+                records[run.1 as usize].store(record, Relaxed);
+                run.1 += 1;
+            }
         }
+        cursors[run.0] = run.1;
     }
     Ok(late)
 }

@@ -67,7 +67,7 @@ impl Group {
 }
 
 /// ` 17-12-03 (purchase, cart)`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label {
     /// Where it stands in `Pieces::bytes`, its space included.
     pub start: u32,
@@ -76,6 +76,22 @@ pub struct Label {
     pub tokens: [[u32; 2]; 2],
 }
 
+impl Label {
+    #[inline]
+    pub fn count(&self, inner: bool, comma: bool) -> u64 {
+        u64::from(self.tokens[usize::from(inner)][usize::from(comma)])
+    }
+}
+
+const FREE: (Group, Label) = (
+    Group(0),
+    Label {
+        start: 0,
+        len: 0,
+        tokens: [[0; 2]; 2],
+    },
+);
+
 /// What one thread has written and counted so far.
 pub struct Pieces<'a> {
     pub tokenizer: &'a Tokenizer,
@@ -83,7 +99,9 @@ pub struct Pieces<'a> {
     behaviors: &'a [String],
     long: bool,
     pub bytes: Vec<u8>,
-    labels: AHashMap<Group, Label>,
+    /// Open addressing by group; `Group(0)` is free, because no group is without a behavior.
+    labels: Vec<(Group, Label)>,
+    known: usize,
     memo: Memo,
     /// Tokens of `2017-12-03 (purchase) |` by stretch and behavior; `u32::MAX`: not counted yet.
     raw: Vec<u32>,
@@ -103,7 +121,8 @@ impl<'a> Pieces<'a> {
             behaviors,
             long,
             bytes: vec![0; WIDE],
-            labels: AHashMap::new(),
+            labels: vec![FREE; 1 << 10],
+            known: 0,
             memo: Memo::default(),
             raw: vec![u32::MAX; dates.days.len() * behaviors.len()],
             bar: tokenizer.count(" |") as u32,
@@ -112,14 +131,34 @@ impl<'a> Pieces<'a> {
 
     #[inline]
     pub fn label(&mut self, group: Group) -> Label {
-        match self.labels.get(&group) {
-            Some(&label) => label,
-            None => self.new_label(group),
+        let place = self.place(group);
+        if self.labels[place].0 == group {
+            self.labels[place].1
+        } else {
+            self.new_label(group)
         }
+    }
+
+    #[inline]
+    fn place(&self, group: Group) -> usize {
+        let mask = self.labels.len() - 1;
+        let mut place = (group.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as usize & mask;
+        while self.labels[place].0 != group && self.labels[place].0 != Group(0) {
+            place = (place + 1) & mask;
+        }
+        place
     }
 
     #[cold]
     fn new_label(&mut self, group: Group) -> Label {
+        if 2 * self.known > self.labels.len() {
+            let old = std::mem::take(&mut self.labels);
+            self.labels = vec![FREE; 2 * old.len()];
+            for label in old.into_iter().filter(|label| *label != FREE) {
+                let place = self.place(label.0);
+                self.labels[place] = label;
+            }
+        }
         let mut text = format!(
             " {} (",
             self.dates.buckets[group.bucket() as usize].label(self.long)
@@ -144,7 +183,9 @@ impl<'a> Pieces<'a> {
             len: text.len() as u32,
             tokens,
         };
-        self.labels.insert(group, label);
+        self.known += 1;
+        let place = self.place(group);
+        self.labels[place] = (group, label);
         label
     }
 

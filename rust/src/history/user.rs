@@ -28,7 +28,10 @@ pub struct Worker<'a> {
     reader: Reader,
     lines: Lines,
     best: Lines,
-    text: Buffer,
+    /// Texts that are only counted.
+    scratch: Buffer,
+    /// Of the text of the users before.
+    pub bytes_a_record: f64,
 }
 
 /// What is told about a user beside the text.
@@ -70,12 +73,13 @@ impl<'a> Worker<'a> {
             reader: Reader::default(),
             lines: Lines::default(),
             best: Lines::default(),
-            text: Buffer::default(),
+            scratch: Buffer::default(),
+            bytes_a_record: 32.0,
         }
     }
 
-    /// Compresses one user; `text` has the result.
-    pub fn compress(&mut self, user: usize) -> Receipt {
+    /// Compresses one user and appends the text.
+    pub fn compress(&mut self, user: usize, out: &mut Buffer) -> Receipt {
         self.partition.read(user, &mut self.records);
         self.whole
             .read(&mut self.records, self.dates, self.entries, &mut self.pieces);
@@ -106,7 +110,7 @@ impl<'a> Worker<'a> {
                 fate = ladder.fate(steps);
             }
         }
-        self.write(cut);
+        self.write(cut, out);
         Receipt {
             tokens_in,
             tokens: choice.tokens,
@@ -114,11 +118,6 @@ impl<'a> Worker<'a> {
             fate,
             layout: choice.layout,
         }
-    }
-
-    /// The text of the user compressed last.
-    pub fn text(&self) -> &[u8] {
-        self.text.text()
     }
 
     fn ladder(&mut self) -> Ladder<'a> {
@@ -214,7 +213,7 @@ impl<'a> Worker<'a> {
         if self.additive {
             return write::tokens(&self.lines, lines, things, &mut self.pieces, row_ids);
         }
-        self.text.clear();
+        self.scratch.truncate(0);
         write::text(
             &self.lines,
             lines,
@@ -222,15 +221,14 @@ impl<'a> Worker<'a> {
             self.entries,
             &mut self.pieces,
             row_ids,
-            &mut self.text,
+            &mut self.scratch,
         );
-        let text = String::from_utf8_lossy(self.text.text());
+        let text = String::from_utf8_lossy(self.scratch.since(0));
         self.pieces.tokenizer.count(&text) as u64
     }
 
-    fn write(&mut self, cut: bool) {
+    fn write(&mut self, cut: bool, out: &mut Buffer) {
         let things = if cut { &self.things } else { &self.whole.things };
-        self.text.clear();
         write::text(
             &self.best,
             self.best.len(),
@@ -238,7 +236,7 @@ impl<'a> Worker<'a> {
             self.entries,
             &mut self.pieces,
             self.options.row_ids,
-            &mut self.text,
+            out,
         );
     }
 
@@ -251,9 +249,7 @@ impl<'a> Worker<'a> {
             }
             let (stretch, _) = self.dates.stretch(record.moment());
             text.extend_from_slice(self.pieces.raw_text(stretch, record.behavior()).as_bytes());
-            let entry = self.entries.get(record.entry());
-            let (start, len) = (entry.start as usize, entry.len as usize);
-            text.extend_from_slice(&self.entries.bytes(record.entry())[start..start + len]);
+            text.extend_from_slice(self.entries.text(record.entry()));
         }
         self.pieces.tokenizer.count(&String::from_utf8_lossy(&text)) as u64
     }

@@ -1,7 +1,7 @@
 //! Lines to text, and lines to an exact token count without the text.
 
-use super::catalogue::{Entries, Entry, WIDE};
-use super::pieces::{Label, Pieces};
+use super::catalogue::{Entries, Slot, WIDE};
+use super::pieces::Pieces;
 use super::readings::Lines;
 
 /// What follows the name of a thing.
@@ -22,12 +22,12 @@ impl End {
     }
 
     #[inline]
-    fn tokens(self, entry: &Entry) -> u32 {
-        match self {
-            Self::Text => entry.text,
-            Self::Comma => entry.comma,
-            Self::Line => entry.line,
-        }
+    fn tokens(self, slot: &Slot) -> u32 {
+        u32::from(match self {
+            Self::Text => slot.text,
+            Self::Comma => slot.comma,
+            Self::Line => slot.line,
+        })
     }
 }
 
@@ -42,7 +42,7 @@ pub struct Mark {
 #[derive(Default)]
 pub struct Things {
     pub rows: Vec<u32>,
-    pub entries: Vec<Entry>,
+    pub slots: Vec<Slot>,
     /// Empty if nothing has a mark.
     pub marks: Vec<Mark>,
 }
@@ -50,8 +50,17 @@ pub struct Things {
 impl Things {
     pub fn clear(&mut self) {
         self.rows.clear();
-        self.entries.clear();
+        self.slots.clear();
         self.marks.clear();
+    }
+
+    /// Brings the slots near, all in one go, so that the processor waits for many of them at once.
+    pub fn fetch(&mut self, entries: &Entries<'_>) {
+        self.slots.clear();
+        self.slots.reserve(self.rows.len());
+        for &row in &self.rows {
+            self.slots.push(*entries.slot(row));
+        }
     }
 
     fn mark(&self, thing: u32) -> Option<Mark> {
@@ -73,52 +82,62 @@ fn marks(mark: Mark, end: End) -> (String, String) {
     }
 }
 
-/// Exact tokens of the first `lines` lines as a text of their own.
-pub fn tokens(lines: &Lines, count: usize, things: &Things, pieces: &mut Pieces<'_>, row_ids: bool) -> u64 {
+/// Exact tokens of the first `count` lines as a text of their own.
+pub fn tokens(
+    lines: &Lines,
+    count: usize,
+    things: &Things,
+    pieces: &mut Pieces<'_>,
+    row_ids: bool,
+) -> u64 {
     let mut total = 0;
     for (line, (groups, written)) in lines.iter().take(count).enumerate() {
-        let end = if line + 1 == count { End::Text } else { End::Line };
-        if row_ids {
-            total += u64::from(pieces.count(&format!("r{}", line + 1)));
-        }
+        total += if row_ids { of_row_id(line, pieces) } else { 0 };
         for (place, &group) in groups.iter().enumerate() {
-            let inner = row_ids || place > 0;
-            let comma = place + 1 < groups.len();
-            total += u64::from(pieces.label(group).tokens[usize::from(inner)][usize::from(comma)]);
+            total += pieces.label(group).count(row_ids || place > 0, place + 1 < groups.len());
         }
-        total += u64::from(pieces.bar);
-        if things.marks.is_empty() {
-            let mut sum = 0u64;
-            for &thing in written {
-                sum += u64::from(things.entries[thing as usize].comma);
-            }
-            if let Some(&last) = written.last() {
-                let last = &things.entries[last as usize];
-                sum = sum - u64::from(last.comma) + u64::from(end.tokens(last));
-            }
-            total += sum;
-        } else {
-            for (place, &thing) in written.iter().enumerate() {
-                let end = if place + 1 < written.len() { End::Comma } else { end };
-                total += u64::from(of_thing(thing, end, things, pieces));
-            }
-        }
+        let end = if line + 1 == count { End::Text } else { End::Line };
+        total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
     }
     total
 }
 
-fn of_thing(thing: u32, end: End, things: &Things, pieces: &mut Pieces<'_>) -> u32 {
-    let entry = &things.entries[thing as usize];
-    match things.mark(thing) {
-        None => end.tokens(entry),
-        Some(mark) => {
-            let (number, shown) = marks(mark, end);
-            entry.text + [number, shown].iter().filter(|text| !text.is_empty()).map(|text| pieces.count(text)).sum::<u32>()
-        }
+fn of_row_id(line: usize, pieces: &mut Pieces<'_>) -> u64 {
+    u64::from(pieces.count(&format!("r{}", line + 1)))
+}
+
+#[inline]
+fn of_things(written: &[u32], end: End, things: &Things, pieces: &mut Pieces<'_>) -> u64 {
+    if !things.marks.is_empty() {
+        let of = |(place, &thing): (usize, &u32)| {
+            let end = if place + 1 < written.len() { End::Comma } else { end };
+            of_marked(thing, end, things, pieces)
+        };
+        return written.iter().enumerate().map(of).sum();
+    }
+    let slot = |&thing: &u32| &things.slots[thing as usize];
+    let sum: u64 = written.iter().map(|thing| u64::from(slot(thing).comma)).sum();
+    match written.last().map(slot) {
+        Some(last) => sum - u64::from(last.comma) + u64::from(end.tokens(last)),
+        None => sum,
     }
 }
 
-/// Bytes with `WIDE` to spare, filled from the front.
+fn of_marked(thing: u32, end: End, things: &Things, pieces: &mut Pieces<'_>) -> u64 {
+    let slot = &things.slots[thing as usize];
+    let Some(mark) = things.mark(thing) else {
+        return u64::from(end.tokens(slot));
+    };
+    let (number, shown) = marks(mark, end);
+    let pieces = [number, shown]
+        .iter()
+        .filter(|text| !text.is_empty())
+        .map(|text| pieces.count(text))
+        .sum::<u32>();
+    u64::from(u32::from(slot.text) + pieces)
+}
+
+/// Bytes with some to spare, filled from the front; the whole text of many users.
 #[derive(Default)]
 pub struct Buffer {
     bytes: Vec<u8>,
@@ -126,26 +145,50 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    pub fn clear(&mut self) {
-        self.len = 0;
-    }
-
-    pub fn text(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
-    /// Makes room; what was written stays.
-    fn reserve(&mut self, more: usize) {
-        let wanted = self.len + more + WIDE;
-        if self.bytes.len() < wanted {
-            self.bytes.resize(wanted.next_power_of_two(), 0);
+    /// Asks the system for zeroed memory, which costs nothing until it is written to.
+    pub fn with_room(bytes: usize) -> Self {
+        Self {
+            bytes: vec![0; bytes + WIDE],
+            len: 0,
         }
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Takes back what was written after the first bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = len;
+    }
+
+    pub fn since(&self, start: usize) -> &[u8] {
+        &self.bytes[start..self.len]
+    }
+
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.len);
+        self.bytes.shrink_to_fit();
+        self.bytes
+    }
+
+    #[inline]
+    fn reserve(&mut self, more: usize) {
+        if self.bytes.len() < self.len + more + WIDE {
+            self.grow(more);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        self.bytes.resize((self.len + more + WIDE) * 5 / 4, 0);
     }
 
     /// Appends a piece of a buffer that has `WIDE` bytes to spare; room was made before.
     #[inline]
     fn copy(&mut self, from: &[u8], start: usize, len: usize) {
-        if len <= WIDE {
+        let wide = len.max(WIDE);
+        if wide == WIDE {
             self.bytes[self.len..self.len + WIDE].copy_from_slice(&from[start..start + WIDE]);
         } else {
             self.bytes[self.len..self.len + len].copy_from_slice(&from[start..start + len]);
@@ -159,14 +202,27 @@ impl Buffer {
         self.len += 1;
     }
 
-    fn append(&mut self, text: &str) {
+    fn append(&mut self, text: &[u8]) {
         self.reserve(text.len());
-        self.bytes[self.len..self.len + text.len()].copy_from_slice(text.as_bytes());
+        self.bytes[self.len..self.len + text.len()].copy_from_slice(text);
         self.len += text.len();
+    }
+
+    /// Appends the text of a thing; room for a short one was made before.
+    #[inline]
+    fn name(&mut self, thing: u32, things: &Things, entries: &Entries<'_>) {
+        let slot = &things.slots[thing as usize];
+        match slot.short() {
+            Some(head) => {
+                self.bytes[self.len..self.len + WIDE].copy_from_slice(head);
+                self.len += slot.len as usize;
+            }
+            None => self.append(entries.text(things.rows[thing as usize])),
+        }
     }
 }
 
-/// Writes the first `count` lines as a text of their own.
+/// Writes the first `count` lines as a text of their own and gives its exact tokens, if counts of pieces add up.
 pub fn text(
     lines: &Lines,
     count: usize,
@@ -175,39 +231,51 @@ pub fn text(
     pieces: &mut Pieces<'_>,
     row_ids: bool,
     out: &mut Buffer,
-) {
+) -> u64 {
+    let mut total = 0;
     for (line, (groups, written)) in lines.iter().take(count).enumerate() {
         if row_ids {
-            out.append(&format!("r{}", line + 1));
+            total += of_row_id(line, pieces);
+            out.append(format!("r{}", line + 1).as_bytes());
         }
         for (place, &group) in groups.iter().enumerate() {
-            let Label { start, len, .. } = pieces.label(group);
+            let label = pieces.label(group);
+            total += label.count(row_ids || place > 0, place + 1 < groups.len());
+            let (start, len) = (label.start as usize, label.len as usize);
             let skip = usize::from(!row_ids && place == 0);
-            out.reserve(len as usize + 3);
-            out.copy(&pieces.bytes, start as usize + skip, len as usize - skip);
+            out.reserve(len + 3);
+            out.copy(&pieces.bytes, start + skip, len - skip);
             out.push(b',');
         }
         // The last comma gives way to the bar.
         out.len -= 1;
         out.push(b' ');
         out.push(b'|');
-        for &thing in written {
-            let entry = &things.entries[thing as usize];
-            out.reserve(entry.len as usize + 2);
-            let bytes = entries.bytes(things.rows[thing as usize]);
-            out.copy(bytes, entry.start as usize, entry.len as usize);
-            if let Some(mark) = things.mark(thing) {
-                let (number, shown) = marks(mark, End::Text);
-                out.append(&number);
-                out.append(&shown);
+        let end = if line + 1 == count { End::Text } else { End::Line };
+        total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
+        if things.marks.is_empty() {
+            out.reserve(written.len() * (WIDE + 1));
+            for &thing in written {
+                out.name(thing, things, entries);
+                out.reserve(written.len() * (WIDE + 1));
+                out.push(b',');
             }
-            out.reserve(2);
-            out.push(b',');
+        } else {
+            for &thing in written {
+                out.reserve(WIDE);
+                out.name(thing, things, entries);
+                if let Some(mark) = things.mark(thing) {
+                    let (number, shown) = marks(mark, End::Text);
+                    out.append(number.as_bytes());
+                    out.append(shown.as_bytes());
+                }
+                out.append(b",");
+            }
         }
         out.len -= 1;
         if line + 1 < count {
             out.push(b'\n');
         }
     }
+    total
 }
-

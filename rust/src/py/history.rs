@@ -45,7 +45,7 @@ impl Catalogue {
     }
 
     fn __len__(&self) -> usize {
-        self.inner.entries.len()
+        self.inner.len()
     }
 }
 
