@@ -191,17 +191,23 @@ def compress(
         if event["timestamp"] is None or event["timestamp"] < now:
             users[event["user_id"]].append(event)
 
+    numbers = all(item_id.isdecimal() and str(int(item_id)) == item_id for item_id in text_of)
+
+    def place_of(item_id: str) -> Any:
+        """Give an item's place in the order of items: by value if all ids are whole numbers."""
+        return int(item_id) if numbers else item_id
+
     def order(behavior: str) -> Any:
         known = RELIABLE.index(behavior) if behavior in RELIABLE else len(RELIABLE)
         return (behavior == "other", known, behavior)
 
     def one(user: str) -> dict[str, Any]:
-        def thing(event: Mapping[str, Any]) -> tuple[int, str, str]:
+        def thing(event: Mapping[str, Any]) -> tuple[int, Any, str]:
             """Give an entry: kind, id and text; the kinds are items, items without a brief, queries, nothing."""
             item_id, query = event["item_id"], event["query"]
             if item_id is not None:
                 known = item_id in text_of
-                return (0, item_id, text_of[item_id]) if known else (1, item_id, f"item {item_id}")
+                return (0, (place_of(item_id), item_id), text_of[item_id]) if known else (1, item_id, f"item {item_id}")
             return (2, query, f'"{query}"') if query else (3, "-", "-")
 
         seen = []
@@ -226,7 +232,7 @@ def compress(
             named[entry] = entry[2] + (f" #{used[entry[2]]}" if used[entry[2]] > 1 else "")
         names = [named[entry] for entry in entries]
         atoms = [
-            Atom(bucket, behavior, named[entry], category_of.get(entry[1]) if entry[0] == 0 else None, number)
+            Atom(bucket, behavior, named[entry], category_of.get(entry[1][1]) if entry[0] == 0 else None, number)
             for (bucket, behavior, entry), number in Counter(placed).items()
         ]
         steps = ladder(atoms, names.index, order)

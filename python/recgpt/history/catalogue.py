@@ -26,24 +26,26 @@ class Catalogue:
     """Every item's brief with its token counts, in the form the kernel reads; make it with `catalogue`."""
 
     ids: pa.LargeStringArray
-    """Item ids, ascending; an item's entry is its place here."""
+    """Item ids, ascending, by value if all are whole numbers; an item's entry is its place here."""
     tokenizer: Tokenizer
     core: _core.Catalogue
     """The briefs and, after them, the categories that items fold into."""
 
     @cached_property
-    def numbers(self) -> tuple[int, Codes] | None:
-        """Where all ids are whole numbers, nearly without gaps: the least one, and the entry of each from there on."""
-        try:
-            numbers = self.ids.cast(pa.int64())
-        except pa.ArrowInvalid:
-            return None
-        if not len(numbers) or not numbers.cast(pa.large_string()).equals(self.ids):
+    def numbers(self) -> tuple[int, Codes | None] | None:
+        """Where all ids are whole numbers, nearly without gaps: the least one, and the entry of each from there on.
+
+        Without any gap an id's distance from the least one is its entry, and nothing need be looked up.
+        """
+        numbers = _numbers(self.ids)
+        if numbers is None:
             return None
         values = numbers.to_numpy()
         base, span = int(values.min()), int(values.max()) - int(values.min()) + 1
         if span > 4 * len(values) + 65_536:
             return None
+        if span == len(values):
+            return base, None
         entries = np.full(span, -1, np.int32)
         entries[values - base] = np.arange(len(values), dtype=np.int32)
         return base, entries
@@ -68,7 +70,8 @@ def catalogue(
         InvalidTableError: a table does not fit or an item has two briefs.
     """
     table = schema.table(briefs, schema.BRIEFS, name="briefs")
-    table = table.take(pc.array_sort_indices(table["item_id"]))
+    numbers = _numbers(table["item_id"])
+    table = table.take(pc.array_sort_indices(table["item_id"] if numbers is None else numbers))
     ids = table["item_id"].combine_chunks()
     if pc.count_distinct(ids).as_py() != len(ids):
         twice = next(row for row in ids.value_counts().to_pylist() if row["counts"] > 1)
@@ -98,6 +101,15 @@ def flat(texts: Sequence[str]) -> Texts:
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(text) for text in encoded], out=offsets[1:])
     return offsets, np.frombuffer(b"".join(encoded), np.uint8)
+
+
+def _numbers(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
+    """Read ids as whole numbers if all of them are, written in the plainest way."""
+    try:
+        numbers = ids.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    return numbers if len(ids) and numbers.cast(pa.large_string()).equals(ids) else None
 
 
 def _categories(

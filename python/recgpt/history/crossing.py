@@ -169,9 +169,10 @@ def _items(column: pa.ChunkedArray, catalogue: Catalogue) -> tuple[Encoded, list
     if pa.types.is_integer(column.type) and column.type != pa.uint64() and (numbers := catalogue.numbers) is not None:
         base, entries = numbers
         ends = pc.min_max(column).as_py()
-        known = ends["min"] is None or (base <= ends["min"] and ends["max"] < base + len(entries))
-        if known and entries.min() >= 0:
-            return Encoded(column, (base, entries, size)), []
+        span = len(catalogue.ids) if entries is None else len(entries)
+        known = ends["min"] is None or (base <= ends["min"] and ends["max"] < base + span)
+        if known and (entries is None or entries.min() >= 0):
+            return Encoded(column, (base, entries, size if entries is not None else span)), []
     values, indices = _dictionary(column)
     entry = pc.index_in(values, value_set=catalogue.ids)
     unknown: Any = values.filter(entry.is_null()).unique()

@@ -247,6 +247,8 @@ impl Log<'_> {
 /// The reliable rows of one block: where they stand, who, what; no branch on whether a row is kept, because half are
 /// and a wrong guess costs more than the work (12 ms of 5 million records by estimate).
 pub struct Block {
+    /// The code of each 8-bit value, `LEFT_OUT` or `UNKNOWN`.
+    codes: [u8; 256],
     pub kept: usize,
     pub rows: [u16; BLOCK],
     pub users: [i64; BLOCK],
@@ -254,9 +256,27 @@ pub struct Block {
     wide: [i64; BLOCK],
 }
 
-impl Default for Block {
-    fn default() -> Self {
+const LEFT_OUT: u8 = u8::MAX;
+const UNKNOWN: u8 = u8::MAX - 1;
+
+impl Block {
+    pub fn new(log: &Log<'_>) -> Self {
+        let code = |value: i64| {
+            let mut code = [value];
+            match log.behaviors.resolve(&mut code) {
+                true if code[0] >= 0 => code[0] as u8,
+                true => LEFT_OUT,
+                false => UNKNOWN,
+            }
+        };
+        let signed = log
+            .batches
+            .iter()
+            .any(|batch| matches!(batch.behaviors, Ints::I8(_)));
         Self {
+            codes: std::array::from_fn(|value| {
+                code(if signed { i64::from(value as u8 as i8) } else { value as i64 })
+            }),
             kept: 0,
             rows: [0; BLOCK],
             users: [0; BLOCK],
@@ -264,9 +284,21 @@ impl Default for Block {
             wide: [0; BLOCK],
         }
     }
-}
 
-impl Block {
+    /// Notes the reliable rows; `false` where a behavior is out of range.
+    #[inline]
+    fn compact(&mut self, codes: impl Iterator<Item = u8>) -> bool {
+        let (mut kept, mut known) = (0, true);
+        for (row, code) in codes.enumerate() {
+            self.rows[kept] = row as u16;
+            self.behaviors[kept] = code;
+            known &= code != UNKNOWN;
+            kept += usize::from(code < UNKNOWN);
+        }
+        self.kept = kept;
+        known
+    }
+
     /// Reads who did what in `rows` rows from `start` on; `first` is the log row for messages.
     pub fn read(
         &mut self,
@@ -276,18 +308,31 @@ impl Block {
         rows: usize,
         first: usize,
     ) -> Result<(), Error> {
-        let wide = &mut self.wide[..rows];
-        batch.behaviors.read(start, wide);
-        if !log.behaviors.resolve(wide) {
+        let codes = self.codes;
+        let known = match batch.behaviors {
+            Ints::I8(values) => {
+                let values = &values[start..start + rows];
+                self.compact(values.iter().map(|&value| codes[value as u8 as usize]))
+            }
+            Ints::U8(values) => {
+                let values = &values[start..start + rows];
+                self.compact(values.iter().map(|&value| codes[value as usize]))
+            }
+            wider => {
+                let mut wide = [0; BLOCK];
+                wider.read(start, &mut wide[..rows]);
+                let known = log.behaviors.resolve(&mut wide[..rows]);
+                // -1 becomes `LEFT_OUT`, as a byte.
+                self.compact(wide[..rows].iter().map(|&code| code as u8)) && known
+            }
+        };
+        if !known {
+            let wide = &mut self.wide[..rows];
+            batch.behaviors.read(start, wide);
+            log.behaviors.resolve(wide);
             return Err(outside("behaviors", &log.behaviors, -1, wide, |place| first + place));
         }
-        let mut kept = 0;
-        for (row, &code) in wide.iter().enumerate() {
-            self.rows[kept] = row as u16;
-            self.behaviors[kept] = code as u8;
-            kept += usize::from(code >= 0);
-        }
-        self.kept = kept;
+        let kept = self.kept;
         let users = &mut self.users[..kept];
         batch.users.gather(start, &self.rows[..kept], users);
         if !log.users.resolve(users) {

@@ -86,14 +86,58 @@ impl Clock {
 /// Records by user; those of user `u` are `offsets[u]..offsets[u + 1]`, in the order of the log.
 pub struct Partition {
     pub offsets: Vec<usize>,
-    records: Vec<AtomicU64>,
+    records: Records,
+}
+
+enum Records {
+    /// Of a log that came by user: one run after the other.
+    Runs(Vec<Vec<Record>>),
+    /// Two threads never write to the same place; relaxed atomics say so without `unsafe` and compile to plain stores.
+    Scattered(Vec<AtomicU64>),
 }
 
 impl Partition {
-    /// Counts, then places. Two threads never write to the same place; relaxed atomics say so without `unsafe` and
-    /// compile to plain stores.
     pub fn new(log: &Log<'_>, clock: Clock, threads: usize) -> Result<Self, Error> {
         let parts = log.split(threads.max(1));
+        match Self::by_user(log, clock, &parts)? {
+            Some(partition) => Ok(partition),
+            None => Self::scatter(log, clock, &parts),
+        }
+    }
+
+    /// Reads a log that comes by user in one pass; `None` as soon as a user is seen after a later one.
+    fn by_user(log: &Log<'_>, clock: Clock, parts: &[Vec<Stretch>]) -> Result<Option<Self>, Error> {
+        let runs = parts
+            .par_iter()
+            .map(|part| run(log, clock, part))
+            .collect::<Result<Vec<_>, _>>()?;
+        let Some(runs) = runs.into_iter().collect::<Option<Vec<Run>>>() else {
+            return Ok(None);
+        };
+        let mut counts: Vec<(usize, usize)> = Vec::new();
+        for &(user, count) in runs.iter().flat_map(|run| &run.counts) {
+            match counts.last_mut() {
+                Some(last) if last.0 > user => return Ok(None),
+                Some(last) if last.0 == user => last.1 += count,
+                _ => counts.push((user, count)),
+            }
+        }
+        let mut offsets = vec![0; log.users.size + 1];
+        for (user, count) in counts {
+            offsets[user + 1] = count;
+        }
+        for user in 0..log.users.size {
+            offsets[user + 1] += offsets[user];
+        }
+        let records = runs.into_iter().map(|run| run.records).collect();
+        Ok(Some(Self {
+            offsets,
+            records: Records::Runs(records),
+        }))
+    }
+
+    /// Counts, then places.
+    fn scatter(log: &Log<'_>, clock: Clock, parts: &[Vec<Stretch>]) -> Result<Self, Error> {
         let mut cursors = parts
             .par_iter()
             .map(|part| count(log, part))
@@ -122,40 +166,60 @@ impl Partition {
             .zip(&mut cursors)
             .map(|(part, cursors)| place(log, clock, part, cursors, &records))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut partition = Self { offsets, records };
         if late.into_iter().any(|late| late) {
-            partition.close_gaps(&starts, &cursors);
+            close_gaps(&mut offsets, &records, &starts, &cursors);
         }
-        Ok(partition)
-    }
-
-    /// Events at or after `now` were counted but not placed: moves the others together.
-    fn close_gaps(&mut self, starts: &[Vec<u32>], ends: &[Vec<u32>]) {
-        let mut to = 0;
-        for user in 0..self.offsets.len() - 1 {
-            self.offsets[user] = to;
-            for (starts, ends) in starts.iter().zip(ends) {
-                for from in starts[user]..ends[user] {
-                    let record = self.records[from as usize].load(Relaxed);
-                    self.records[to].store(record, Relaxed);
-                    to += 1;
-                }
-            }
-        }
-        if let Some(last) = self.offsets.last_mut() {
-            *last = to;
-        }
+        Ok(Self {
+            offsets,
+            records: Records::Scattered(records),
+        })
     }
 
     /// Copies one user's records, in order.
     pub fn read(&self, user: usize, out: &mut Vec<Record>) {
+        let (start, end) = (self.offsets[user], self.offsets[user + 1]);
         out.clear();
-        out.extend(
-            self.records[self.offsets[user]..self.offsets[user + 1]]
-                .iter()
-                .map(|record| Record(record.load(Relaxed))),
-        );
+        match &self.records {
+            Records::Scattered(records) => {
+                let records = records[start..end].iter();
+                out.extend(records.map(|record| Record(record.load(Relaxed))));
+            }
+            Records::Runs(runs) => {
+                let mut first = 0;
+                for run in runs {
+                    let last = first + run.len();
+                    let (start, end) = (start.max(first), end.min(last));
+                    if start < end {
+                        out.extend_from_slice(&run[start - first..end - first]);
+                    }
+                    first = last;
+                }
+            }
+        }
         sort(out);
+    }
+}
+
+/// Events at or after `now` were counted but not placed: moves the others together.
+fn close_gaps(
+    offsets: &mut [usize],
+    records: &[AtomicU64],
+    starts: &[Vec<u32>],
+    ends: &[Vec<u32>],
+) {
+    let mut to = 0;
+    let users = offsets.len() - 1;
+    for (user, offset) in offsets.iter_mut().enumerate() {
+        *offset = to;
+        if user == users {
+            break;
+        }
+        for (starts, ends) in starts.iter().zip(ends) {
+            for from in starts[user]..ends[user] {
+                records[to].store(records[from as usize].load(Relaxed), Relaxed);
+                to += 1;
+            }
+        }
     }
 }
 
@@ -193,7 +257,7 @@ fn blocks(part: &[Stretch]) -> impl Iterator<Item = Stretch> + '_ {
 
 fn count(log: &Log<'_>, part: &[Stretch]) -> Result<Vec<u32>, Error> {
     let mut counts = vec![0u32; log.users.size];
-    let mut block = Block::default();
+    let mut block = Block::new(log);
     for stretch in blocks(part) {
         let batch = &log.batches[stretch.batch];
         block.read(
@@ -203,21 +267,46 @@ fn count(log: &Log<'_>, part: &[Stretch]) -> Result<Vec<u32>, Error> {
             stretch.end - stretch.start,
             stretch.row,
         )?;
-        // Runs are summed up in a register: in a log by user, adding to memory would wait for the store before.
-        let mut run = (block.users[0] as usize, 0);
         for &user in &block.users[..block.kept] {
-            if user as usize != run.0 {
-                counts[run.0] += run.1;
-                run = (user as usize, 0);
-            }
-            run.1 += 1;
-        }
-        if run.1 > 0 {
-            counts[run.0] += run.1;
+            counts[user as usize] += 1;
         }
     }
     Ok(counts)
 }
+
+/// Makes the records of the kept rows of a block, `NOT_SEEN` where they are at or after `now`.
+#[inline]
+fn make(
+    log: &Log<'_>,
+    clock: Clock,
+    stretch: Stretch,
+    block: &mut Block,
+    made: &mut [Record; BLOCK],
+) -> Result<bool, Error> {
+    let batch = &log.batches[stretch.batch];
+    let rows = stretch.end - stretch.start;
+    block.read(log, batch, stretch.start, rows, stretch.row)?;
+    block.entries(log, batch, stretch.start, stretch.row)?;
+    let moments = &batch.moments[stretch.start..stretch.end];
+    let mut late = false;
+    for (place, made) in made[..block.kept].iter_mut().enumerate() {
+        let row = block.rows[place] as usize;
+        *made = match clock.read(moments[row], stretch.row + row)? {
+            Some(moment) => {
+                let behavior = u32::from(block.behaviors[place]);
+                Record::new(moment, block.entry(place), behavior)
+            }
+            None => {
+                late = true;
+                NOT_SEEN
+            }
+        };
+    }
+    Ok(late)
+}
+
+/// No record: there are never so many entries.
+const NOT_SEEN: Record = Record(u64::MAX);
 
 /// Writes the records of one part; tells whether some were at or after `now`.
 fn place(
@@ -227,43 +316,59 @@ fn place(
     cursors: &mut [u32],
     records: &[AtomicU64],
 ) -> Result<bool, Error> {
-    let mut late = false;
-    let mut block = Block::default();
-    let mut made = [0u64; BLOCK];
+    let mut any_late = false;
+    let mut block = Block::new(log);
+    let mut made = [NOT_SEEN; BLOCK];
     for stretch in blocks(part) {
-        let batch = &log.batches[stretch.batch];
-        let rows = stretch.end - stretch.start;
-        block.read(log, batch, stretch.start, rows, stretch.row)?;
-        let moments = &batch.moments[stretch.start..stretch.end];
-        block.entries(log, batch, stretch.start, stretch.row)?;
-        for place in 0..block.kept {
-            let row = block.rows[place] as usize;
-            let moment = clock.read(moments[row], stretch.row + row)?;
-            late |= moment.is_none();
-            made[place] = moment.map_or(u64::MAX, |moment| {
-                Record::new(
-                    moment,
-                    block.entry(place),
-                    u32::from(block.behaviors[place]),
-                )
-                .0
-            });
-        }
-        let Some(&first) = block.users[..block.kept].first() else {
-            continue;
-        };
-        let mut run = (first as usize, cursors[first as usize]);
+        any_late |= make(log, clock, stretch, &mut block, &mut made)?;
         for (&record, &user) in made[..block.kept].iter().zip(&block.users) {
-            if user as usize != run.0 {
-                cursors[run.0] = run.1;
-                run = (user as usize, cursors[user as usize]);
-            }
-            if record != u64::MAX {
-                records[run.1 as usize].store(record, Relaxed);
-                run.1 += 1;
+            if record != NOT_SEEN {
+                let cursor = &mut cursors[user as usize];
+                records[*cursor as usize].store(record.0, Relaxed);
+                *cursor += 1;
             }
         }
-        cursors[run.0] = run.1;
     }
-    Ok(late)
+    Ok(any_late)
+}
+
+/// The records of a part that comes by user.
+struct Run {
+    records: Vec<Record>,
+    /// Users and how many records each has here.
+    counts: Vec<(usize, usize)>,
+}
+
+fn run(log: &Log<'_>, clock: Clock, part: &[Stretch]) -> Result<Option<Run>, Error> {
+    let mut block = Block::new(log);
+    let mut made = [NOT_SEEN; BLOCK];
+    let (mut records, mut counts) = (Vec::new(), Vec::new());
+    let (mut user, mut start) = (0, 0);
+    let rows: usize = part.iter().map(|stretch| stretch.end - stretch.start).sum();
+    for stretch in blocks(part) {
+        make(log, clock, stretch, &mut block, &mut made)?;
+        if records.capacity() == 0 {
+            // As many of all rows as of the first ones; growing by doubling would copy everything again.
+            records.reserve(rows * block.kept / (stretch.end - stretch.start) * 17 / 16);
+        }
+        for (&record, &next) in made[..block.kept].iter().zip(&block.users) {
+            if next != user {
+                if next < user {
+                    return Ok(None);
+                }
+                if records.len() > start {
+                    counts.push((user as usize, records.len() - start));
+                }
+                (user, start) = (next, records.len());
+            }
+            if record != NOT_SEEN {
+                records.push(record);
+            }
+        }
+    }
+    if records.len() > start {
+        counts.push((user as usize, records.len() - start));
+    }
+    records.shrink_to_fit();
+    Ok(Some(Run { records, counts }))
 }

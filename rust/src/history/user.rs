@@ -99,18 +99,21 @@ impl<'a> Worker<'a> {
             self.descend(ladder, 0);
         }
         let mut cut = ladder.is_some();
-        let mut choice = self.shortest(cut);
+        let start = out.len();
+        let mut choice = self.shortest(cut, true);
+        choice.tokens = self.write(cut, choice.tokens, out);
         if let Some(budget) = self.options.budget {
             if choice.tokens > budget {
                 let ladder = ladder.take().unwrap_or_else(|| self.ladder());
                 let steps = self.search(&ladder, budget);
                 self.descend(&ladder, steps);
                 cut = true;
-                choice = self.shortest(cut);
+                choice = self.shortest(cut, true);
+                out.truncate(start);
+                choice.tokens = self.write(cut, choice.tokens, out);
                 fate = ladder.fate(steps);
             }
         }
-        self.write(cut, out);
         Receipt {
             tokens_in,
             tokens: choice.tokens,
@@ -145,7 +148,7 @@ impl<'a> Worker<'a> {
     fn search(&mut self, ladder: &Ladder<'_>, budget: u64) -> usize {
         let mut fits = |steps: usize| {
             self.descend(ladder, steps);
-            self.shortest(true).tokens <= budget
+            self.shortest(true, false).tokens <= budget
         };
         let (mut too_long, mut enough) = (0, ladder.steps());
         for end in ladder.ends() {
@@ -169,7 +172,8 @@ impl<'a> Worker<'a> {
     }
 
     /// Puts the lines with the fewest tokens into `best`. With `stable` the closed part alone decides, if there is one.
-    fn shortest(&mut self, cut: bool) -> Choice {
+    /// Lines `to_write` without a rival are not counted: writing them does.
+    fn shortest(&mut self, cut: bool, to_write: bool) -> Choice {
         let one;
         let layouts: &[Layout] = match self.options.layout {
             Some(layout) => {
@@ -188,6 +192,10 @@ impl<'a> Worker<'a> {
             };
             self.reader
                 .read(cells, things.rows.len(), layout, open, &mut self.lines);
+            if to_write && layouts.len() == 1 {
+                std::mem::swap(&mut self.lines, &mut self.best);
+                return Choice { layout, tokens: 0 };
+            }
             let tokens = self.count(self.lines.len(), cut);
             let closed = self.lines.closed(open);
             let judged = if self.options.stable && closed > 0 && layouts.len() > 1 {
@@ -227,9 +235,11 @@ impl<'a> Worker<'a> {
         self.pieces.tokenizer.count(&text) as u64
     }
 
-    fn write(&mut self, cut: bool, out: &mut Buffer) {
+    /// Appends the best lines and gives their exact tokens; `counted` are those that choosing them found, if it did.
+    fn write(&mut self, cut: bool, counted: u64, out: &mut Buffer) -> u64 {
         let things = if cut { &self.things } else { &self.whole.things };
-        write::text(
+        let start = out.len();
+        let tokens = write::text(
             &self.best,
             self.best.len(),
             things,
@@ -238,6 +248,14 @@ impl<'a> Worker<'a> {
             self.options.row_ids,
             out,
         );
+        if self.additive {
+            tokens
+        } else if counted > 0 {
+            counted
+        } else {
+            let text = String::from_utf8_lossy(out.since(start));
+            self.pieces.tokenizer.count(&text) as u64
+        }
     }
 
     /// Exact tokens of one line an event, for tokenizers whose pieces do not add up.
