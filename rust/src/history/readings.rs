@@ -100,9 +100,10 @@ pub struct Reader {
     /// Per thing: its set in the closed and in the open part.
     set_of: Vec<u32>,
     counts: Vec<u32>,
+    /// Lines by what decides their order.
     order: Vec<(Group, Group, u32)>,
-    sorted: Vec<Cell>,
-    keys: Vec<(u64, u32)>,
+    keys: Vec<u64>,
+    contexts: Vec<Context>,
 }
 
 /// No set yet: the root of the tree of sets.
@@ -170,73 +171,104 @@ impl Reader {
     }
 
     fn item_by_bucket(&mut self, cells: &[Cell], out: &mut Lines) {
-        self.sorted.clear();
-        self.sorted.extend_from_slice(cells);
-        self.sorted
-            .sort_unstable_by_key(|cell| (cell.group(), cell.thing));
-        for same in self.sorted.chunk_by(|left, right| left.group() == right.group()) {
-            out.groups.push(same[0].group());
-            out.things.extend(same.iter().map(|cell| cell.thing));
-            out.close();
+        for bucket in cells.chunk_by(|left, right| left.bucket == right.bucket) {
+            self.keys.clear();
+            let keys = bucket.iter().map(|cell| u64::from(cell.mask) << 32 | u64::from(cell.thing));
+            self.keys.extend(keys);
+            self.keys.sort_unstable();
+            for same in self.keys.chunk_by(|left, right| left >> 32 == right >> 32) {
+                out.groups.push(Group::new(bucket[0].bucket, (same[0] >> 32) as u32));
+                out.things.extend(same.iter().map(|&key| key as u32));
+                out.close();
+            }
         }
     }
 
+    /// Contexts with the same things stand together once they are sorted by scope, number and hash of their things; only
+    /// where all three are equal are the things themselves compared.
     fn sequence(&mut self, cells: &[Cell], open: u16, by_bucket: bool, out: &mut Lines) {
-        // One entry for each context of each thing, by context and then by thing.
         self.keys.clear();
-        for cell in cells {
-            let mut mask = cell.mask;
-            while mask > 0 {
-                let behavior = mask.trailing_zeros();
-                mask &= mask - 1;
-                self.keys
-                    .push((u64::from(cell.bucket) << 32 | u64::from(behavior), cell.thing));
+        self.contexts.clear();
+        for cells in cells.chunk_by(|left, right| left.bucket == right.bucket) {
+            let bucket = cells[0].bucket;
+            let first = self.keys.len();
+            for cell in cells {
+                let mut mask = cell.mask;
+                while mask > 0 {
+                    let behavior = u64::from(mask.trailing_zeros());
+                    mask &= mask - 1;
+                    self.keys.push(behavior << 32 | u64::from(cell.thing));
+                }
+            }
+            // One bucket at a time: many short sorts are half as dear as a long one.
+            self.keys[first..].sort_unstable();
+            let mut start = first;
+            for things in self.keys[first..].chunk_by(|left, right| left >> 32 == right >> 32) {
+                self.contexts.push(Context {
+                    scope: if by_bucket { bucket } else { u16::from(bucket >= open) },
+                    len: things.len() as u32,
+                    hash: things.iter().fold(0, |hash: u64, &key| {
+                        (hash.rotate_left(5) ^ (key & 0xFFFF_FFFF)).wrapping_mul(MIX)
+                    }),
+                    start,
+                    group: Group::new(bucket, 1 << (things[0] >> 32)),
+                });
+                start += things.len();
             }
         }
-        self.keys.sort_unstable();
-        // Contexts with the same things stand together after this; where lines may be shared by all buckets, the part
-        // decides, else the bucket.
-        let mut contexts: Vec<(u64, &[(u64, u32)])> = self
-            .keys
-            .chunk_by(|left, right| left.0 == right.0)
-            .map(|things| {
-                let bucket = things[0].0 >> 32;
-                let scope = if by_bucket { bucket } else { u64::from(bucket >= u64::from(open)) };
-                (scope, things)
-            })
-            .collect();
-        contexts.sort_by(|left, right| {
-            (left.0, left.1.len())
-                .cmp(&(right.0, right.1.len()))
-                .then_with(|| left.1.iter().map(|key| key.1).cmp(right.1.iter().map(|key| key.1)))
-                .then_with(|| left.1[0].0.cmp(&right.1[0].0))
+        let keys = &self.keys;
+        let things = |context: &Context| {
+            let keys = &keys[context.start..context.start + context.len as usize];
+            keys.iter().map(|&key| key as u32)
+        };
+        self.contexts.sort_unstable_by(|left, right| {
+            (left.scope, left.len, left.hash)
+                .cmp(&(right.scope, right.len, right.hash))
+                .then_with(|| things(left).cmp(things(right)))
+                .then(left.start.cmp(&right.start))
         });
-        let mut lines: Vec<(Vec<Group>, &[(u64, u32)])> = contexts
-            .chunk_by(|left, right| {
-                left.0 == right.0
-                    && left.1.len() == right.1.len()
-                    && left.1.iter().zip(right.1).all(|(left, right)| left.1 == right.1)
-            })
-            .map(|same| {
-                let mut groups: Vec<Group> = Vec::with_capacity(same.len());
-                for (_, things) in same {
-                    let (bucket, mask) = ((things[0].0 >> 32) as u16, 1u32 << (things[0].0 as u32));
-                    match groups.last_mut() {
-                        Some(last) if last.bucket() == bucket => *last = Group::new(bucket, last.mask() | mask),
-                        _ => groups.push(Group::new(bucket, mask)),
-                    }
-                }
-                (groups, same[0].1)
-            })
-            .collect();
-        lines.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-        for (groups, things) in lines {
-            out.groups.extend(groups);
-            out.things.extend(things.iter().map(|key| key.1));
+        // A context stands in one line only, so the first group decides the order of lines.
+        self.order.clear();
+        let mut start = 0;
+        let same = |left: &Context, right: &Context| {
+            (left.scope, left.len, left.hash) == (right.scope, right.len, right.hash)
+                && things(left).eq(things(right))
+        };
+        for contexts in self.contexts.chunk_by(same) {
+            let first = contexts
+                .iter()
+                .take_while(|context| context.group.bucket() == contexts[0].group.bucket())
+                .fold(0, |mask, context| mask | context.group.mask());
+            let group = Group::new(contexts[0].group.bucket(), first);
+            self.order.push((group, Group(contexts.len() as u64), start));
+            start += contexts.len() as u32;
+        }
+        self.order.sort_unstable();
+        for &(_, count, start) in &self.order {
+            let contexts = &self.contexts[start as usize..start as usize + count.0 as usize];
+            for same in contexts.chunk_by(|left, right| left.group.bucket() == right.group.bucket()) {
+                let mask = same.iter().fold(0, |mask, context| mask | context.group.mask());
+                out.groups.push(Group::new(same[0].group.bucket(), mask));
+            }
+            out.things.extend(things(&contexts[0]));
             out.close();
         }
     }
 }
+
+/// One bucket and behavior, and its things among the keys.
+#[derive(Debug, Clone, Copy)]
+struct Context {
+    /// Contexts of different scopes never share a line.
+    scope: u16,
+    len: u32,
+    hash: u64,
+    start: usize,
+    group: Group,
+}
+
+/// The odd number nearest to 2^64 over the golden ratio: products with it spread well over the high bits.
+const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// A tree of sets of groups; node 0 is the empty set.
 #[derive(Default)]
@@ -258,7 +290,7 @@ impl Sets {
     /// The set with one more group.
     #[inline]
     fn step(&mut self, set: u32, group: Group) -> u32 {
-        let hash = (group.0 ^ u64::from(set) << 40 ^ u64::from(set)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let hash = (group.0 ^ u64::from(set) << 40 ^ u64::from(set)).wrapping_mul(MIX);
         let mask = self.table.len() - 1;
         let mut place = (hash >> 32) as usize & mask;
         loop {
