@@ -1,11 +1,11 @@
 """The compiled kernels. Written by hand, checked against the binary by stubtest."""
 
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Tokenizer", "build_profile", "check_vectors", "compress_history", "keep_reliable", "search"]
+__all__ = ["Catalogue", "Tokenizer", "build_profile", "check_vectors", "compress_history", "keep_reliable", "search"]
 
 build_profile: Final[str]
 """`"release"` or `"debug"`."""
@@ -37,19 +37,47 @@ def keep_reliable(
     A rule is (behavior, values `(n_events,)` with NaN where missing, above, below, becomes).
     """
 
+@final
+class Catalogue:
+    """Texts of items and, after them, of categories, with their token counts; what history lines name."""
+
+    def __new__(
+        cls,
+        offsets: npt.NDArray[np.int64],
+        bytes: npt.NDArray[np.uint8],
+        categories: npt.NDArray[np.int32],
+        tokenizer: Tokenizer,
+    ) -> Catalogue:
+        """Take text offsets `(n + 1,)`, UTF-8 bytes, and the row of each text's category or -1."""
+    def __len__(self) -> int: ...
+
+Nullable = tuple[npt.NDArray[Any], tuple[npt.NDArray[np.uint8], int] | None]
+"""Values, and where there are nulls validity bits and the offset of the first one, as in Arrow."""
+Batch = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[Any], Nullable, Nullable | None]
+"""User, moment, behavior, item, query of some rows."""
+Meaning = tuple[int, npt.NDArray[np.int32] | None, int]
+"""Base, map and size: a value means `map[value - base]`, or without a map `value - base`; below size."""
+HistoryChunk = tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.uint8],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.uint8],
+]
+"""User codes, text offsets, UTF-8 bytes, tokens, receipts `(7 * n_users,)`, layouts."""
+
 def compress_history(
-    events: tuple[
-        npt.NDArray[np.int64],
-        npt.NDArray[np.int32],
-        npt.NDArray[np.int64],
-        npt.NDArray[np.int64],
-        npt.NDArray[np.int32],
-        npt.NDArray[np.int32],
-    ],
-    entries: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int32], npt.NDArray[np.int32]],
+    batches: list[Batch],
+    meanings: tuple[Meaning, Meaning, Meaning, Meaning],
+    nothing: int,
+    catalogue: Catalogue,
+    extra: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]],
     behaviors: list[str],
     tokenizer: Tokenizer,
     *,
+    clock: tuple[int, int] | None,
+    days: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
     today: int,
     budget: int | None,
     layout: int | None,
@@ -58,18 +86,13 @@ def compress_history(
     stable: bool,
     row_ids: bool,
     threads: int,
-) -> tuple[
-    npt.NDArray[np.int64],
-    npt.NDArray[np.uint8],
-    npt.NDArray[np.uint32],
-    npt.NDArray[np.int64],
-    npt.NDArray[np.uint8],
-]:
+) -> list[HistoryChunk]:
     """Compress every user's events.
 
-    `events`: user offsets `(n_users + 1,)`, then `(n_events,)` local day, UTC microsecond, position, behavior, entry.
-    `entries`: text offsets `(n_entries + 1,)`, UTF-8 bytes, codes of equal texts, rows of categories or -1.
-    Returns text offsets, UTF-8 bytes, tokens `(n_users,)`, receipts `(7 * n_users,)`, layouts `(n_users,)`.
+    `meanings`: of users, behaviors (-1: left out), items and queries (entries). `nothing`: the entry of neither.
+    `extra`: texts of the entries after those of the catalogue. `clock`: `now` in UTC microseconds and the earliest second;
+    None where moments are ranks. `days`: from which UTC second on local time is ahead by so many seconds, or from which
+    rank on it is which local day.
     """
 
 # ---- index

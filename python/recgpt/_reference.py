@@ -139,9 +139,18 @@ def place(atom: Atom, steps: Sequence[tuple[str, Any]]) -> tuple[Key, bool]:
 
 
 def lines(
-    triples: Iterable[tuple[Bucket, str, Any]], layout: str, order: Callable[[str], Any]
+    triples: Sequence[tuple[Bucket, str, Any]], layout: str, order: Callable[[str], Any]
 ) -> list[tuple[Any, Any]]:
     """Group (bucket, behavior, written) triples into (contexts, written) lines."""
+    behaviors = sorted({behavior for _, behavior, _ in triples}, key=order)
+
+    def weight(contexts: Iterable[Any]) -> list[tuple[Bucket, int]]:
+        """Give the order of lines: bucket by bucket, and in one the behaviors as bits of a number."""
+        bits: Counter[Bucket] = Counter()
+        for bucket, _, behavior in contexts:
+            bits[bucket] += 1 << behaviors.index(behavior)
+        return sorted(bits.items())
+
     scope = (lambda bucket: (bucket.open, bucket)) if layout.endswith("by-bucket") else (lambda bucket: (bucket.open,))
     sets: dict[Any, set[Any]] = defaultdict(set)
     for bucket, behavior, written in triples:
@@ -154,7 +163,8 @@ def lines(
     for (where, key), values in sets.items():
         joined[where, tuple(sorted(values))].append(key)
     pairs = [(tuple(sorted(keys)), values) for (_, values), keys in joined.items()]
-    return sorted(pairs if layout.startswith("sequence") else [(values, keys) for keys, values in pairs])
+    turned = pairs if layout.startswith("sequence") else [(values, tuple(keys)) for keys, values in pairs]
+    return sorted(turned, key=lambda line: weight(line[0]))
 
 
 def compress(
@@ -181,29 +191,36 @@ def compress(
         if event["timestamp"] is None or event["timestamp"] < now:
             users[event["user_id"]].append(event)
 
+    numbers = all(item_id.isdecimal() and str(int(item_id)) == item_id for item_id in text_of)
+
+    def place_of(item_id: str) -> Any:
+        """Give an item's place in the order of items: by value if all ids are whole numbers."""
+        return int(item_id) if numbers else item_id
+
     def order(behavior: str) -> Any:
         known = RELIABLE.index(behavior) if behavior in RELIABLE else len(RELIABLE)
         return (behavior == "other", known, behavior)
 
     def one(user: str) -> dict[str, Any]:
-        def thing(event: Mapping[str, Any]) -> tuple[int, str, str]:
-            """Give an entry: kind, id and text."""
-            if event["item_id"] is not None:
-                return 0, event["item_id"], text_of.get(event["item_id"], f"item {event['item_id']}")
-            return (1, event["query"], f'"{event["query"]}"') if event["query"] else (2, "-", "-")
+        def thing(event: Mapping[str, Any]) -> tuple[int, Any, str]:
+            """Give an entry: kind, id and text; the kinds are items, items without a brief, queries, nothing."""
+            item_id, query = event["item_id"], event["query"]
+            if item_id is not None:
+                known = item_id in text_of
+                return (0, (place_of(item_id), item_id), text_of[item_id]) if known else (1, item_id, f"item {item_id}")
+            return (2, query, f'"{query}"') if query else (3, "-", "-")
 
         seen = []
         for event in users[user]:
             stamp, position = event["timestamp"], event.get("position")
-            moment = (stamp is not None, stamp, position is not None, position)
-            kind, name, text = entry = thing(event)
             local = stamp and stamp.astimezone(zone).date()
-            seen.append((moment, text.encode(), kind, name, order(event["behavior"]), event["behavior"], entry, local))
+            second = stamp and stamp.replace(microsecond=0)
+            moment = (stamp is not None, second, position is not None, position)
+            key = (bucket_of(local, today, stable), moment, thing(event), order(event["behavior"]))
+            seen.append((*key, event["behavior"], local))
         seen.sort()
-        if not counts:
-            seen = list(dict.fromkeys(seen))
-        raw = "\n".join(f"{local or 'undated'} ({behavior}) | {entry[2]}" for *_, behavior, entry, local in seen)
-        placed = [(bucket_of(local, today, stable), behavior, entry) for *_, behavior, entry, local in seen]
+        raw = "\n".join(f"{local or 'undated'} ({behavior}) | {entry[2]}" for *_, entry, _, behavior, local in seen)
+        placed = [(bucket, behavior, entry) for bucket, _, entry, _, behavior, _ in seen]
 
         # Entries in order of first appearance; items that share a text are numbered by id, closed ones first.
         entries = list(dict.fromkeys(entry for *_, entry in placed))
@@ -215,7 +232,7 @@ def compress(
             named[entry] = entry[2] + (f" #{used[entry[2]]}" if used[entry[2]] > 1 else "")
         names = [named[entry] for entry in entries]
         atoms = [
-            Atom(bucket, behavior, named[entry], category_of.get(entry[1]) if entry[0] == 0 else None, number)
+            Atom(bucket, behavior, named[entry], category_of.get(entry[1][1]) if entry[0] == 0 else None, number)
             for (bucket, behavior, entry), number in Counter(placed).items()
         ]
         steps = ladder(atoms, names.index, order)

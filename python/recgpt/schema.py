@@ -207,7 +207,7 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
             # A cast would read local times as UTC without a word.
             naive = f"`{name}.{field.name}` must carry a time zone, but it is {column.type}"
         try:
-            columns.append(_cast(column, field.type))
+            columns.append(cast(column, field.type))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             defects.append(f"column `{field.name}` must be {field.type}, but it is {column.type}: {error}")
             continue
@@ -220,7 +220,8 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+def cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
+    """Bring a column to a type, whatever the layout of its strings."""
     if column.type == wanted:
         return column
     if pa.types.is_dictionary(column.type):

@@ -19,6 +19,12 @@ pub enum Error {
         came: String,
         position: usize,
     },
+    /// A timestamp that cannot be one.
+    Moment {
+        came: i64,
+        expected: &'static str,
+        position: usize,
+    },
     /// A vocabulary, merge list or pre-tokenizer cannot make a tokenizer.
     Tokenizer { message: String },
 }
@@ -43,6 +49,15 @@ impl fmt::Display for Error {
             } => write!(
                 f,
                 "`{argument}` must be {expected}, but row {position} is {came}"
+            ),
+            Self::Moment {
+                came,
+                expected,
+                position,
+            } => write!(
+                f,
+                "`kept.timestamp` must lie {expected}, but row {position} is {came} us since 1970; check the unit of \
+                 the timestamps"
             ),
             Self::Tokenizer { message } => write!(f, "{message}"),
         }

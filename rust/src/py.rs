@@ -7,13 +7,17 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::error::Error;
-use crate::{behaviors, history, index, tokenizer};
+use crate::{behaviors, index, tokenizer};
+
+mod history;
+
 
 /// Each case becomes one class of `recgpt.errors`; the class is looked up by name so that Python owns the tree.
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
         let class = match &error {
             Error::Length { .. } | Error::Value { .. } => "InvalidArrayError",
+            Error::Moment { .. } => "TimestampRangeError",
             Error::Tokenizer { .. } => "TokenizerError",
         };
         let message = error.to_string();
@@ -68,7 +72,7 @@ impl Tokenizer {
     }
 }
 
-// ---- behaviors and history
+// ---- behaviors
 
 type RuleColumns<'py> = (i32, PyReadonlyArray1<'py, f64>, f64, f64, Option<i32>);
 
@@ -96,95 +100,6 @@ fn keep_reliable<'py>(
         .collect::<PyResult<Vec<_>>>()?;
     let kept = py.detach(|| behaviors::keep(codes, &reliable, &rules))?;
     Ok(kept.into_pyarray(py))
-}
-
-type EventColumns<'py> = (
-    PyReadonlyArray1<'py, i64>,
-    PyReadonlyArray1<'py, i32>,
-    PyReadonlyArray1<'py, i64>,
-    PyReadonlyArray1<'py, i64>,
-    PyReadonlyArray1<'py, i32>,
-    PyReadonlyArray1<'py, i32>,
-);
-type EntryColumns<'py> = (
-    PyReadonlyArray1<'py, i64>,
-    PyReadonlyArray1<'py, u8>,
-    PyReadonlyArray1<'py, i32>,
-    PyReadonlyArray1<'py, i32>,
-);
-type Histories<'py> = (
-    Bound<'py, PyArray1<i64>>,
-    Bound<'py, PyArray1<u8>>,
-    Bound<'py, PyArray1<u32>>,
-    Bound<'py, PyArray1<i64>>,
-    Bound<'py, PyArray1<u8>>,
-);
-
-/// Compress the events of every user; texts come back as two buffers.
-#[pyfunction]
-#[pyo3(signature = (events, entries, behaviors, tokenizer, *, today, budget, layout, counts, long_labels, stable, row_ids, threads))]
-#[allow(
-    clippy::needless_pass_by_value,
-    clippy::too_many_arguments,
-    clippy::fn_params_excessive_bools
-)]
-fn compress_history<'py>(
-    py: Python<'py>,
-    events: EventColumns<'py>,
-    entries: EntryColumns<'py>,
-    behaviors: Vec<String>,
-    tokenizer: &Tokenizer,
-    today: i32,
-    budget: Option<u64>,
-    layout: Option<usize>,
-    counts: bool,
-    long_labels: bool,
-    stable: bool,
-    row_ids: bool,
-    threads: usize,
-) -> PyResult<Histories<'py>> {
-    let log = history::Log {
-        offsets: events.0.as_slice()?,
-        days: events.1.as_slice()?,
-        times: events.2.as_slice()?,
-        positions: events.3.as_slice()?,
-        behaviors: events.4.as_slice()?,
-        entries: events.5.as_slice()?,
-    };
-    let entries = history::Entries {
-        offsets: entries.0.as_slice()?,
-        bytes: std::str::from_utf8(entries.1.as_slice()?).map_err(|error| Error::Value {
-            argument: "entry bytes",
-            expected: "UTF-8".to_owned(),
-            came: "not".to_owned(),
-            position: error.valid_up_to(),
-        })?,
-        same: entries.2.as_slice()?,
-        categories: entries.3.as_slice()?,
-    };
-    let layout = layout.map(history::layout::Layout::from_row).transpose()?;
-    let options = history::Options {
-        today,
-        budget,
-        layout,
-        counts,
-        long_labels,
-        stable,
-        row_ids,
-        threads,
-    };
-    let inner = Arc::clone(&tokenizer.inner);
-    let columns = py.detach(|| {
-        history::compress(&log, &entries, &behaviors, &inner, &options)
-            .and_then(history::Columns::new)
-    })?;
-    Ok((
-        columns.offsets.into_pyarray(py),
-        columns.bytes.into_pyarray(py),
-        columns.tokens.into_pyarray(py),
-        columns.receipts.into_pyarray(py),
-        columns.layouts.into_pyarray(py),
-    ))
 }
 
 // ---- index
@@ -289,7 +204,9 @@ mod _core {
     #[pymodule_export]
     use super::Tokenizer;
     #[pymodule_export]
-    use super::{check_vectors, compress_history, keep_reliable, search};
+    use super::history::{compress_history, Catalogue};
+    #[pymodule_export]
+    use super::{check_vectors, keep_reliable, search};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -11,8 +11,21 @@ stand oldest first. Events without a timestamp form the bucket `undated`, which 
 """
 
 from recgpt.history.briefs import BriefConfig, brief
-from recgpt.history.compression import LAYOUTS, OTHER, UNDATED, compress, expand
-from recgpt.history.entries import NOTHING
+from recgpt.history.catalogue import Catalogue, catalogue
+from recgpt.history.compression import LAYOUTS, UNDATED, compress, expand
+from recgpt.history.crossing import NOTHING, OTHER
 from recgpt.history.wording import plain
 
-__all__ = ["LAYOUTS", "NOTHING", "OTHER", "UNDATED", "BriefConfig", "brief", "compress", "expand", "plain"]
+__all__ = [
+    "LAYOUTS",
+    "NOTHING",
+    "OTHER",
+    "UNDATED",
+    "BriefConfig",
+    "Catalogue",
+    "brief",
+    "catalogue",
+    "compress",
+    "expand",
+    "plain",
+]

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from recgpt import _core, schema
-from recgpt.errors import (
-    EmptyLogError,
-    InputError,
-    InvalidConfigError,
-    InvalidTableError,
-    NaiveTimestampError,
-    TimestampRangeError,
-)
-from recgpt.history.days import END_US, EPOCH, local_days
-from recgpt.history.entries import codes, entry_columns
+from recgpt.errors import EmptyLogError, InputError, InvalidConfigError, NaiveTimestampError
+from recgpt.history.catalogue import Catalogue, catalogue
+from recgpt.history.crossing import cross
+from recgpt.history.days import EPOCH
 from recgpt.llm.tokenizer import Tokenizer
 
 LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket")
 """Which things share a line: contexts with equal items, or items with equal contexts; anywhere, or in one bucket."""
 
-UNDATED, OTHER = "undated", "other"
-"""Written for: an event without a time; behaviors folded together."""
+UNDATED = "undated"
+"""Written for an event without a time."""
 
 _LINE = re.compile(r"(?:r\d+ )?(?P<contexts>\S+ \([^)]+\)(?:, \S+ \([^)]+\))*) \| (?P<entries>.+)")
 _CONTEXT = re.compile(r"(\S+) \(([^)]+)\)")
@@ -37,10 +31,11 @@ _CONTEXT = re.compile(r"(\S+) \(([^)]+)\)")
 
 def compress(
     kept: schema.ArrowStream,
-    briefs: schema.ArrowStream,
+    briefs: schema.ArrowStream | Catalogue,
     *,
     now: datetime,
     tokenizer: Tokenizer,
+    keep: Sequence[str] | None = None,
     budget: int | None = None,
     time_zone: str = "UTC",
     layout: str = "cheapest",
@@ -60,12 +55,14 @@ def compress(
     Items without a category and queries are not folded. A larger budget never drops more nor leaves less in full.
 
     Args:
-        kept: reliable events, `schema.EVENTS`; their order does not matter. Without `counts` an exact
-            repeat is one event.
-        briefs: `schema.BRIEFS`. An item that is not there is written as `item <id>`; how many were is in the result's
+        kept: reliable events, `schema.EVENTS`; their order does not matter. Ids may also be whole numbers, and any text
+            a dictionary: such columns cross to the kernel without a copy.
+        briefs: `schema.BRIEFS`, or the `catalogue` of them. An item that is not there is written as `item <id>`; how many were is in the result's
             schema metadata under `recgpt.missing_briefs`.
         now: time-zone-aware; an event at or after it is not seen.
         tokenizer: counts the tokens; the counts are exact.
+        keep: behaviors to read, for example `schema.RELIABLE`; the kernel skips all others, so that a log need not be
+            filtered first. None for all.
         budget: most tokens a text may have; None for no limit.
         time_zone: IANA name of the zone in which days begin.
         layout: one of `LAYOUTS`, or `cheapest`: per user the one with the fewest tokens; ties go to the first.
@@ -79,7 +76,8 @@ def compress(
         categories: what items fold into: a mapping or a table of `item_id, category`; default: the column of `briefs`.
 
     Returns:
-        `schema.HISTORY`, by user_id, the same for any number of threads. A user without an event before `now` is
+        `schema.HISTORY`, by user_id (whole numbers by value), the same for any number of threads. Inside a line things
+        stand in the order in which the user first met them: by second, then by position, then by item id. A user without an event before `now` is
         absent. In the receipt, `tokens_in` counts one line an event, `YYYY-MM-DD (behavior) | brief`.
 
     Raises:
@@ -87,30 +85,28 @@ def compress(
         InvalidConfigError: `budget`, `layout`, `time_zone` or `threads` does not fit.
         InvalidTableError: a table does not fit, an item has two briefs, or a behavior has a separator in its name.
         NaiveTimestampError: `now` or the timestamps carry no time zone.
-        TimestampRangeError: a timestamp lies outside the years 1970 to 9999.
+        TimestampRangeError: a timestamp lies outside the years 1970 to 9999, or more than 136 years before `now`.
     """
     zone = _check(now, budget, layout, time_zone, threads)
-    events, times = _seen(kept, now)
-    days = local_days(times, zone)
-    users, user = codes(events["user_id"])
-    order = np.argsort(user, kind="stable")
-    offsets = np.searchsorted(user[order], np.arange(len(users) + 1)).astype(np.int64)
-    names, behavior = _behaviors(events["behavior"])
-    entry, entries, missing = entry_columns(events, schema.table(briefs, schema.BRIEFS, name="briefs"), categories)
-    undated = np.iinfo(np.int64).min
-    position = events["position"].fill_null(undated).to_numpy()
-    text_offsets, text, tokens, receipts, layouts = _core.compress_history(
-        (
-            offsets,
-            days[order],
-            times.filled(undated)[order],
-            np.ascontiguousarray(position[order]),
-            behavior[order],
-            entry[order],
-        ),
-        entries,
-        names,
+    events = _events(kept)
+    if not isinstance(briefs, Catalogue):
+        briefs = catalogue(briefs, tokenizer=tokenizer, categories=categories)
+    elif briefs.tokenizer is not tokenizer or categories is not None:
+        raise InvalidConfigError(
+            "`tokenizer` must be the one that the catalogue was made with, and `categories` go into it: "
+            "history.catalogue(briefs, tokenizer=tokenizer, categories=categories)"
+        )
+    log = cross(events, briefs, now=now, zone=zone, keep=keep)
+    chunks = _core.compress_history(
+        log.batches,
+        log.meanings,
+        log.nothing,
+        briefs.core,
+        log.extra,
+        log.behaviors,
         tokenizer.core,
+        clock=log.clock,
+        days=log.days,
         today=(now.astimezone(zone).date() - EPOCH.date()).days,
         budget=budget,
         layout=None if layout == "cheapest" else LAYOUTS.index(layout),
@@ -120,16 +116,32 @@ def compress(
         row_ids=row_ids,
         threads=threads or 0,
     )
-    columns = [pa.array(column) for column in receipts.reshape(-1, 7).T.copy()]
-    columns.append(pa.array(LAYOUTS, pa.large_string()).take(pa.array(layouts)))
+    if not chunks:
+        raise EmptyLogError(
+            f"`kept` must hold reliable events before now ({now}), but all {len(events)} lie at or after it"
+            + (f" or are none of {', '.join(keep)}" if keep is not None else "")
+        )
+    return _table(chunks, log.users).replace_schema_metadata({"recgpt.missing_briefs": str(log.missing)})
+
+
+def _table(chunks: list[_core.HistoryChunk], users: pa.Array | int) -> pa.Table:
+    codes, offsets, texts, tokens, receipts, layouts = zip(*chunks, strict=True)
+    code = pa.array(np.concatenate(codes))
+    ids = users.take(code) if isinstance(users, pa.Array) else pc.add(code, users).cast(pa.large_string())
+    columns = [pa.array(column) for column in np.concatenate(receipts).reshape(-1, 7).T.copy()]
+    columns.append(pa.array(LAYOUTS, pa.large_string()).take(pa.array(np.concatenate(layouts))))
+    text = [
+        pa.LargeStringArray.from_buffers(len(offset) - 1, pa.py_buffer(offset), pa.py_buffer(text))
+        for offset, text in zip(offsets, texts, strict=True)
+    ]
     return pa.Table.from_arrays(
         [
-            users,
-            pa.LargeStringArray.from_buffers(len(users), pa.py_buffer(text_offsets), pa.py_buffer(text)),
-            pa.array(tokens),
+            ids,
+            pa.chunked_array(text),
+            pa.array(np.concatenate(tokens)),
             pa.StructArray.from_arrays(columns, fields=list(schema.RECEIPT)),
         ],
-        schema=schema.HISTORY.with_metadata({"recgpt.missing_briefs": str(missing)}),
+        schema=schema.HISTORY,
     )
 
 
@@ -176,36 +188,22 @@ def _check(now: datetime, budget: int | None, layout: str, time_zone: str, threa
         ) from error
 
 
-def _seen(kept: schema.ArrowStream, now: datetime) -> tuple[pa.Table, np.ma.MaskedArray[Any, Any]]:
-    raw: Any = kept if isinstance(kept, pa.Table) or not hasattr(kept, "__arrow_c_stream__") else pa.table(kept)
-    events = schema.table(raw, schema.EVENTS, name="kept")
+def _events(kept: schema.ArrowStream) -> pa.Table:
+    """Judge the columns; ids as whole numbers and dictionaries stay what they are, because they cross without a copy."""
+    came: Any = kept if isinstance(kept, pa.Table) or not hasattr(kept, "__arrow_c_stream__") else pa.table(kept)
+
+    def wanted(field: pa.Field) -> pa.Field:
+        if not isinstance(came, pa.Table) or field.name not in came.column_names:
+            return field
+        kind = came.schema.field(field.name).type
+        number = pa.types.is_integer(kind) and field.name in ("user_id", "item_id")
+        words = pa.types.is_dictionary(kind) and field.type == pa.large_string()
+        return field.with_type(kind) if number or words else field
+
+    # Columns that may be absent stay absent: filling 5 million rows with nulls takes longer than compressing them.
+    absent = {"query", "position"} - set(getattr(came, "column_names", ()))
+    fields = [wanted(field) for field in schema.EVENTS if field.name not in absent]
+    events = schema.table(came, pa.schema(fields), name="kept")
     if not events.num_rows:
         raise EmptyLogError("`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names")
-    stamp = events["timestamp"]
-    times = np.ma.MaskedArray(stamp.cast(pa.int64()).fill_null(0).to_numpy(), mask=stamp.is_null().to_numpy())
-    # Where there is no time, 0 stands below the mask: inside the range, and before any `now`.
-    outside = np.flatnonzero((times.data < 0) | (times.data >= END_US))
-    if len(outside):
-        raise TimestampRangeError(
-            f"`kept.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {times[outside[0]]} us "
-            f"since 1970 ({len(outside)} such rows); check the unit of the timestamps"
-        )
-    now_us = (now - EPOCH) // timedelta(microseconds=1)
-    seen = (times.data < now_us) | np.ma.getmaskarray(times)
-    if not seen.any():
-        raise EmptyLogError(f"`kept` must hold events before now ({now}), but all {len(times)} lie at or after it")
-    return events.filter(pa.array(seen)), times[seen]
-
-
-def _behaviors(column: pa.ChunkedArray) -> tuple[list[str], npt.NDArray[np.int32]]:
-    values, code = codes(column)
-    came: list[str] = values.to_pylist()
-    wrong = [name for name in came if not name.strip() or set(name) & set(',()|"\n\r')]
-    if wrong:
-        raise InvalidTableError(
-            f"`kept` is not usable: behavior {wrong[0]!r} is empty or has a comma, bracket, bar, quote or line break, "
-            "which a history line needs for itself; map it to another name"
-        )
-    place = {name: row for row, name in enumerate(schema.RELIABLE)}
-    names = [*sorted(set(came) - {OTHER}, key=lambda name: (place.get(name, len(place)), name)), OTHER]
-    return names, np.array([names.index(name) for name in came], np.int32)[code]
+    return events

@@ -1,9 +1,10 @@
-"""Local calendar days of UTC timestamps, by Python's own time zone data."""
+"""When local days begin, by Python's own time zone data."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -14,42 +15,63 @@ END_US = 253_402_300_800_000_000
 """The first microsecond of the year 10000."""
 NO_DAY = -(2**31)
 """The day number of an event without a time."""
-_DAY_US = 86_400_000_000
+_DAY = 86_400
+
+Shifts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""From each of these UTC seconds on, local time is ahead by so many seconds."""
 
 
-def local_days(times: np.ma.MaskedArray[Any, Any], zone: ZoneInfo) -> npt.NDArray[np.int32]:
-    """Give each UTC microsecond its local day, counted from 1970-01-01: `(n,) int32`; masked times get -2**31.
+def shifts(zone: ZoneInfo, first: int, last: int) -> Shifts:
+    """Give the offsets of a zone between two UTC seconds, of whole years.
 
-    The offsets are Python's own: a zone is asked at each noon and midnight of the days that have events, and to the
-    second where those differ.
+    They are Python's own: a zone is asked at each noon and midnight, and to the second where those differ.
     """
-    dated = ~np.ma.getmaskarray(times)
-    known = np.ma.getdata(times)[dated].astype(np.int64)
-    days = np.full(times.shape, NO_DAY, np.int32)
-    if not len(known):
-        return days
-    # From each of these seconds on, the shift beside it holds for all events before the next one.
-    starts: list[int] = []
-    shifts: list[int] = []
-    for day in np.unique(known // _DAY_US).tolist():
-        for second in (day * 86_400, day * 86_400 + 43_200, day * 86_400 + 86_400):
-            if starts and starts[-1] == second:
-                continue
-            shift = _offset(second, zone)
-            if starts and shifts[-1] != shift and second - starts[-1] <= 43_200:
-                starts.append(_change(starts[-1], second, shifts[-1], zone))
-                shifts.append(shift)
-            if not starts or starts[-1] < second:
-                starts.append(second)
-                shifts.append(shift)
-    found = np.searchsorted(np.array(starts, np.int64), known // 1_000_000, side="right") - 1
-    days[dated] = (known + np.array(shifts, np.int64)[found] * 1_000_000) // _DAY_US
-    return days
+    return _join(zone, range(_year(first), _year(last) + 1), first)
+
+
+def local_days(seconds: npt.NDArray[np.int64], zone: ZoneInfo) -> npt.NDArray[np.int64]:
+    """Give each UTC second its local day, counted from 1970-01-01."""
+    if not len(seconds):
+        return seconds
+    years = np.unique(seconds.astype("datetime64[s]").astype("datetime64[Y]").astype(int)) + 1970
+    starts, offsets = _join(zone, years.tolist(), int(seconds.min()))
+    found = np.searchsorted(starts, seconds, side="right") - 1
+    return (seconds + offsets[np.maximum(found, 0)]) // _DAY
+
+
+def _join(zone: ZoneInfo, years: Iterable[int], first: int) -> Shifts:
+    fixed = zone.utcoffset(None)
+    found = [] if fixed is None else [(first, round(fixed.total_seconds()))]
+    for year in years if fixed is None else ():
+        for pair in _shifts_of_year(zone, year):
+            # The step into the next year may come before what that year says itself.
+            if not found or (found[-1][0] < pair[0] and found[-1][1] != pair[1]):
+                found.append(pair)
+    starts, offsets = np.array(found, np.int64).T.copy()
+    return starts, offsets
+
+
+def _year(second: int) -> int:
+    return (EPOCH + timedelta(seconds=second)).year
+
+
+@lru_cache(maxsize=4096)
+def _shifts_of_year(zone: ZoneInfo, year: int) -> list[tuple[int, int]]:
+    start = (datetime(year, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(seconds=1)
+    found = [(start, _offset(start, zone))]
+    # Past the end of the year, so that a change in its last hours is not missed.
+    for second in range(start + _DAY // 2, start + 367 * _DAY, _DAY // 2):
+        if (shift := _offset(second, zone)) != found[-1][1]:
+            change = _change(second - _DAY // 2, second, found[-1][1], zone)
+            found.append((change, _offset(change, zone)))
+            if found[-1][1] != shift:
+                found.append((second, shift))
+    return found
 
 
 def _offset(second: int, zone: ZoneInfo) -> int:
     # Local time must stay a Python date, so the last days of the year 9999 take the offset of two days before.
-    moment = EPOCH + timedelta(seconds=min(second, END_US // 1_000_000 - 2 * 86_400))
+    moment = EPOCH + timedelta(seconds=min(second, END_US // 1_000_000 - 2 * _DAY))
     shift = moment.astimezone(zone).utcoffset()
     assert shift is not None, "an aware datetime has an offset"
     return round(shift.total_seconds())

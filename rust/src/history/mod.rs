@@ -1,58 +1,35 @@
 //! Stage 3: one compressed text per user within a token budget (paper section 2.1.1).
+//!
+//! The way of an event: `columns` (as the log has it) -> `partition` (8 bytes, by user) -> `cells` (what happened to a
+//! thing in a bucket) -> `readings` (lines) -> `write` (text and tokens). `ladder` cuts what does not fit.
 
-mod check;
-pub mod ladder;
-pub mod layout;
-pub mod write;
+pub mod catalogue;
+mod cells;
+pub mod columns;
+mod dates;
+mod ladder;
+mod partition;
+mod pieces;
+mod readings;
+mod user;
+mod write;
 
-use ahash::AHashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use rayon::prelude::*;
 
-use crate::calendar::{iso, Bucket};
 use crate::error::Error;
 use crate::tokenizer::Tokenizer;
-use check::check;
-use ladder::{Atom, Fate, Ladder};
-use layout::{lines, Layout, Line};
-use write::{Memo, Tokens, Words};
+use catalogue::Entries;
+use columns::Log;
+use dates::Dates;
+use partition::{Partition, MAX_BEHAVIORS, MAX_ENTRIES};
+use pieces::Pieces;
+use user::{Receipt, Worker};
+use write::Buffer;
 
-/// Events grouped by user: those of user `u` are the rows `offsets[u]..offsets[u + 1]`, in any order.
-pub struct Log<'a> {
-    pub offsets: &'a [i64],
-    /// Local day numbers; `calendar::UNDATED` where the log gives no time.
-    pub days: &'a [i32],
-    /// UTC microseconds; any constant below all others where missing.
-    pub times: &'a [i64],
-    pub positions: &'a [i64],
-    /// Codes into `behaviors`, in the order in which a line names them.
-    pub behaviors: &'a [i32],
-    /// Rows of `Entries`.
-    pub entries: &'a [i32],
-}
-
-/// What events are about: items in the order of their ids, queries, `-`, and then the categories.
-pub struct Entries<'a> {
-    pub offsets: &'a [i64],
-    pub bytes: &'a str,
-    /// Entries with equal codes have equal texts and need a number to stay apart.
-    pub same: &'a [i32],
-    /// Row of the entry's category, or -1.
-    pub categories: &'a [i32],
-}
-
-impl Entries<'_> {
-    pub fn len(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    pub fn text(&self, entry: usize) -> &str {
-        &self.bytes[self.offsets[entry] as usize..self.offsets[entry + 1] as usize]
-    }
-}
+pub use partition::Clock;
+pub use readings::Layout;
 
 // Switches of one call, not states of a machine.
 #[allow(clippy::struct_excessive_bools)]
@@ -71,19 +48,11 @@ pub struct Options {
     pub threads: usize,
 }
 
-/// One user's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct History {
-    pub text: String,
-    pub tokens: u64,
-    pub tokens_in: u64,
-    pub events: u64,
-    pub fate: Fate,
-    pub layout: Layout,
-}
-
-/// Histories as flat columns, the form in which they leave the core.
-pub struct Columns {
+/// The histories of some neighbouring users, as flat columns.
+#[derive(Default)]
+pub struct Chunk {
+    /// User codes.
+    pub users: Vec<i64>,
     pub offsets: Vec<i64>,
     pub bytes: Vec<u8>,
     pub tokens: Vec<u32>,
@@ -93,56 +62,22 @@ pub struct Columns {
     pub layouts: Vec<u8>,
 }
 
-impl Columns {
-    pub fn new(histories: Vec<History>) -> Result<Self, Error> {
-        let mut columns = Self {
-            offsets: vec![0],
-            bytes: Vec::with_capacity(histories.iter().map(|history| history.text.len()).sum()),
-            tokens: Vec::with_capacity(histories.len()),
-            receipts: Vec::with_capacity(7 * histories.len()),
-            layouts: Vec::with_capacity(histories.len()),
-        };
-        for (position, history) in histories.into_iter().enumerate() {
-            columns.bytes.extend_from_slice(history.text.as_bytes());
-            columns.offsets.push(columns.bytes.len() as i64);
-            columns
-                .tokens
-                .push(u32::try_from(history.tokens).map_err(|_| Error::Value {
-                    argument: "tokens",
-                    expected: format!("at most {} a user; set a budget", u32::MAX),
-                    came: history.tokens.to_string(),
-                    position,
-                })?);
-            let Fate {
-                full,
-                coarsened,
-                folded,
-                dropped,
-            } = history.fate;
-            let numbers = [
-                history.tokens_in,
-                history.tokens,
-                history.events,
-                full,
-                coarsened,
-                folded,
-                dropped,
-            ];
-            columns.receipts.extend(numbers.map(|number| number as i64));
-            columns.layouts.push(history.layout as u8);
-        }
-        Ok(columns)
-    }
-}
+/// Records that one thread takes at a time: enough to hide the taking, few enough to end together.
+const TASK: usize = 1 << 15;
 
-/// Compresses every user's events. `behaviors` ends with the name that rare ones are folded into.
+/// Compresses every user's events; users without one before now are absent. `behaviors` ends with the name that rare
+/// ones are folded into. `days` tell where days begin: by times, from each of these UTC seconds on local time is ahead by
+/// so many seconds, and the first one holds from ever; by ranks, from each of these ranks on it is this local day, which
+/// is `calendar::UNDATED` where the log gives no time.
 pub fn compress(
     log: &Log<'_>,
+    clock: Clock,
+    days: &[(i64, i64)],
     entries: &Entries<'_>,
     behaviors: &[String],
     tokenizer: &Tokenizer,
     options: &Options,
-) -> Result<Vec<History>, Error> {
+) -> Result<Vec<Chunk>, Error> {
     check(log, entries, behaviors)?;
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
@@ -153,243 +88,151 @@ pub fn compress(
             came: format!("{}: {error}", options.threads),
             position: 0,
         })?;
-    Ok(pool.install(|| {
-        let tokens = Tokens::new(tokenizer, entries);
-        let mut by_text: Vec<usize> = (0..entries.len()).collect();
-        by_text.par_sort_unstable_by_key(|&entry| (entries.text(entry), entry));
-        let mut text_ranks = vec![0u32; by_text.len()];
-        for (rank, entry) in by_text.into_iter().enumerate() {
-            text_ranks[entry] = rank as u32;
-        }
-        let shared = Shared {
-            log,
-            entries,
-            behaviors,
-            tokens: &tokens,
-            text_ranks: &text_ranks,
-            options,
-        };
-        (0..log.offsets.len() - 1)
+    let dates = dates(clock, days, options)?;
+    pool.install(|| {
+        let threads = rayon::current_num_threads();
+        let partition = Partition::new(log, clock, threads)?;
+        let tasks = tasks(&partition);
+        let next = AtomicUsize::new(0);
+        let mut chunks: Vec<(usize, Chunk)> = (0..threads)
             .into_par_iter()
-            .map_init(Memo::new, |memo, user| shared.user(user, memo))
-            .collect()
-    }))
-}
-
-struct Shared<'a> {
-    log: &'a Log<'a>,
-    entries: &'a Entries<'a>,
-    behaviors: &'a [String],
-    tokens: &'a Tokens<'a>,
-    text_ranks: &'a [u32],
-    options: &'a Options,
-}
-
-/// The field order is the order of raw lines.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Event {
-    time: i64,
-    position: i64,
-    /// Rank of the entry's text, so that events of one moment stand in a readable order.
-    text_rank: u32,
-    behavior: u32,
-    entry: u32,
-    day: i32,
-}
-
-impl Shared<'_> {
-    fn user(&self, user: usize, memo: &mut Memo) -> History {
-        let events = self.events(user);
-        let (local, numbers, atoms) = self.atoms(&events);
-        let words = Words {
-            entries: self.entries,
-            behaviors: self.behaviors,
-            options: self.options,
-            local: &local,
-            numbers: &numbers,
-        };
-        let dates: AHashMap<i32, String> = events
-            .iter()
-            .map(|event| event.day)
-            .collect::<ahash::AHashSet<_>>()
+            .with_max_len(1)
+            .map(|_| {
+                let pieces = Pieces::new(tokenizer, &dates, behaviors, options.long_labels);
+                let other = behaviors.len() as u32 - 1;
+                let mut worker = Worker::new(&partition, &dates, entries, options, pieces, other);
+                let mut done = Vec::new();
+                while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
+                    done.push((task.start, chunk(task.clone(), &partition, &mut worker)?));
+                }
+                Ok(done)
+            })
+            .collect::<Result<Vec<_>, Error>>()?
             .into_iter()
-            .map(|day| (day, iso(day)))
+            .flatten()
             .collect();
-        let raw = events.iter().map(|event| {
-            (
-                dates[&event.day].as_str(),
-                self.behaviors[event.behavior as usize].as_str(),
-                event.entry as usize,
-            )
-        });
-        let tokens_in = self.tokens.of_raw(raw, self.entries, memo);
+        chunks.sort_unstable_by_key(|&(start, _)| start);
+        Ok(chunks
+            .into_iter()
+            .map(|(_, chunk)| chunk)
+            .filter(|chunk| !chunk.users.is_empty())
+            .collect())
+    })
+}
 
-        let ladder = Ladder::new(&atoms, self.options.counts, self.behaviors.len() as u32 - 1);
-        let mut steps = 0;
-        let mut best = self.shortest(&ladder, steps, &words, memo);
-        if let Some(budget) = self.options.budget {
-            if best.tokens > budget {
-                // The first kind of step whose end fits, then halving inside it. Whatever fits a budget fits every
-                // larger one too, so more budget never leads further down.
-                let (mut too_long, mut fits) = (0, ladder.steps());
-                for end in ladder.ends() {
-                    if end > too_long {
-                        if self.shortest(&ladder, end, &words, memo).tokens <= budget {
-                            fits = end;
-                            break;
-                        }
-                        too_long = end;
-                    }
-                }
-                while fits - too_long > 1 {
-                    let middle = usize::midpoint(too_long, fits);
-                    if self.shortest(&ladder, middle, &words, memo).tokens <= budget {
-                        fits = middle;
-                    } else {
-                        too_long = middle;
-                    }
-                }
-                steps = fits;
-                best = self.shortest(&ladder, steps, &words, memo);
-            }
+fn dates(clock: Clock, days: &[(i64, i64)], options: &Options) -> Result<Dates, Error> {
+    let (today, stable) = (options.today, options.stable);
+    match clock {
+        Clock::Times { now, origin } => {
+            let end = now.div_euclid(1_000_000) + 1;
+            Dates::of_times(days, origin, end, today, stable)
         }
-        History {
-            text: write::text(&best.lines, &words),
-            tokens: best.tokens,
+        Clock::Ranks => {
+            let (starts, days) = days.iter().map(|&(start, day)| (start as u32, day as i32)).unzip();
+            Dates::of_stretches(starts, days, today, stable)
+        }
+    }
+}
+
+/// Neighbouring users with about `TASK` records; the heaviest first, so that nobody waits for a late giant.
+fn tasks(partition: &Partition) -> Vec<std::ops::Range<usize>> {
+    let users = partition.offsets.len() - 1;
+    let weight =
+        |task: &std::ops::Range<usize>| partition.offsets[task.end] - partition.offsets[task.start];
+    let mut tasks = Vec::new();
+    let mut start = 0;
+    for user in 0..users {
+        let task = start..user + 1;
+        if weight(&task) >= TASK || user + 1 == users {
+            tasks.push(task);
+            start = user + 1;
+        }
+    }
+    tasks.sort_by_key(|task| std::cmp::Reverse(weight(task)));
+    tasks
+}
+
+fn chunk(
+    users: std::ops::Range<usize>,
+    partition: &Partition,
+    worker: &mut Worker<'_>,
+) -> Result<Chunk, Error> {
+    let mut chunk = Chunk {
+        offsets: vec![0],
+        ..Chunk::default()
+    };
+    // What a record of the users before came to; growing by doubling would copy and touch everything twice.
+    let records = partition.offsets[users.end] - partition.offsets[users.start];
+    let mut text = Buffer::with_room((records as f64 * worker.bytes_a_record * 1.1) as usize);
+    for user in users {
+        if partition.offsets[user] == partition.offsets[user + 1] {
+            continue;
+        }
+        let Receipt {
             tokens_in,
-            events: events.len() as u64,
-            fate: ladder.fate(steps),
-            layout: best.layout,
-        }
+            tokens,
+            events,
+            fate,
+            layout,
+        } = worker.compress(user, &mut text);
+        chunk.users.push(user as i64);
+        chunk.offsets.push(text.len() as i64);
+        chunk
+            .tokens
+            .push(u32::try_from(tokens).map_err(|_| Error::Value {
+                argument: "tokens",
+                expected: format!("at most {} a user; set a budget", u32::MAX),
+                came: tokens.to_string(),
+                position: user,
+            })?);
+        let numbers = [
+            tokens_in,
+            tokens,
+            events,
+            fate.full,
+            fate.coarsened,
+            fate.folded,
+            fate.dropped,
+        ];
+        chunk.receipts.extend(numbers.map(|number| number as i64));
+        chunk.layouts.push(layout as u8);
     }
-
-    /// The user's events in order; without counts an exact repeat is the same event.
-    fn events(&self, user: usize) -> Vec<Event> {
-        let rows = self.log.offsets[user] as usize..self.log.offsets[user + 1] as usize;
-        let mut events: Vec<Event> = rows
-            .map(|row| {
-                let entry = self.log.entries[row] as u32;
-                Event {
-                    time: self.log.times[row],
-                    position: self.log.positions[row],
-                    text_rank: self.text_ranks[entry as usize],
-                    behavior: self.log.behaviors[row] as u32,
-                    entry,
-                    day: self.log.days[row],
-                }
-            })
-            .collect();
-        events.sort_unstable();
-        if !self.options.counts {
-            events.dedup();
-        }
-        events
-    }
-
-    /// The user's entries in order of first appearance, their ` #n` numbers, and the events summed up.
-    fn atoms(&self, events: &[Event]) -> (Vec<u32>, Vec<u32>, Vec<Atom>) {
-        let bucket = |event: &Event| Bucket::of(event.day, self.options.today, self.options.stable);
-        let mut ranks: AHashMap<u32, u32> = AHashMap::new();
-        let mut local = Vec::new();
-        // (same text, first seen in the open part, row): numbers follow item ids, and with `stable` no new item
-        // changes the number of one that stands in a closed line.
-        let mut numbered = Vec::new();
-        let mut summed: AHashMap<(Bucket, u32, u32), u64> = AHashMap::new();
-        let mut closed: ahash::AHashSet<u32> = ahash::AHashSet::new();
-        for event in events {
-            let rank = *ranks.entry(event.entry).or_insert_with(|| {
-                local.push(event.entry);
-                local.len() as u32 - 1
-            });
-            let bucket = bucket(event);
-            if !bucket.open {
-                closed.insert(rank);
-            }
-            *summed.entry((bucket, event.behavior, rank)).or_default() += 1;
-        }
-        for (rank, &entry) in local.iter().enumerate() {
-            let rank = rank as u32;
-            numbered.push((
-                self.entries.same[entry as usize],
-                !closed.contains(&rank),
-                entry,
-                rank,
-            ));
-        }
-        numbered.sort_unstable();
-        let mut numbers = vec![0; local.len()];
-        for same in numbered.chunk_by(|left, right| left.0 == right.0) {
-            for (&(.., rank), number) in same.iter().zip(1..) {
-                numbers[rank as usize] = number;
-            }
-        }
-        let mut atoms: Vec<Atom> = summed
-            .into_iter()
-            .map(|((bucket, behavior, entry), events)| Atom {
-                bucket,
-                behavior,
-                entry,
-                category: u32::try_from(self.entries.categories[local[entry as usize] as usize])
-                    .ok(),
-                events,
-            })
-            .collect();
-        atoms.sort_unstable_by_key(|atom| (atom.bucket, atom.behavior, atom.entry));
-        (local, numbers, atoms)
-    }
-
-    /// The layout with the fewest tokens after some steps. With `stable` the closed part alone decides, if there is one.
-    fn shortest(
-        &self,
-        ladder: &Ladder<'_>,
-        steps: usize,
-        words: &Words<'_>,
-        memo: &mut Memo,
-    ) -> Choice {
-        let triples = ladder.triples(steps);
-        let one;
-        let layouts: &[Layout] = match self.options.layout {
-            Some(layout) => {
-                one = [layout];
-                &one
-            }
-            None => &Layout::ALL,
-        };
-        let mut best: Option<(u64, Choice)> = None;
-        for &layout in layouts {
-            let lines = lines(&triples, layout);
-            let closed = lines
-                .iter()
-                .take_while(|line| !line.contexts[0].0.open)
-                .count();
-            let tokens = self.tokens.of_lines(&lines, words, memo);
-            let judged = if self.options.stable && closed > 0 && layouts.len() > 1 {
-                self.tokens.of_lines(&lines[..closed], words, memo)
-            } else {
-                tokens
-            };
-            if best.as_ref().is_none_or(|(least, _)| judged < *least) {
-                best = Some((
-                    judged,
-                    Choice {
-                        layout,
-                        lines,
-                        tokens,
-                    },
-                ));
-            }
-        }
-        let Some((_, choice)) = best else {
-            unreachable!("there is at least one layout")
-        };
-        choice
-    }
+    worker.bytes_a_record = text.len() as f64 / records.max(1) as f64;
+    chunk.bytes = text.into_bytes();
+    Ok(chunk)
 }
 
-struct Choice {
-    layout: Layout,
-    lines: Vec<Line>,
-    tokens: u64,
+fn check(log: &Log<'_>, entries: &Entries<'_>, behaviors: &[String]) -> Result<(), Error> {
+    log.check()?;
+    for (argument, most, came) in [
+        ("entries", MAX_ENTRIES - 1, entries.len()),
+        ("behaviors", MAX_BEHAVIORS, behaviors.len()),
+    ] {
+        if came > most {
+            return Err(Error::Value {
+                argument,
+                expected: format!("at most {most}"),
+                came: came.to_string(),
+                position: most,
+            });
+        }
+    }
+    for (argument, size, most) in [
+        ("items", log.items.size, entries.len()),
+        ("queries", log.queries.size, entries.len()),
+        ("nothing", log.nothing as usize + 1, entries.len()),
+        ("behaviors", log.behaviors.size, behaviors.len()),
+    ] {
+        if size > most {
+            return Err(Error::Value {
+                argument,
+                expected: format!("codes up to {most}"),
+                came: size.to_string(),
+                position: 0,
+            });
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,282 +1,281 @@
 //! Lines to text, and lines to an exact token count without the text.
-//!
-//! Counts are added piece by piece. Cutting before a space that stands between two other characters, and after a line
-//! break that a digit or letter follows, is exact for every pre-tokenizer that `tokenizer.rs` accepts: none of their
-//! patterns holds a space anywhere but at its beginning, nor goes on after a line break. `Tokens::new` checks that on
-//! the tokenizer at hand; where it fails, whole texts are counted instead.
 
-use ahash::AHashMap;
-use rayon::prelude::*;
+use super::catalogue::{Entries, Slot, WIDE};
+use super::pieces::Pieces;
+use super::readings::Lines;
 
-use super::layout::{Line, Written};
-use super::{Entries, Options};
-use crate::tokenizer::Tokenizer;
-
-/// What follows an entry.
-#[derive(Clone, Copy)]
+/// What follows the name of a thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Text,
     Comma,
-    Break,
+    Line,
 }
 
 impl End {
-    const TEXTS: [&'static str; 3] = ["", ",", "\n"];
-
     fn text(self) -> &'static str {
-        Self::TEXTS[self as usize]
-    }
-}
-
-/// Token counts of every entry in its three forms, made once for all users.
-pub struct Tokens<'a> {
-    tokenizer: &'a Tokenizer,
-    entries: Vec<[u32; 3]>,
-    additive: bool,
-}
-
-/// The pieces that one thread has already counted.
-pub type Memo = AHashMap<String, u32>;
-
-impl<'a> Tokens<'a> {
-    pub fn new(tokenizer: &'a Tokenizer, entries: &Entries<'_>) -> Self {
-        let additive = *tokenizer.additive.get_or_init(|| additive(tokenizer));
-        let forms = (0..entries.len())
-            .into_par_iter()
-            .map_init(Memo::new, |memo, entry| {
-                let text = entries.text(entry);
-                let (head, last) = text.rsplit_once(' ').unwrap_or(("", text));
-                let apart = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
-                if !additive
-                    || text.starts_with(' ')
-                    || !(head.is_empty() || head.split(' ').all(apart))
-                    || !apart(last)
-                {
-                    return End::TEXTS.map(|end| tokenizer.count(&format!(" {text}{end}")) as u32);
-                }
-                // The words of a catalogue are few, so nearly all of them have been counted before.
-                let mut count =
-                    |word: &str, end: &str| counted(tokenizer, memo, &format!(" {word}{end}"));
-                let before: u32 = head
-                    .split(' ')
-                    .filter(|word| !word.is_empty())
-                    .map(|word| count(word, ""))
-                    .sum();
-                End::TEXTS.map(|end| before + count(last, end))
-            })
-            .collect();
-        Self {
-            tokenizer,
-            entries: forms,
-            additive,
+        match self {
+            Self::Text => "",
+            Self::Comma => ",",
+            Self::Line => "\n",
         }
     }
 
-    /// Exact tokens of the text that `text` writes for these lines.
-    pub fn of_lines(&self, lines: &[Line], words: &Words<'_>, memo: &mut Memo) -> u64 {
-        if !self.additive {
-            return self.tokenizer.count(&text(lines, words)) as u64;
-        }
-        let mut sum = Sum {
-            tokens: self,
-            memo,
-            total: 0,
-        };
-        emit(lines, words, &mut sum);
-        sum.total
+    #[inline]
+    fn tokens(self, slot: &Slot) -> u32 {
+        u32::from(match self {
+            Self::Text => slot.text,
+            Self::Comma => slot.comma,
+            Self::Line => slot.line,
+        })
+    }
+}
+
+/// What is written after a name: ` #2` from 2 up, ` x3` from 1 up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mark {
+    pub number: u32,
+    pub shown: u64,
+}
+
+/// What the written things of one user are; a thing is a row of these.
+#[derive(Default)]
+pub struct Things {
+    pub rows: Vec<u32>,
+    pub slots: Vec<Slot>,
+    /// Empty if nothing has a mark.
+    pub marks: Vec<Mark>,
+}
+
+impl Things {
+    pub fn clear(&mut self) {
+        self.rows.clear();
+        self.slots.clear();
+        self.marks.clear();
     }
 
-    /// Exact tokens of one line an event, `date (behavior) | entry`, joined by line breaks.
-    pub fn of_raw<'b>(
-        &self,
-        events: impl ExactSizeIterator<Item = (&'b str, &'b str, usize)>,
-        entries: &Entries<'_>,
-        memo: &mut Memo,
-    ) -> u64 {
-        let last = events.len().saturating_sub(1);
-        let mut whole = String::new();
-        let mut sum = Sum {
-            tokens: self,
-            memo,
-            total: 0,
-        };
-        let mut context = String::new();
-        for (row, (date, behavior, entry)) in events.enumerate() {
-            let end = if row == last { End::Text } else { End::Break };
-            context.clear();
-            context.extend([date, " (", behavior, ") |"]);
-            if self.additive {
-                sum.piece(&context);
-                sum.entry(entry, entries, end);
-            } else {
-                whole.extend([context.as_str(), " ", entries.text(entry), end.text()]);
-            }
-        }
-        if self.additive {
-            sum.total
-        } else {
-            self.tokenizer.count(&whole) as u64
+    /// Brings the slots near, all in one go, so that the processor waits for many of them at once.
+    pub fn fetch(&mut self, entries: &Entries<'_>) {
+        self.slots.clear();
+        self.slots.reserve(self.rows.len());
+        for &row in &self.rows {
+            self.slots.push(*entries.slot(row));
         }
     }
-}
 
-fn counted(tokenizer: &Tokenizer, memo: &mut Memo, text: &str) -> u32 {
-    memo.get(text).copied().unwrap_or_else(|| {
-        let count = tokenizer.count(text) as u32;
-        memo.insert(text.to_owned(), count);
-        count
-    })
-}
-
-/// Whether counts of pieces add up to the count of the whole, tried on the seams that histories have.
-fn additive(tokenizer: &Tokenizer) -> bool {
-    let left = [
-        "r12", "17-12-03", "undated", " (cart)", " (cart),", " |", " Tea,", " 2%", " a)",
-        " \"tea\"", " é", " 茶",
-    ];
-    let right = [
-        " 17-11", " (cart", " cart)", " |", " Tea", " 2%", " (a", " \"tea", " -", " #2", " x3",
-        " é", " 茶",
-    ];
-    let count = |text: &str| tokenizer.count(text);
-    let spaces = left
-        .iter()
-        .flat_map(|left| right.iter().map(move |right| (*left, *right)));
-    let breaks = left
-        .iter()
-        .flat_map(|left| ["17-11", "undated", "r2"].map(move |right| (format!("{left}\n"), right)));
-    spaces
-        .into_iter()
-        .all(|(left, right)| count(&format!("{left}{right}")) == count(left) + count(right))
-        && breaks
-            .into_iter()
-            .all(|(left, right)| count(&format!("{left}{right}")) == count(&left) + count(right))
-}
-
-/// What the numbers of one user's lines mean.
-pub struct Words<'a> {
-    pub entries: &'a Entries<'a>,
-    pub behaviors: &'a [String],
-    pub options: &'a Options,
-    /// Row among all entries of each of the user's entries.
-    pub local: &'a [u32],
-    /// ` #n` of each of the user's entries; 0 or 1 writes none.
-    pub numbers: &'a [u32],
-}
-
-trait Out {
-    /// A piece that begins a line or begins with a space, and ends in neither.
-    fn piece(&mut self, text: &str);
-    fn entry(&mut self, entry: usize, entries: &Entries<'_>, end: End);
-}
-
-struct Text(String);
-
-impl Out for Text {
-    fn piece(&mut self, text: &str) {
-        self.0.push_str(text);
-    }
-
-    fn entry(&mut self, entry: usize, entries: &Entries<'_>, end: End) {
-        self.0.extend([" ", entries.text(entry), end.text()]);
+    fn mark(&self, thing: u32) -> Option<Mark> {
+        let mark = *self.marks.get(thing as usize)?;
+        (mark.number > 1 || mark.shown > 0).then_some(mark)
     }
 }
 
-struct Sum<'a, 'b> {
-    tokens: &'a Tokens<'b>,
-    memo: &'a mut Memo,
-    total: u64,
-}
-
-impl Out for Sum<'_, '_> {
-    fn piece(&mut self, text: &str) {
-        self.total += u64::from(counted(self.tokens.tokenizer, self.memo, text));
-    }
-
-    fn entry(&mut self, entry: usize, _: &Entries<'_>, end: End) {
-        self.total += u64::from(self.tokens.entries[entry][end as usize]);
-    }
-}
-
-pub fn text(lines: &[Line], words: &Words<'_>) -> String {
-    let mut out = Text(String::new());
-    emit(lines, words, &mut out);
-    out.0
-}
-
-fn emit(lines: &[Line], words: &Words<'_>, out: &mut impl Out) {
-    let mut piece = String::new();
-    for (number, line) in lines.iter().enumerate() {
-        let mut gap = "";
-        if words.options.row_ids {
-            out.piece(&format!("r{}", number + 1));
-            gap = " ";
-        }
-        let mut buckets = line
-            .contexts
-            .chunk_by(|left, right| left.0 == right.0)
-            .peekable();
-        while let Some(contexts) = buckets.next() {
-            out.piece(&format!(
-                "{gap}{}",
-                contexts[0].0.label(words.options.long_labels)
-            ));
-            gap = " ";
-            for (position, context) in contexts.iter().enumerate() {
-                piece.clear();
-                piece.push_str(if position == 0 { " (" } else { " " });
-                piece.push_str(&words.behaviors[context.1 as usize]);
-                piece.push_str(
-                    match (position + 1 == contexts.len(), buckets.peek().is_some()) {
-                        (false, _) => ",",
-                        (true, true) => "),",
-                        (true, false) => ")",
-                    },
-                );
-                out.piece(&piece);
-            }
-        }
-        out.piece(" |");
-        let line_end = if number + 1 == lines.len() {
-            End::Text
-        } else {
-            End::Break
-        };
-        for (position, written) in line.written.iter().enumerate() {
-            let end = if position + 1 == line.written.len() {
-                line_end
-            } else {
-                End::Comma
-            };
-            emit_written(*written, words, end, out);
-        }
-    }
-}
-
-fn emit_written(written: Written, words: &Words<'_>, end: End, out: &mut impl Out) {
-    let (entry, number) = if written.is_entry {
-        (
-            words.local[written.index as usize],
-            words.numbers[written.index as usize],
-        )
+/// The two marks as pieces of their own; the last one has the end.
+fn marks(mark: Mark, end: End) -> (String, String) {
+    let number = if mark.number > 1 {
+        format!(" #{}", mark.number)
     } else {
-        (written.index, 0)
+        String::new()
     };
-    let mut marks = Vec::with_capacity(2);
-    if number > 1 {
-        marks.push(format!(" #{number}"));
+    match mark.shown {
+        0 => (number + end.text(), String::new()),
+        shown => (number, format!(" x{shown}{}", end.text())),
     }
-    if written.shown > 0 {
-        marks.push(format!(" x{}", written.shown));
+}
+
+/// Exact tokens of the first `count` lines as a text of their own.
+pub fn tokens(
+    lines: &Lines,
+    count: usize,
+    things: &Things,
+    pieces: &mut Pieces<'_>,
+    row_ids: bool,
+) -> u64 {
+    let mut total = 0;
+    for (line, (groups, written)) in lines.iter().take(count).enumerate() {
+        total += if row_ids { of_row_id(line, pieces) } else { 0 };
+        for (place, &group) in groups.iter().enumerate() {
+            total += pieces.label(group).count(row_ids || place > 0, place + 1 < groups.len());
+        }
+        let end = if line + 1 == count { End::Text } else { End::Line };
+        total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
     }
-    match marks.last_mut() {
-        None => out.entry(entry as usize, words.entries, end),
-        Some(last) => {
-            last.push_str(end.text());
-            out.entry(entry as usize, words.entries, End::Text);
-            for mark in &marks {
-                out.piece(mark);
-            }
+    total
+}
+
+fn of_row_id(line: usize, pieces: &mut Pieces<'_>) -> u64 {
+    u64::from(pieces.count(&format!("r{}", line + 1)))
+}
+
+#[inline]
+fn of_things(written: &[u32], end: End, things: &Things, pieces: &mut Pieces<'_>) -> u64 {
+    if !things.marks.is_empty() {
+        let of = |(place, &thing): (usize, &u32)| {
+            let end = if place + 1 < written.len() { End::Comma } else { end };
+            of_marked(thing, end, things, pieces)
+        };
+        return written.iter().enumerate().map(of).sum();
+    }
+    let slot = |&thing: &u32| &things.slots[thing as usize];
+    let sum: u64 = written.iter().map(|thing| u64::from(slot(thing).comma)).sum();
+    match written.last().map(slot) {
+        Some(last) => sum - u64::from(last.comma) + u64::from(end.tokens(last)),
+        None => sum,
+    }
+}
+
+fn of_marked(thing: u32, end: End, things: &Things, pieces: &mut Pieces<'_>) -> u64 {
+    let slot = &things.slots[thing as usize];
+    let Some(mark) = things.mark(thing) else {
+        return u64::from(end.tokens(slot));
+    };
+    let (number, shown) = marks(mark, end);
+    let pieces = [number, shown]
+        .iter()
+        .filter(|text| !text.is_empty())
+        .map(|text| pieces.count(text))
+        .sum::<u32>();
+    u64::from(u32::from(slot.text) + pieces)
+}
+
+/// Bytes with some to spare, filled from the front; the whole text of many users.
+#[derive(Default)]
+pub struct Buffer {
+    bytes: Vec<u8>,
+    len: usize,
+}
+
+impl Buffer {
+    /// Asks the system for zeroed memory, which costs nothing until it is written to.
+    pub fn with_room(bytes: usize) -> Self {
+        Self {
+            bytes: vec![0; bytes + WIDE],
+            len: 0,
         }
     }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Takes back what was written after the first bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = len;
+    }
+
+    pub fn since(&self, start: usize) -> &[u8] {
+        &self.bytes[start..self.len]
+    }
+
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.bytes.truncate(self.len);
+        self.bytes.shrink_to_fit();
+        self.bytes
+    }
+
+    #[inline]
+    fn reserve(&mut self, more: usize) {
+        if self.bytes.len() < self.len + more + WIDE {
+            self.grow(more);
+        }
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize) {
+        self.bytes.resize((self.len + more + WIDE) * 5 / 4, 0);
+    }
+
+    /// Appends a piece of a buffer that has `WIDE` bytes to spare; room was made before.
+    #[inline]
+    fn copy(&mut self, from: &[u8], start: usize, len: usize) {
+        let wide = len.max(WIDE);
+        if wide == WIDE {
+            self.bytes[self.len..self.len + WIDE].copy_from_slice(&from[start..start + WIDE]);
+        } else {
+            self.bytes[self.len..self.len + len].copy_from_slice(&from[start..start + len]);
+        }
+        self.len += len;
+    }
+
+    #[inline]
+    fn push(&mut self, byte: u8) {
+        self.bytes[self.len] = byte;
+        self.len += 1;
+    }
+
+    fn append(&mut self, text: &[u8]) {
+        self.reserve(text.len());
+        self.bytes[self.len..self.len + text.len()].copy_from_slice(text);
+        self.len += text.len();
+    }
+
+    /// Appends the text of a thing; room for a short one was made before.
+    #[inline]
+    fn name(&mut self, thing: u32, things: &Things, entries: &Entries<'_>) {
+        let slot = &things.slots[thing as usize];
+        match slot.short() {
+            Some(head) => {
+                self.bytes[self.len..self.len + WIDE].copy_from_slice(head);
+                self.len += slot.len as usize;
+            }
+            None => self.append(entries.text(things.rows[thing as usize])),
+        }
+    }
+}
+
+/// Writes the first `count` lines as a text of their own and gives its exact tokens, if counts of pieces add up.
+pub fn text(
+    lines: &Lines,
+    count: usize,
+    things: &Things,
+    entries: &Entries<'_>,
+    pieces: &mut Pieces<'_>,
+    row_ids: bool,
+    out: &mut Buffer,
+) -> u64 {
+    let mut total = 0;
+    for (line, (groups, written)) in lines.iter().take(count).enumerate() {
+        if row_ids {
+            total += of_row_id(line, pieces);
+            out.append(format!("r{}", line + 1).as_bytes());
+        }
+        for (place, &group) in groups.iter().enumerate() {
+            let label = pieces.label(group);
+            total += label.count(row_ids || place > 0, place + 1 < groups.len());
+            let (start, len) = (label.start as usize, label.len as usize);
+            let skip = usize::from(!row_ids && place == 0);
+            out.reserve(len + 3);
+            out.copy(&pieces.bytes, start + skip, len - skip);
+            out.push(b',');
+        }
+        // The last comma gives way to the bar.
+        out.len -= 1;
+        out.push(b' ');
+        out.push(b'|');
+        let end = if line + 1 == count { End::Text } else { End::Line };
+        total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
+        if things.marks.is_empty() {
+            out.reserve(written.len() * (WIDE + 1));
+            for &thing in written {
+                out.name(thing, things, entries);
+                out.reserve(written.len() * (WIDE + 1));
+                out.push(b',');
+            }
+        } else {
+            for &thing in written {
+                out.reserve(WIDE);
+                out.name(thing, things, entries);
+                if let Some(mark) = things.mark(thing) {
+                    let (number, shown) = marks(mark, End::Text);
+                    out.append(number.as_bytes());
+                    out.append(shown.as_bytes());
+                }
+                out.append(b",");
+            }
+        }
+        out.len -= 1;
+        if line + 1 < count {
+            out.push(b'\n');
+        }
+    }
+    total
 }

@@ -1,0 +1,224 @@
+"""The log on its way to the kernel: Arrow buffers as they are, and what their values mean.
+
+Columns of whole numbers and of dictionaries cross without a copy; strings are made dictionaries first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recgpt import schema
+from recgpt.errors import InvalidTableError, TimestampRangeError
+from recgpt.history.catalogue import Catalogue, Codes, Texts, flat, named
+from recgpt.history.days import END_US, EPOCH, NO_DAY, Shifts, local_days, shifts
+from recgpt.history.wording import plain
+
+NOTHING = "-"
+"""Written for an event with neither item nor query."""
+OTHER = "other"
+"""Behaviors folded together."""
+
+Meaning = tuple[int, Codes | None, int]
+"""Base, map and size: a value means `map[value - base]`, or without a map `value - base`, which is below size."""
+_SPAN_US = (2**32 - 1) * 1_000_000
+
+
+class Encoded(NamedTuple):
+    """One column as whole numbers."""
+
+    values: pa.ChunkedArray
+    meaning: Meaning
+
+
+class Crossing(NamedTuple):
+    """What the kernel is given."""
+
+    users: pa.Array | int
+    """The id of each user code, ascending; or the number that code 0 stands for."""
+    batches: list[Any]
+    meanings: tuple[Meaning, Meaning, Meaning, Meaning]
+    nothing: int
+    extra: Texts
+    behaviors: list[str]
+    clock: tuple[int, int] | None
+    days: Shifts
+    missing: int
+
+
+def cross(events: pa.Table, catalogue: Catalogue, *, now: datetime, zone: ZoneInfo, keep: Sequence[str] | None) -> Crossing:
+    """Lay out a log for the kernel."""
+    users, user = _users(events["user_id"])
+    behaviors, behavior = _behaviors(events["behavior"], keep)
+    item, missing = _items(events["item_id"], catalogue)
+    query, asked = _queries(events, len(catalogue.core) + len(missing))
+    nothing = len(catalogue.core) + len(missing) + len(asked)
+    now_us = (now - EPOCH) // timedelta(microseconds=1)
+    stamp = events["timestamp"]
+    clock: tuple[int, int] | None = None
+    if stamp.null_count or _has_values(events, "position"):
+        moments, seen, days = _ranks(events, now_us, zone)
+    else:
+        moments, seen = stamp.cast(pa.int64()), None
+        clock = (now_us, max(0, now_us - _SPAN_US) // 1_000_000)
+        oldest = (pc.min(moments).as_py() or 0) // 1_000_000 if zone.utcoffset(None) is None else 0
+        days = shifts(zone, min(max(oldest, clock[1]), now_us // 1_000_000), now_us // 1_000_000)
+    columns = {"user": user.values, "moment": moments, "behavior": behavior.values, "item": item.values}
+    if query is not None:
+        columns["query"] = query.values
+    table = pa.table(columns)
+    if seen is not None:
+        table = table.filter(seen)
+    none: Meaning = (0, None, 0)
+    return Crossing(
+        users,
+        [_views(batch) for batch in table.to_batches()],
+        (user.meaning, behavior.meaning, item.meaning, query.meaning if query is not None else none),
+        nothing,
+        flat([*missing, *asked, NOTHING]),
+        behaviors,
+        clock,
+        days,
+        len(missing),
+    )
+
+
+def _views(batch: pa.RecordBatch) -> tuple[Any, ...]:
+    user, moment, behavior, item, *query = batch.columns
+    return (_values(user), _values(moment), _values(behavior), _nullable(item), _nullable(query[0]) if query else None)
+
+
+def _values(array: pa.Array) -> npt.NDArray[Any]:
+    """Look at the values, those of nulls included, without a copy."""
+    return np.frombuffer(array.buffers()[1], array.type.to_pandas_dtype())[array.offset : array.offset + len(array)]
+
+
+def _nullable(array: pa.Array) -> tuple[npt.NDArray[Any], tuple[npt.NDArray[np.uint8], int] | None]:
+    if not array.null_count:
+        return _values(array), None
+    return _values(array), (np.frombuffer(array.buffers()[0], np.uint8), array.offset)
+
+
+def _has_values(events: pa.Table, name: str) -> bool:
+    return name in events.column_names and events[name].null_count < events.num_rows
+
+
+def _dictionary(column: pa.ChunkedArray) -> tuple[pa.Array, pa.ChunkedArray]:
+    """Give the values of a column and where each row finds its own; only rows are null."""
+    if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
+        column = schema.cast(column, pa.large_string())
+    if not pa.types.is_dictionary(column.type):
+        column = schema.cast(column, pa.large_string()).dictionary_encode()
+    column = column.unify_dictionaries()
+    if not column.num_chunks:
+        return pa.array([], pa.large_string()), pa.chunked_array([], pa.int32())
+    indices = pa.chunked_array([chunk.indices for chunk in column.chunks])
+    return schema.cast(pa.chunked_array([column.chunk(0).dictionary]), pa.large_string()).combine_chunks(), indices
+
+
+def _codes(values: pa.Array, among: pa.Array) -> Codes:
+    """Give each value its place among others, which must have it."""
+    found: Codes = pc.index_in(values, value_set=among).to_numpy()
+    return found
+
+
+def _users(column: pa.ChunkedArray) -> tuple[pa.Array | int, Encoded]:
+    if pa.types.is_integer(column.type) and column.type != pa.uint64() and len(column):
+        ends = pc.min_max(column).as_py()
+        span = ends["max"] - ends["min"] + 1
+        # The kernel counts by code, so gaps cost memory and time, but less than looking each id up.
+        if span <= 4 * len(column) + 65_536:
+            return ends["min"], Encoded(column, (ends["min"], None, span))
+    values, indices = _dictionary(column)
+    users = values.unique()
+    users = users.take(pc.array_sort_indices(users))
+    return users, Encoded(indices, (0, _codes(values, users), len(users)))
+
+
+def _behaviors(column: pa.ChunkedArray, keep: Sequence[str] | None) -> tuple[list[str], Encoded]:
+    values, indices = _dictionary(column)
+    came: list[str] = values.to_pylist()
+    kept = set(came) if keep is None else set(came) & set(keep)
+    wrong = [name for name in kept if not name.strip() or set(name) & set(',()|"\n\r')]
+    if wrong:
+        raise InvalidTableError(
+            f"`kept` is not usable: behavior {wrong[0]!r} is empty or has a comma, bracket, bar, quote or line break, "
+            "which a history line needs for itself; map it to another name"
+        )
+    if len(kept | {OTHER}) > 32:
+        raise InvalidTableError(
+            f"`kept` may have at most 31 kinds of behavior beside `{OTHER}`, but it has {len(kept - {OTHER})}; "
+            "map rare ones to one name"
+        )
+    place = {name: row for row, name in enumerate(schema.RELIABLE)}
+    names = [*sorted(kept - {OTHER}, key=lambda name: (place.get(name, len(place)), name)), OTHER]
+    code = {name: row for row, name in enumerate(names) if name in kept}
+    return names, Encoded(indices, (0, np.array([code.get(name, -1) for name in came], np.int32), len(names)))
+
+
+def _items(column: pa.ChunkedArray, catalogue: Catalogue) -> tuple[Encoded, list[str]]:
+    """Give items their entries, and name those without a brief, by id."""
+    size = len(catalogue.core)
+    if pa.types.is_integer(column.type) and column.type != pa.uint64() and (numbers := catalogue.numbers) is not None:
+        base, entries = numbers
+        ends = pc.min_max(column).as_py()
+        span = len(catalogue.ids) if entries is None else len(entries)
+        known = ends["min"] is None or (base <= ends["min"] and ends["max"] < base + span)
+        if known and (entries is None or entries.min() >= 0):
+            return Encoded(column, (base, entries, size if entries is not None else span)), []
+    values, indices = _dictionary(column)
+    entry = pc.index_in(values, value_set=catalogue.ids)
+    unknown: Any = values.filter(entry.is_null()).unique()
+    unknown = unknown.take(pc.array_sort_indices(unknown))
+    missing = pc.index_in(values, value_set=unknown).to_numpy(zero_copy_only=False)
+    codes = entry.fill_null(-1).to_numpy(zero_copy_only=False)
+    codes = np.where(codes >= 0, codes, size + np.nan_to_num(missing)).astype(np.int32)
+    return Encoded(indices, (0, codes, size + len(unknown))), [named(name) for name in unknown.to_pylist()]
+
+
+def _queries(events: pa.Table, first: int) -> tuple[Encoded | None, list[str]]:
+    """Give queries their entries from `first` on, in the order of their cleaned texts."""
+    if not events["item_id"].null_count or not _has_values(events, "query"):
+        return None, []
+    values, indices = _dictionary(events["query"])
+    texts = [plain(text) for text in values.to_pylist()]
+    distinct = {text: first + row for row, text in enumerate(sorted({text for text in texts if text}))}
+    nothing = first + len(distinct)
+    codes = np.array([distinct.get(text, nothing) for text in texts], np.int32)
+    return Encoded(indices, (0, codes, nothing + 1)), [f'"{text}"' for text in distinct]
+
+
+def _ranks(events: pa.Table, now_us: int, zone: ZoneInfo) -> tuple[pa.ChunkedArray, pa.Array, Shifts]:
+    """Order events by second and position, those without a time first; give ranks, who is seen, and days by rank."""
+    stamp = events["timestamp"]
+    undated = stamp.is_null().to_numpy()
+    times = stamp.cast(pa.int64()).fill_null(-1).to_numpy()
+    seen = undated | (times < now_us)
+    least = np.iinfo(np.int64).min
+    position = np.full(len(times), least)
+    if _has_values(events, "position"):
+        position = events["position"].cast(pa.int64()).fill_null(least).to_numpy()
+    outside = np.flatnonzero(~undated & ((times < 0) | (times >= END_US)))
+    if len(outside):
+        raise TimestampRangeError(
+            f"`kept.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {times[outside[0]]} us since "
+            "1970; check the unit of the timestamps"
+        )
+    second = np.where(undated, -1, times // 1_000_000)
+    order = np.lexsort((position, second))
+    new = (np.diff(second[order]) != 0) | (np.diff(position[order]) != 0)
+    rank = np.zeros(len(times), np.int64)
+    rank[order] = np.concatenate([[0], np.cumsum(new)])
+    first = order[np.concatenate([[True], new])]
+    day = np.full(len(first), NO_DAY, np.int64)
+    dated = second[first] >= 0
+    day[dated] = local_days(second[first][dated], zone)
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(day) != 0])).astype(np.int64)
+    return pa.chunked_array([pa.array(rank)]), pa.array(seen), (starts, day[starts])

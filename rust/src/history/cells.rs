@@ -1,0 +1,210 @@
+//! One user's records as cells: what happened to each thing in each bucket.
+
+use super::catalogue::Entries;
+use super::dates::Dates;
+use super::partition::Record;
+use super::pieces::Pieces;
+use super::readings::Cell;
+use super::write::{Mark, Things};
+
+/// The user's things and cells before anything is given up.
+#[derive(Default)]
+pub struct Cells {
+    pub things: Things,
+    pub cells: Vec<Cell>,
+    /// Tokens of one line an event.
+    pub tokens_in: u64,
+    seen: Seen,
+    /// The newest cell of each thing.
+    last: Vec<u32>,
+    /// Events of each thing.
+    events: Vec<u32>,
+    shared: Vec<(u32, bool, u32, u32)>,
+}
+
+impl Cells {
+    /// Reads a user's records, which are put into the order of buckets if they are not.
+    pub fn read(
+        &mut self,
+        records: &mut [Record],
+        dates: &Dates,
+        entries: &Entries<'_>,
+        pieces: &mut Pieces<'_>,
+    ) {
+        if !self.try_read(records, dates, entries, pieces) {
+            // Days that a clock set back makes come twice, and undated events where they count as open.
+            records.sort_by_cached_key(|record| {
+                (dates.bucket_of[dates.stretch(record.moment()).0], record.0)
+            });
+            let sorted = self.try_read(records, dates, entries, pieces);
+            debug_assert!(sorted, "buckets ascend after sorting by bucket");
+        }
+        self.number(dates.open);
+    }
+
+    /// `false` if a bucket is older than the one before.
+    fn try_read(
+        &mut self,
+        records: &[Record],
+        dates: &Dates,
+        entries: &Entries<'_>,
+        pieces: &mut Pieces<'_>,
+    ) -> bool {
+        self.things.clear();
+        self.cells.clear();
+        self.last.clear();
+        self.events.clear();
+        self.seen.clear(records.len());
+        let mut tokens_in = 0u64;
+        let (mut stretch, mut same, mut bucket) = (0, 0..0, 0);
+        for &record in records {
+            // The same day goes on for most events, so the tables are asked only when it ends.
+            let moment = record.moment();
+            if !same.contains(&moment) {
+                (stretch, same) = dates.stretch(moment);
+                let now = dates.bucket_of[stretch];
+                if now < bucket {
+                    return false;
+                }
+                bucket = now;
+            }
+            let (entry, behavior) = (record.entry(), record.behavior());
+            tokens_in += u64::from(pieces.raw(stretch, behavior));
+            let thing = self.seen.place(entry) as usize;
+            if thing == self.last.len() {
+                self.things.rows.push(entry);
+                self.events.push(0);
+                self.last.push(self.cells.len() as u32);
+                self.push(thing, bucket, behavior);
+            } else {
+                let cell = &mut self.cells[self.last[thing] as usize];
+                if cell.bucket == bucket {
+                    cell.mask |= 1 << behavior;
+                } else {
+                    self.last[thing] = self.cells.len() as u32;
+                    self.push(thing, bucket, behavior);
+                }
+            }
+            self.events[thing] += 1;
+        }
+        self.things.fetch(entries);
+        let lines = self.things.slots.iter().zip(&self.events);
+        tokens_in += lines
+            .map(|(slot, &events)| u64::from(slot.line) * u64::from(events))
+            .sum::<u64>();
+        if let Some(last) = records.last() {
+            let last = entries.slot(last.entry());
+            tokens_in = tokens_in - u64::from(last.line) + u64::from(last.text);
+        }
+        self.tokens_in = tokens_in;
+        true
+    }
+
+    #[inline]
+    fn push(&mut self, thing: usize, bucket: u16, behavior: u32) {
+        self.cells.push(Cell {
+            thing: thing as u32,
+            bucket,
+            mask: 1 << behavior,
+        });
+    }
+
+    /// The row of an entry among the things.
+    pub fn thing(&mut self, entry: u32) -> u32 {
+        self.seen.place(entry)
+    }
+
+    /// Things that share their text are numbered in the order of entries, closed ones first, so that with `stable` no
+    /// new item changes the number of one that stands in a closed line.
+    fn number(&mut self, open: u16) {
+        self.shared.clear();
+        for (thing, (slot, &row)) in self.things.slots.iter().zip(&self.things.rows).enumerate() {
+            if let Some(class) = slot.shared() {
+                self.shared.push((class, false, row, thing as u32));
+            }
+        }
+        if self.shared.len() < 2 {
+            return;
+        }
+        let mut closed = vec![false; self.things.rows.len()];
+        for cell in &self.cells {
+            closed[cell.thing as usize] |= cell.bucket < open;
+        }
+        for shared in &mut self.shared {
+            shared.1 = !closed[shared.3 as usize];
+        }
+        self.shared.sort_unstable();
+        for same in self.shared.chunk_by(|left, right| left.0 == right.0) {
+            for (&(.., thing), number) in same.iter().zip(1..) {
+                if number > 1 {
+                    self.things
+                        .marks
+                        .resize(self.things.rows.len(), Mark::default());
+                    self.things.marks[thing as usize].number = number;
+                }
+            }
+        }
+    }
+}
+
+/// Rows of entries in the order of their first appearance: open addressing over 8-byte slots, small enough for the
+/// first-level cache for an ordinary user whatever the size of the catalogue.
+#[derive(Default)]
+struct Seen {
+    /// Entry + 1 and its row; 0 is free.
+    slots: Vec<(u32, u32)>,
+    used: usize,
+    shift: u32,
+}
+
+/// A heavy user's table grows from here, so that it does not cost all later ones.
+const MOST_AT_FIRST: usize = 1 << 13;
+
+impl Seen {
+    /// Empties the table and makes it fit a user with so many records.
+    fn clear(&mut self, records: usize) {
+        let size = (2 * records).next_power_of_two().clamp(64, MOST_AT_FIRST);
+        self.slots.clear();
+        self.slots.resize(size, (0, 0));
+        self.used = 0;
+        self.shift = 32 - size.trailing_zeros();
+    }
+
+    #[inline]
+    fn slot(&self, entry: u32) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut slot = (entry.wrapping_mul(0x9E37_79B9) >> self.shift) as usize & mask;
+        while self.slots[slot].0 != entry + 1 && self.slots[slot].0 != 0 {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+
+    #[inline]
+    fn place(&mut self, entry: u32) -> u32 {
+        let slot = self.slot(entry);
+        if self.slots[slot].0 != 0 {
+            return self.slots[slot].1;
+        }
+        let row = self.used as u32;
+        self.slots[slot] = (entry + 1, row);
+        self.used += 1;
+        if 2 * self.used > self.slots.len() {
+            self.grow();
+        }
+        row
+    }
+
+    #[cold]
+    fn grow(&mut self) {
+        let old = std::mem::take(&mut self.slots);
+        self.slots = vec![(0, 0); 2 * old.len()];
+        self.shift -= 1;
+        for (entry, row) in old {
+            if entry != 0 {
+                let slot = self.slot(entry - 1);
+                self.slots[slot] = (entry, row);
+            }
+        }
+    }
+}

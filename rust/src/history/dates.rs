@@ -1,0 +1,143 @@
+//! Which local day, and which bucket, a moment falls into: tables made once a call, so that an event costs two loads.
+
+use crate::calendar::Bucket;
+use crate::error::Error;
+
+const DAY: i64 = 86_400;
+
+/// Local days as stretches of moments, and all buckets that a history may name.
+pub struct Dates {
+    /// First moment of each stretch, ascending, from 0 on; then `u32::MAX`.
+    starts: Vec<u32>,
+    /// Local day of each stretch.
+    pub days: Vec<i32>,
+    /// Bucket of each stretch, a row of `buckets`.
+    pub bucket_of: Vec<u16>,
+    /// The last stretch that begins at or before each multiple of `DAY`; empty where stretches are not near a day long.
+    first: Vec<u32>,
+    /// In the order of lines, closed under `coarser`.
+    pub buckets: Vec<Bucket>,
+    /// Row of each bucket's next wider one.
+    pub coarser: Vec<u16>,
+    /// Buckets from this row on are open.
+    pub open: u16,
+}
+
+impl Dates {
+    /// Days by UTC seconds from `origin` to `end`; from each of the given seconds on its offset holds.
+    pub fn of_times(
+        shifts: &[(i64, i64)],
+        origin: i64,
+        end: i64,
+        today: i32,
+        stable: bool,
+    ) -> Result<Self, Error> {
+        let mut starts = Vec::new();
+        let mut days = Vec::new();
+        for (row, &(from, shift)) in shifts.iter().enumerate() {
+            let to = shifts.get(row + 1).map_or(end, |next| next.0.min(end));
+            let from = if row == 0 { origin } else { from.max(origin) };
+            if from >= to {
+                continue;
+            }
+            for day in (from + shift).div_euclid(DAY)..=(to - 1 + shift).div_euclid(DAY) {
+                starts.push((from.max(day * DAY - shift) - origin) as u32);
+                days.push(day as i32);
+            }
+        }
+        let mut dates = Self::of_stretches(starts, days, today, stable)?;
+        let slots = (end - origin).max(0) / DAY + 1;
+        let mut stretch = 0;
+        dates.first = (0..slots)
+            .map(|slot| {
+                while i64::from(dates.starts[stretch + 1]) <= slot * DAY
+                    && stretch + 1 < dates.days.len()
+                {
+                    stretch += 1;
+                }
+                stretch as u32
+            })
+            .collect();
+        Ok(dates)
+    }
+
+    /// Days by rank: from each of `starts` on its day holds.
+    pub fn of_stretches(
+        mut starts: Vec<u32>,
+        mut days: Vec<i32>,
+        today: i32,
+        stable: bool,
+    ) -> Result<Self, Error> {
+        if starts.len() != days.len() {
+            return Err(Error::Length {
+                left: "starts",
+                left_len: starts.len(),
+                right: "days",
+                right_len: days.len(),
+            });
+        }
+        if starts.is_empty() {
+            // A log without any moment before now: one day that nothing falls into.
+            (starts, days) = (vec![0], vec![today]);
+        }
+        if starts[0] != 0 || starts.windows(2).any(|pair| pair[0] >= pair[1]) {
+            return Err(Error::Value {
+                argument: "starts",
+                expected: "ascending from 0".to_owned(),
+                came: format!("{:?}", &starts[..starts.len().min(4)]),
+                position: 0,
+            });
+        }
+        starts.push(u32::MAX);
+        let of_day: Vec<Bucket> = days
+            .iter()
+            .map(|&day| Bucket::of(day, today, stable))
+            .collect();
+        let mut buckets = of_day.clone();
+        buckets.dedup();
+        for bucket in buckets.clone() {
+            buckets.extend([bucket.coarser(), bucket.coarser().coarser()]);
+        }
+        buckets.sort_unstable();
+        buckets.dedup();
+        let row = |bucket: Bucket| buckets.partition_point(|&other| other < bucket) as u16;
+        if buckets.len() > usize::from(u16::MAX) {
+            return Err(Error::Value {
+                argument: "moments",
+                expected: format!("in at most {} buckets", u16::MAX),
+                came: buckets.len().to_string(),
+                position: 0,
+            });
+        }
+        let mut bucket_of: Vec<u16> = Vec::with_capacity(days.len());
+        for (place, &bucket) in of_day.iter().enumerate() {
+            bucket_of.push(match place.checked_sub(1) {
+                Some(before) if of_day[before] == bucket => bucket_of[before],
+                _ => row(bucket),
+            });
+        }
+        Ok(Self {
+            starts,
+            days,
+            bucket_of,
+            first: Vec::new(),
+            coarser: buckets.iter().map(|bucket| row(bucket.coarser())).collect(),
+            open: buckets.partition_point(|bucket| !bucket.open) as u16,
+            buckets,
+        })
+    }
+
+    /// The stretch of a moment, and the moments in it.
+    #[inline]
+    pub fn stretch(&self, moment: u32) -> (usize, std::ops::Range<u32>) {
+        let slot = moment as usize / DAY as usize;
+        let mut stretch = match self.first.get(slot) {
+            Some(&first) => first as usize,
+            None => self.starts.partition_point(|&start| start <= moment) - 1,
+        };
+        while self.starts[stretch + 1] <= moment && stretch + 2 < self.starts.len() {
+            stretch += 1;
+        }
+        (stretch, self.starts[stretch]..self.starts[stretch + 1])
+    }
+}

@@ -1,0 +1,374 @@
+//! Reliable events by user, as 8 bytes each.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use rayon::prelude::*;
+
+use super::columns::{Block, Log, Stretch, BLOCK};
+use crate::error::Error;
+
+const BEHAVIOR_BITS: u32 = 5;
+const ENTRY_BITS: u32 = 27;
+pub const MAX_BEHAVIORS: usize = 1 << BEHAVIOR_BITS;
+pub const MAX_ENTRIES: usize = 1 << ENTRY_BITS;
+
+/// One event: when, about what, which behavior. Its order as a number is the order of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Record(pub u64);
+
+impl Record {
+    pub fn new(moment: u32, entry: u32, behavior: u32) -> Self {
+        Self(
+            u64::from(moment) << (ENTRY_BITS + BEHAVIOR_BITS)
+                | u64::from(entry) << BEHAVIOR_BITS
+                | u64::from(behavior),
+        )
+    }
+
+    /// Seconds since the clock's origin, or a rank.
+    pub fn moment(self) -> u32 {
+        (self.0 >> (ENTRY_BITS + BEHAVIOR_BITS)) as u32
+    }
+
+    pub fn entry(self) -> u32 {
+        (self.0 >> BEHAVIOR_BITS) as u32 & (MAX_ENTRIES as u32 - 1)
+    }
+
+    pub fn behavior(self) -> u32 {
+        self.0 as u32 & (MAX_BEHAVIORS as u32 - 1)
+    }
+}
+
+/// The first microsecond of the year 10000.
+const END: i64 = 253_402_300_800_000_000;
+
+/// What the column of moments holds.
+#[derive(Debug, Clone, Copy)]
+pub enum Clock {
+    /// UTC microseconds; those at or after `now` are not seen. `origin` is a second, at most 2^32 - 1 before now.
+    Times { now: i64, origin: i64 },
+    /// The rank of each event; for logs with positions or events without a time.
+    Ranks,
+}
+
+impl Clock {
+    /// Seconds after the origin or the rank; `None`: not seen yet.
+    #[inline]
+    fn read(self, moment: i64, position: usize) -> Result<Option<u32>, Error> {
+        let outside = |expected| Error::Moment {
+            came: moment,
+            expected,
+            position,
+        };
+        match self {
+            Self::Times { now, .. } if moment >= now => {
+                if moment < END {
+                    Ok(None)
+                } else {
+                    Err(outside("in the years 1970 to 9999"))
+                }
+            }
+            Self::Times { .. } if moment < 0 => Err(outside("in the years 1970 to 9999")),
+            Self::Times { origin, .. } => {
+                // The division of a non-negative number by a constant is one multiplication.
+                let second = (moment as u64 / 1_000_000) as i64;
+                u32::try_from(second - origin)
+                    .map(Some)
+                    .map_err(|_| outside("at most 136 years before now"))
+            }
+            Self::Ranks => u32::try_from(moment)
+                .map(Some)
+                .map_err(|_| outside("below 2^32 where it is a rank")),
+        }
+    }
+}
+
+/// Records by user; those of user `u` are `offsets[u]..offsets[u + 1]`, in the order of the log.
+pub struct Partition {
+    pub offsets: Vec<usize>,
+    records: Records,
+}
+
+enum Records {
+    /// Of a log that came by user: one run after the other.
+    Runs(Vec<Vec<Record>>),
+    /// Two threads never write to the same place; relaxed atomics say so without `unsafe` and compile to plain stores.
+    Scattered(Vec<AtomicU64>),
+}
+
+impl Partition {
+    pub fn new(log: &Log<'_>, clock: Clock, threads: usize) -> Result<Self, Error> {
+        let parts = log.split(threads.max(1));
+        match Self::by_user(log, clock, &parts)? {
+            Some(partition) => Ok(partition),
+            None => Self::scatter(log, clock, &parts),
+        }
+    }
+
+    /// Reads a log that comes by user in one pass; `None` as soon as a user is seen after a later one.
+    fn by_user(log: &Log<'_>, clock: Clock, parts: &[Vec<Stretch>]) -> Result<Option<Self>, Error> {
+        let runs = parts
+            .par_iter()
+            .map(|part| run(log, clock, part))
+            .collect::<Result<Vec<_>, _>>()?;
+        let Some(runs) = runs.into_iter().collect::<Option<Vec<Run>>>() else {
+            return Ok(None);
+        };
+        let mut counts: Vec<(usize, usize)> = Vec::new();
+        for &(user, count) in runs.iter().flat_map(|run| &run.counts) {
+            match counts.last_mut() {
+                Some(last) if last.0 > user => return Ok(None),
+                Some(last) if last.0 == user => last.1 += count,
+                _ => counts.push((user, count)),
+            }
+        }
+        let mut offsets = vec![0; log.users.size + 1];
+        for (user, count) in counts {
+            offsets[user + 1] = count;
+        }
+        for user in 0..log.users.size {
+            offsets[user + 1] += offsets[user];
+        }
+        let records = runs.into_iter().map(|run| run.records).collect();
+        Ok(Some(Self {
+            offsets,
+            records: Records::Runs(records),
+        }))
+    }
+
+    /// Counts, then places.
+    fn scatter(log: &Log<'_>, clock: Clock, parts: &[Vec<Stretch>]) -> Result<Self, Error> {
+        let mut cursors = parts
+            .par_iter()
+            .map(|part| count(log, part))
+            .collect::<Result<Vec<_>, _>>()?;
+        let users = log.users.size;
+        let mut offsets = Vec::with_capacity(users + 1);
+        let mut total = 0usize;
+        for user in 0..users {
+            offsets.push(total);
+            for cursors in &mut cursors {
+                let count = cursors[user] as usize;
+                cursors[user] = u32::try_from(total).map_err(|_| Error::Value {
+                    argument: "events",
+                    expected: format!("at most {} reliable ones at once", u32::MAX),
+                    came: total.to_string(),
+                    position: user,
+                })?;
+                total += count;
+            }
+        }
+        offsets.push(total);
+        let starts = cursors.clone();
+        let records = bytemuck::zeroed_vec::<AtomicU64>(total);
+        let late = parts
+            .par_iter()
+            .zip(&mut cursors)
+            .map(|(part, cursors)| place(log, clock, part, cursors, &records))
+            .collect::<Result<Vec<_>, _>>()?;
+        if late.into_iter().any(|late| late) {
+            close_gaps(&mut offsets, &records, &starts, &cursors);
+        }
+        Ok(Self {
+            offsets,
+            records: Records::Scattered(records),
+        })
+    }
+
+    /// Copies one user's records, in order.
+    pub fn read(&self, user: usize, out: &mut Vec<Record>) {
+        let (start, end) = (self.offsets[user], self.offsets[user + 1]);
+        out.clear();
+        match &self.records {
+            Records::Scattered(records) => {
+                let records = records[start..end].iter();
+                out.extend(records.map(|record| Record(record.load(Relaxed))));
+            }
+            Records::Runs(runs) => {
+                let mut first = 0;
+                for run in runs {
+                    let last = first + run.len();
+                    let (start, end) = (start.max(first), end.min(last));
+                    if start < end {
+                        out.extend_from_slice(&run[start - first..end - first]);
+                    }
+                    first = last;
+                }
+            }
+        }
+        sort(out);
+    }
+}
+
+/// Events at or after `now` were counted but not placed: moves the others together.
+fn close_gaps(
+    offsets: &mut [usize],
+    records: &[AtomicU64],
+    starts: &[Vec<u32>],
+    ends: &[Vec<u32>],
+) {
+    let mut to = 0;
+    let users = offsets.len() - 1;
+    for (user, offset) in offsets.iter_mut().enumerate() {
+        *offset = to;
+        if user == users {
+            break;
+        }
+        for (starts, ends) in starts.iter().zip(ends) {
+            for from in starts[user]..ends[user] {
+                records[to].store(records[from as usize].load(Relaxed), Relaxed);
+                to += 1;
+            }
+        }
+    }
+}
+
+/// Logs mostly come in the order of time, so a record out of place has a few steps to go; if it has not, sort all.
+fn sort(records: &mut [Record]) {
+    const FEW: usize = 16;
+    for place in 1..records.len() {
+        let record = records[place];
+        if records[place - 1] <= record {
+            continue;
+        }
+        let start = place.saturating_sub(FEW);
+        let to = start + records[start..place].partition_point(|&before| before <= record);
+        if to == start && start > 0 && records[start - 1] > record {
+            records.sort_unstable();
+            return;
+        }
+        records.copy_within(to..place, to + 1);
+        records[to] = record;
+    }
+}
+
+fn blocks(part: &[Stretch]) -> impl Iterator<Item = Stretch> + '_ {
+    part.iter().flat_map(|&stretch| {
+        (stretch.start..stretch.end)
+            .step_by(BLOCK)
+            .map(move |start| Stretch {
+                start,
+                end: stretch.end.min(start + BLOCK),
+                row: stretch.row + start - stretch.start,
+                ..stretch
+            })
+    })
+}
+
+fn count(log: &Log<'_>, part: &[Stretch]) -> Result<Vec<u32>, Error> {
+    let mut counts = vec![0u32; log.users.size];
+    let mut block = Block::new(log);
+    for stretch in blocks(part) {
+        let batch = &log.batches[stretch.batch];
+        block.read(
+            log,
+            batch,
+            stretch.start,
+            stretch.end - stretch.start,
+            stretch.row,
+        )?;
+        for &user in &block.users[..block.kept] {
+            counts[user as usize] += 1;
+        }
+    }
+    Ok(counts)
+}
+
+/// Makes the records of the kept rows of a block, `NOT_SEEN` where they are at or after `now`.
+#[inline]
+fn make(
+    log: &Log<'_>,
+    clock: Clock,
+    stretch: Stretch,
+    block: &mut Block,
+    made: &mut [Record; BLOCK],
+) -> Result<bool, Error> {
+    let batch = &log.batches[stretch.batch];
+    let rows = stretch.end - stretch.start;
+    block.read(log, batch, stretch.start, rows, stretch.row)?;
+    block.entries(log, batch, stretch.start, stretch.row)?;
+    let moments = &batch.moments[stretch.start..stretch.end];
+    let mut late = false;
+    for (place, made) in made[..block.kept].iter_mut().enumerate() {
+        let row = block.rows[place] as usize;
+        *made = match clock.read(moments[row], stretch.row + row)? {
+            Some(moment) => {
+                let behavior = u32::from(block.behaviors[place]);
+                Record::new(moment, block.entry(place), behavior)
+            }
+            None => {
+                late = true;
+                NOT_SEEN
+            }
+        };
+    }
+    Ok(late)
+}
+
+/// No record: there are never so many entries.
+const NOT_SEEN: Record = Record(u64::MAX);
+
+/// Writes the records of one part; tells whether some were at or after `now`.
+fn place(
+    log: &Log<'_>,
+    clock: Clock,
+    part: &[Stretch],
+    cursors: &mut [u32],
+    records: &[AtomicU64],
+) -> Result<bool, Error> {
+    let mut any_late = false;
+    let mut block = Block::new(log);
+    let mut made = [NOT_SEEN; BLOCK];
+    for stretch in blocks(part) {
+        any_late |= make(log, clock, stretch, &mut block, &mut made)?;
+        for (&record, &user) in made[..block.kept].iter().zip(&block.users) {
+            if record != NOT_SEEN {
+                let cursor = &mut cursors[user as usize];
+                records[*cursor as usize].store(record.0, Relaxed);
+                *cursor += 1;
+            }
+        }
+    }
+    Ok(any_late)
+}
+
+/// The records of a part that comes by user.
+struct Run {
+    records: Vec<Record>,
+    /// Users and how many records each has here.
+    counts: Vec<(usize, usize)>,
+}
+
+fn run(log: &Log<'_>, clock: Clock, part: &[Stretch]) -> Result<Option<Run>, Error> {
+    let mut block = Block::new(log);
+    let mut made = [NOT_SEEN; BLOCK];
+    let (mut records, mut counts) = (Vec::new(), Vec::new());
+    let (mut user, mut start) = (0, 0);
+    let rows: usize = part.iter().map(|stretch| stretch.end - stretch.start).sum();
+    for stretch in blocks(part) {
+        make(log, clock, stretch, &mut block, &mut made)?;
+        if records.capacity() == 0 {
+            // As many of all rows as of the first ones; growing by doubling would copy everything again.
+            records.reserve(rows * block.kept / (stretch.end - stretch.start) * 17 / 16);
+        }
+        for (&record, &next) in made[..block.kept].iter().zip(&block.users) {
+            if next != user {
+                if next < user {
+                    return Ok(None);
+                }
+                if records.len() > start {
+                    counts.push((user as usize, records.len() - start));
+                }
+                (user, start) = (next, records.len());
+            }
+            if record != NOT_SEEN {
+                records.push(record);
+            }
+        }
+    }
+    if records.len() > start {
+        counts.push((user as usize, records.len() - start));
+    }
+    records.shrink_to_fit();
+    Ok(Some(Run { records, counts }))
+}

@@ -1,0 +1,274 @@
+//! One user's text: the shortest reading, and the fewest steps down the ladder that make it fit.
+
+use super::catalogue::Entries;
+use super::cells::Cells;
+use super::dates::Dates;
+use super::ladder::{Fate, Ladder};
+use super::partition::{Partition, Record};
+use super::pieces::{additive, Pieces};
+use super::readings::{Cell, Layout, Lines, Reader};
+use super::write::{self, Buffer, Things};
+use super::Options;
+
+/// What one thread works with; its memory is reused from user to user.
+pub struct Worker<'a> {
+    partition: &'a Partition,
+    dates: &'a Dates,
+    entries: &'a Entries<'a>,
+    options: &'a Options,
+    /// The code of `other`.
+    other: u32,
+    additive: bool,
+    pieces: Pieces<'a>,
+    records: Vec<Record>,
+    whole: Cells,
+    /// The cut history on its way down.
+    cells: Vec<Cell>,
+    things: Things,
+    reader: Reader,
+    lines: Lines,
+    best: Lines,
+    /// Texts that are only counted.
+    scratch: Buffer,
+    /// Of the text of the users before.
+    pub bytes_a_record: f64,
+}
+
+/// What is told about a user beside the text.
+#[derive(Debug, Clone, Copy)]
+pub struct Receipt {
+    pub tokens_in: u64,
+    pub tokens: u64,
+    pub events: u64,
+    pub fate: Fate,
+    pub layout: Layout,
+}
+
+struct Choice {
+    layout: Layout,
+    tokens: u64,
+}
+
+impl<'a> Worker<'a> {
+    pub fn new(
+        partition: &'a Partition,
+        dates: &'a Dates,
+        entries: &'a Entries<'a>,
+        options: &'a Options,
+        pieces: Pieces<'a>,
+        other: u32,
+    ) -> Self {
+        Self {
+            partition,
+            dates,
+            entries,
+            options,
+            other,
+            additive: additive(pieces.tokenizer),
+            pieces,
+            records: Vec::new(),
+            whole: Cells::default(),
+            cells: Vec::new(),
+            things: Things::default(),
+            reader: Reader::default(),
+            lines: Lines::default(),
+            best: Lines::default(),
+            scratch: Buffer::default(),
+            bytes_a_record: 32.0,
+        }
+    }
+
+    /// Compresses one user and appends the text.
+    pub fn compress(&mut self, user: usize, out: &mut Buffer) -> Receipt {
+        self.partition.read(user, &mut self.records);
+        self.whole
+            .read(&mut self.records, self.dates, self.entries, &mut self.pieces);
+        let events = self.records.len() as u64;
+        let tokens_in = if self.additive {
+            self.whole.tokens_in
+        } else {
+            self.count_raw()
+        };
+        let mut fate = Fate {
+            full: events,
+            ..Fate::default()
+        };
+        // Counts are what the ladder sums up, so it is asked for them even if no step is taken.
+        let mut ladder = self.options.counts.then(|| self.ladder());
+        if let Some(ladder) = &ladder {
+            self.descend(ladder, 0);
+        }
+        let mut cut = ladder.is_some();
+        let start = out.len();
+        let mut choice = self.shortest(cut, true);
+        choice.tokens = self.write(cut, choice.tokens, out);
+        if let Some(budget) = self.options.budget {
+            if choice.tokens > budget {
+                let ladder = ladder.take().unwrap_or_else(|| self.ladder());
+                let steps = self.search(&ladder, budget);
+                self.descend(&ladder, steps);
+                cut = true;
+                choice = self.shortest(cut, true);
+                out.truncate(start);
+                choice.tokens = self.write(cut, choice.tokens, out);
+                fate = ladder.fate(steps);
+            }
+        }
+        Receipt {
+            tokens_in,
+            tokens: choice.tokens,
+            events,
+            fate,
+            layout: choice.layout,
+        }
+    }
+
+    fn ladder(&mut self) -> Ladder<'a> {
+        Ladder::new(
+            &self.records,
+            &mut self.whole,
+            self.dates,
+            self.options.counts,
+            self.other,
+        )
+    }
+
+    fn descend(&mut self, ladder: &Ladder<'_>, steps: usize) {
+        ladder.cells(
+            steps,
+            &self.whole.things,
+            self.entries,
+            &mut self.cells,
+            &mut self.things,
+        );
+    }
+
+    /// The number of steps to take: the first kind of step whose end fits, then halving inside it. One step less would
+    /// not fit. Whatever fits a budget fits every larger one too, so more budget never leads further down.
+    fn search(&mut self, ladder: &Ladder<'_>, budget: u64) -> usize {
+        let mut fits = |steps: usize| {
+            self.descend(ladder, steps);
+            self.shortest(true, false).tokens <= budget
+        };
+        let (mut too_long, mut enough) = (0, ladder.steps());
+        for end in ladder.ends() {
+            if end > too_long {
+                if fits(end) {
+                    enough = end;
+                    break;
+                }
+                too_long = end;
+            }
+        }
+        while enough - too_long > 1 {
+            let middle = usize::midpoint(too_long, enough);
+            if fits(middle) {
+                enough = middle;
+            } else {
+                too_long = middle;
+            }
+        }
+        enough
+    }
+
+    /// Puts the lines with the fewest tokens into `best`. With `stable` the closed part alone decides, if there is one.
+    /// Lines `to_write` without a rival are not counted: writing them does.
+    fn shortest(&mut self, cut: bool, to_write: bool) -> Choice {
+        let one;
+        let layouts: &[Layout] = match self.options.layout {
+            Some(layout) => {
+                one = [layout];
+                &one
+            }
+            None => &Layout::ALL,
+        };
+        let open = self.dates.open;
+        let mut best: Option<(u64, Choice)> = None;
+        for &layout in layouts {
+            let (cells, things) = if cut {
+                (&self.cells, &self.things)
+            } else {
+                (&self.whole.cells, &self.whole.things)
+            };
+            self.reader
+                .read(cells, things.rows.len(), layout, open, &mut self.lines);
+            if to_write && layouts.len() == 1 {
+                std::mem::swap(&mut self.lines, &mut self.best);
+                return Choice { layout, tokens: 0 };
+            }
+            let tokens = self.count(self.lines.len(), cut);
+            let closed = self.lines.closed(open);
+            let judged = if self.options.stable && closed > 0 && layouts.len() > 1 {
+                self.count(closed, cut)
+            } else {
+                tokens
+            };
+            if best.as_ref().is_none_or(|(least, _)| judged < *least) {
+                best = Some((judged, Choice { layout, tokens }));
+                std::mem::swap(&mut self.lines, &mut self.best);
+            }
+        }
+        let Some((_, choice)) = best else {
+            unreachable!("there is at least one layout")
+        };
+        choice
+    }
+
+    /// Exact tokens of the first lines.
+    fn count(&mut self, lines: usize, cut: bool) -> u64 {
+        let things = if cut { &self.things } else { &self.whole.things };
+        let row_ids = self.options.row_ids;
+        if self.additive {
+            return write::tokens(&self.lines, lines, things, &mut self.pieces, row_ids);
+        }
+        self.scratch.truncate(0);
+        write::text(
+            &self.lines,
+            lines,
+            things,
+            self.entries,
+            &mut self.pieces,
+            row_ids,
+            &mut self.scratch,
+        );
+        let text = String::from_utf8_lossy(self.scratch.since(0));
+        self.pieces.tokenizer.count(&text) as u64
+    }
+
+    /// Appends the best lines and gives their exact tokens; `counted` are those that choosing them found, if it did.
+    fn write(&mut self, cut: bool, counted: u64, out: &mut Buffer) -> u64 {
+        let things = if cut { &self.things } else { &self.whole.things };
+        let start = out.len();
+        let tokens = write::text(
+            &self.best,
+            self.best.len(),
+            things,
+            self.entries,
+            &mut self.pieces,
+            self.options.row_ids,
+            out,
+        );
+        if self.additive {
+            tokens
+        } else if counted > 0 {
+            counted
+        } else {
+            let text = String::from_utf8_lossy(out.since(start));
+            self.pieces.tokenizer.count(&text) as u64
+        }
+    }
+
+    /// Exact tokens of one line an event, for tokenizers whose pieces do not add up.
+    fn count_raw(&self) -> u64 {
+        let mut text = Vec::new();
+        for record in &self.records {
+            if !text.is_empty() {
+                text.push(b'\n');
+            }
+            let (stretch, _) = self.dates.stretch(record.moment());
+            text.extend_from_slice(self.pieces.raw_text(stretch, record.behavior()).as_bytes());
+            text.extend_from_slice(self.entries.text(record.entry()));
+        }
+        self.pieces.tokenizer.count(&String::from_utf8_lossy(&text)) as u64
+    }
+}
