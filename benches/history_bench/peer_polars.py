@@ -169,7 +169,9 @@ def list_key(data: Prepared, *, keep_order: bool = False) -> pl.LazyFrame:
         .group_by("line", maintain_order=True)
         .agg(pl.col("piece").str.join("").alias("label"))
     )
-    return _texts(pl.concat([lines.select("user", "items"), labels.select("label")], how="horizontal"), _finish(pl.col("label")))
+    return _texts(
+        pl.concat([lines.select("user", "items"), labels.select("label")], how="horizontal"), _finish(pl.col("label"))
+    )
 
 
 def weight_sum(data: Prepared, *, keep_order: bool = False, packed: bool = True) -> pl.LazyFrame:
@@ -181,7 +183,9 @@ def weight_sum(data: Prepared, *, keep_order: bool = False, packed: bool = True)
         who = (USER.cast(pl.UInt64) * (1 << 19) + ITEM.cast(pl.UInt64)).alias("who")
         records = _contexts(data).select(who, "ctx").unique()
     items = (
-        records.with_columns(weight.alias("weight")).group_by("who", maintain_order=keep_order).agg(pl.col("weight").sum())
+        records.with_columns(weight.alias("weight"))
+        .group_by("who", maintain_order=keep_order)
+        .agg(pl.col("weight").sum())
     )
     lines = (
         items.select((WHO // (1 << 19)).alias("user"), (WHO % (1 << 19)).cast(pl.UInt32).alias("item"), "who", "weight")
@@ -213,7 +217,10 @@ def mask_text(data: Prepared, *, keep_order: bool = False) -> pl.LazyFrame:
         .group_by("key")
         .agg(pl.col("bit").bitwise_or())
         .sort("key")
-        .select((KEY // 64).alias("who"), pl.lit(data.masks).gather((KEY % 64).cast(pl.UInt32) * 64 + pl.col("bit")).alias("piece"))
+        .select(
+            (KEY // 64).alias("who"),
+            pl.lit(data.masks).gather((KEY % 64).cast(pl.UInt32) * 64 + pl.col("bit")).alias("piece"),
+        )
         .group_by("who", maintain_order=True)
         .agg(pl.col("piece").str.join(", ").alias("label"))
         .select((WHO // (1 << 19)).alias("user"), (WHO % (1 << 19)).cast(pl.UInt32).alias("item"), "label")

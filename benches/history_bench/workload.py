@@ -31,6 +31,7 @@ START_US = NOW_US - DAYS * DAY_US
 # Chance of each step in one visit. They add up to 0.942 records beside the click, which makes 51.5 % clicks.
 SEARCHED, VIEWED, REVIEWED, FAVORED, CARTED, BOUGHT = 0.16, 0.45, 0.20, 0.155, 0.245, 0.545
 RECORDS_A_VISIT = 1 + SEARCHED + VIEWED * (1 + REVIEWED + FAVORED + CARTED * (1 + BOUGHT))
+RELIABLE_SHARE = 1 - 1 / RECORDS_A_VISIT
 SESSION = 6
 """Visits in a session, on average."""
 
@@ -123,7 +124,8 @@ def _visits(
     time = moment[session] + within * rng.integers(40_000_000, 160_000_000, total)
 
     item = _zipf(total, ITEMS, rng)
-    # 30 % go back to an earlier visit of the same user, most to a recent one (with the 6th power 13 % of an
+    # 30 % go back to an earlier visit of the same user, most to a recent one: with the 6th power 13 % of an ordinary
+    # user's reliable records repeat one of the same bucket and behavior, 20 % of a heavy one's.
     # ordinary user's reliable records repeat one of the same bucket and behavior, 20 % of a heavy user's); following them to their ends gives the item.
     place = np.arange(total) - np.repeat(first, visits)
     again = (rng.random(total, np.float32) < 0.3) & (place > 0)

