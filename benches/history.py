@@ -2,9 +2,9 @@
 
     python benches/history.py [--records 5] [--rounds 5] [--threads 2] [--full] [--only speed,memory] [--fresh]
 
-Everything runs on a seeded, heavy-tailed log (`history_bench/workload.py`), then on Complete Journey. Peers are tuned, do
-the same filter in the timed part, and must write the same lines first. Methods take turns in processes of their own;
-only medians of one rotation are divided. With `--full` there are 50 million records and a user of 10 million.
+Everything runs on a seeded, heavy-tailed log (`history_bench/workload.py`), then on Complete Journey. Peers are tuned,
+do the same filter in the timed part, and must write the same lines first. Methods take turns in processes of their
+own; only medians of one rotation are divided. With `--full` there are 50 million records and a user of 10 million.
 
 Sections may be run apart: figures are kept in `out/bench/history.json`, and the last line, one JSON object, has all of
 them; figures of another machine are refused.
@@ -21,6 +21,7 @@ from typing import Any
 
 from history_bench import journey, machine
 from history_bench.sections import SECTIONS, Plan
+
 from recgpt import _core
 
 KEPT = Path("out/bench/history.json")
@@ -60,9 +61,8 @@ def main() -> None:
     sections = kept(here["machine"], asked.fresh)
     plan = Plan(round(asked.records * 1e6), asked.rounds, asked.threads, asked.full, journey.model())
     print(*(f"{key}: {value}" for part in ("machine", "versions") for key, value in here[part].items()), sep=", ")
-    print(
-        f"load of the last minute: {here['load_1min']}, threads: {plan.threads}, model: {plan.model and plan.model.name}"
-    )
+    model = plan.model.name if plan.model else "none: a token is a byte"
+    print(f"load of the last minute: {here['load_1min']}, threads: {plan.threads}, model: {model}")
     for name in wanted:
         figures = SECTIONS[name](plan)
         stamp = {"records": plan.records, "rounds": plan.rounds, "threads": plan.threads}

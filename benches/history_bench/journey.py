@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
 from recgpt import _reference, behaviors, history, schema
 from recgpt.llm.tokenizer import Tokenizer
 

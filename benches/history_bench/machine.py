@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 import re
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,9 @@ class Peak:
 
     def __init__(self) -> None:
         gc.collect()
-        try:
+        # With another libc what it has kept is part of the start.
+        with suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
-        except (OSError, AttributeError):
-            pass  # Another libc: what it has kept is then simply part of the start.
         # Writing 5 sets the high-water mark back to what is resident now (Linux).
         Path("/proc/self/clear_refs").write_text("5")
         self.start = self._read("VmRSS")

@@ -35,21 +35,25 @@ sets AS (SELECT user_id, item, list_sort(list((bucket << 6 | mask)::USMALLINT)) 
 lines AS (SELECT user_id, contexts, string_agg(text, ', ') AS items
           FROM sets JOIN texts USING (item) GROUP BY user_id, contexts),
 named AS (SELECT contexts, string_agg(label, ', ' ORDER BY code) AS label
-          FROM (SELECT contexts, unnest(contexts) AS code FROM (SELECT DISTINCT contexts FROM lines)) JOIN labels USING (code)
+          FROM (SELECT contexts, unnest(contexts) AS code FROM (SELECT DISTINCT contexts FROM lines))
+          JOIN labels USING (code)
           GROUP BY contexts)
-SELECT user_id, string_agg(label || ' | ' || items, chr(10)) AS text FROM lines JOIN named USING (contexts) GROUP BY user_id
+SELECT user_id, string_agg(label || ' | ' || items, chr(10)) AS text
+FROM lines JOIN named USING (contexts) GROUP BY user_id
 """
 """Lists of contexts as keys; each distinct list is written once for all users."""
 
 SUMS = f"""
 WITH kept AS ({KEPT}),
 boxes AS (SELECT user_id, item, bucket, bit_or((1 << behavior)::UTINYINT) AS mask FROM kept GROUP BY ALL),
-sets AS (SELECT user_id, item, sum(weight) AS weight FROM boxes JOIN labels USING (bucket, mask) GROUP BY user_id, item),
+sets AS (SELECT user_id, item, sum(weight) AS weight
+         FROM boxes JOIN labels USING (bucket, mask) GROUP BY user_id, item),
 lines AS (SELECT user_id, weight, string_agg(text, ', ') AS items, any_value(item) AS item
           FROM sets JOIN texts USING (item) GROUP BY user_id, weight),
 named AS (SELECT user_id, item, string_agg(label, ', ' ORDER BY bucket) AS label
           FROM boxes SEMI JOIN lines USING (user_id, item) JOIN labels USING (bucket, mask) GROUP BY user_id, item)
-SELECT user_id, string_agg(label || ' | ' || items, chr(10)) AS text FROM lines JOIN named USING (user_id, item) GROUP BY user_id
+SELECT user_id, string_agg(label || ' | ' || items, chr(10)) AS text
+FROM lines JOIN named USING (user_id, item) GROUP BY user_id
 """
 """A sum of random weights as key; the contexts of one item a line are written."""
 

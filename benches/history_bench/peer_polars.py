@@ -1,9 +1,9 @@
 """polars in every form that was best or nearly best when this project began, and in some that came to mind since.
 
-All forms drop plain clicks, turn a record into (user and item, context), and end with one text a user. They differ in how
-items with equal sets of contexts find each other: by a list as key, by the text of the set, or by a sum of random 64-bit
-weights, one a context (two sets with one sum: less than 1 in 10^9 runs of 5M records). A `packed` form sorts one integer
-instead of three columns. `threads` are fixed when polars is imported: POLARS_MAX_THREADS.
+All forms drop plain clicks, turn a record into (user and item, context), and end with one text a user. They differ in
+how items with equal sets of contexts find each other: by a list as key, by the text of the set, or by a sum of random
+64-bit weights, one a context. A `packed` form sorts one integer instead of three columns, and drops repeats by looking
+at the row before. The number of threads is fixed when polars is imported: POLARS_MAX_THREADS.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ def _packed(data: Prepared) -> pl.LazyFrame:
         _kept(data)
         .select(key)
         .sort("key")
-        .filter((KEY != KEY.shift(1)).fill_null(True))
+        .filter(KEY.ne(KEY.shift(1)).fill_null(True))
         .select((KEY // 512).alias("who"), (KEY % 512).cast(pl.UInt16).alias("ctx"))
     )
 
 
 def _new_bucket() -> pl.Expr:
-    return CTX // (1 << BITS) != CTX.shift(1) // (1 << BITS)
+    return (CTX // (1 << BITS)).ne(CTX.shift(1) // (1 << BITS))
 
 
 def _written(data: Prepared, ctx: pl.Expr, opens: pl.Expr) -> pl.Expr:
@@ -140,7 +140,7 @@ def _text_lines(data: Prepared, items: pl.LazyFrame, keep_order: bool) -> pl.Laz
 
 def packed_text(data: Prepared, *, keep_order: bool = True) -> pl.LazyFrame:
     """As `sort_text`, but one integer is sorted."""
-    opens = (WHO != WHO.shift(1)) | _new_bucket()
+    opens = WHO.ne(WHO.shift(1)) | _new_bucket()
     items = (
         _packed(data)
         .with_columns(_written(data, CTX, opens.fill_null(True)).alias("piece"))
@@ -196,7 +196,7 @@ def weight_sum(data: Prepared, *, keep_order: bool = False, packed: bool = True)
     shown = records.join(lines.select("who"), on="who", how="semi")
     if not packed:
         shown = shown.sort("who", "ctx")
-    opens = (WHO != WHO.shift(1)) | _new_bucket()
+    opens = WHO.ne(WHO.shift(1)) | _new_bucket()
     labels = (
         shown.with_columns(_written(data, CTX, opens.fill_null(True)).alias("piece"))
         .group_by("who", maintain_order=keep_order)

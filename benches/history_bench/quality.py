@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+
 from recgpt import history, schema
 from recgpt.llm.tokenizer import Tokenizer
 
@@ -26,7 +27,7 @@ def _tokens(data: ours.Prepared, **options: Any) -> np.ndarray:
 
 def layouts(work: Workload, counts: Tokenizer, *, long_labels: bool, threads: int | None) -> dict[str, Any]:
     """Give the tokens of each reading, and how the default compares with the best of them, user by user."""
-    data = ours.prepare(work, counts)
+    data = ours.prepare(work, counts, categories=True)
     options = {"long_labels": long_labels, "threads": threads}
     readings = {name: _tokens(data, layout=name, **options) for name in history.LAYOUTS}
     chosen = ours.compress(data, layout=CHEAPEST, **options)
@@ -58,7 +59,7 @@ def layout_lines(tables: dict[str, dict[str, Any]]) -> str:
 
 def coverage(work: Workload, counts: Tokenizer, *, threads: int | None) -> dict[str, dict[str, float]]:
     """Give the share of users whose history fits each window: all events, reliable ones, compressed, budgeted."""
-    data = ours.prepare(work, counts)
+    data = ours.prepare(work, counts, categories=True)
     every = ours.compress(data, keep=(*schema.RELIABLE, "click"), threads=threads)["receipt"].combine_chunks()
     full = ours.compress(data, layout=CHEAPEST, threads=threads)
     reliable = full["receipt"].combine_chunks().field("tokens_in").to_numpy()
@@ -106,7 +107,7 @@ def stability(work: Workload, counts: Tokenizer, *, threads: int | None) -> dict
     The share is of the later text, the one that a key-value cache would have to read again. Both days are inside a
     month, as 29 of 30 are. `costs` is what `stable=True` takes in tokens against the tightest text of the same day.
     """
-    data = ours.prepare(work, counts)
+    data = ours.prepare(work, counts, categories=True)
     today = NOW - timedelta(days=1)
     texts = {}
     for name, now, stable in (("before", today, True), ("after", NOW, True), ("tight", NOW, False)):
@@ -127,5 +128,5 @@ def stability(work: Workload, counts: Tokenizer, *, threads: int | None) -> dict
 
 def _unchanged(before: str, after: str) -> str:
     """Give the whole lines at the start of both: a token may straddle what comes after a cut inside a line."""
-    same = os.path.commonprefix([before + "\n", after + "\n"])
-    return same[: same.rfind("\n") + 1].removesuffix("\n")
+    both = zip(before.split("\n"), after.split("\n"), strict=False)
+    return "\n".join(line for line, _ in takewhile(lambda pair: pair[0] == pair[1], both))

@@ -1,9 +1,9 @@
 """The physical bound: read every byte of the input once and write every byte of the output once, and do nothing else.
 
-Reading is a reduction over each column's buffer, cut evenly between threads (numpy lets go of the GIL). Three reductions
-are tried and the fastest counts, so that what is measured is the memory, not the arithmetic. Writing is a fill of an
-array as long as the output, which is there already, so no page faults are in it. A compression has to do both, so its
-time is given as a multiple of their sum.
+Reading is a reduction over each column's buffer, cut evenly between threads (numpy lets go of the GIL). Three
+reductions are tried and the fastest counts, so that what is measured is the memory, not the arithmetic. Writing is a
+fill of an array as long as the output, which is there already, so no page faults are in it. A compression has to do
+both, so its time is given as a multiple of their sum.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -65,4 +66,4 @@ def _timed(data: Prepared, reduce: Callable[[list[npt.NDArray[np.uint64]]], obje
 
 def _cut(array: npt.NDArray[np.uint64], parts: int) -> list[npt.NDArray[np.uint64]]:
     edges = [len(array) * part // parts for part in range(parts + 1)]
-    return [array[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [array[start:end] for start, end in pairwise(edges)]

@@ -31,7 +31,6 @@ START_US = NOW_US - DAYS * DAY_US
 # Chance of each step in one visit. They add up to 0.942 records beside the click, which makes 51.5 % clicks.
 SEARCHED, VIEWED, REVIEWED, FAVORED, CARTED, BOUGHT = 0.16, 0.45, 0.20, 0.155, 0.245, 0.545
 RECORDS_A_VISIT = 1 + SEARCHED + VIEWED * (1 + REVIEWED + FAVORED + CARTED * (1 + BOUGHT))
-RELIABLE_SHARE = 1 - 1 / RECORDS_A_VISIT
 SESSION = 6
 """Visits in a session, on average."""
 
@@ -69,7 +68,9 @@ def generate(records: int, kind: str = "ordinary", *, words: int = 6, seed: int 
     """
     rng = np.random.default_rng([seed, records, KINDS.index(kind)])
     size = _sizes(records, kind, rng)
-    user, visit_time, item = _visits(np.maximum(1, np.rint(size / RECORDS_A_VISIT)).astype(np.int64), rng)
+    # Funnels are drawn, so their sum may fall short by a few standard deviations: some more, then the surplus is cut.
+    more = 1 + 7 / np.sqrt(records)
+    user, visit_time, item = _visits(np.ceil(size / RECORDS_A_VISIT * more).astype(np.int64), rng)
     columns = _funnel(user, visit_time, item, rng)
     user, time, behavior, item = (column[: size.sum()] for column in columns)
     order = np.argsort(time, kind="stable")
@@ -107,7 +108,6 @@ def _visits(
     visits: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Give every visit its user, time and item; a user's visits stand together, oldest first."""
-    visits = visits + 1 + visits // 50  # The funnel's chance may fall short of its mean; the surplus is cut off later.
     user = np.repeat(np.arange(len(visits), dtype=np.int32), visits)
     total = len(user)
     first = np.r_[0, np.cumsum(visits)[:-1]]
@@ -125,8 +125,8 @@ def _visits(
 
     item = _zipf(total, ITEMS, rng)
     # 30 % go back to an earlier visit of the same user, most to a recent one: with the 6th power 13 % of an ordinary
-    # user's reliable records repeat one of the same bucket and behavior, 20 % of a heavy one's.
-    # ordinary user's reliable records repeat one of the same bucket and behavior, 20 % of a heavy user's); following them to their ends gives the item.
+    # user's reliable records repeat one of the same bucket and behavior, 20 % of a heavy one's. Following visits to
+    # their origins gives the items.
     place = np.arange(total) - np.repeat(first, visits)
     again = (rng.random(total, np.float32) < 0.3) & (place > 0)
     origin = np.arange(total)
