@@ -43,8 +43,9 @@ def stored(work: Workload) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _ours(plan: Plan, folder: Path, threads: int) -> Worker:
-    return Worker(folder, "ours", threads, model=str(plan.model) if plan.model else None)
+def _worker(plan: Plan, folder: Path, method: str, threads: int) -> Worker:
+    settings = {"model": str(plan.model) if plan.model else None} if method == "ours" else {}
+    return Worker(folder, method, threads, **settings)
 
 
 def _has(package: str) -> bool:
@@ -69,11 +70,7 @@ def equal(plan: Plan) -> dict[str, Any]:
         with Worker(folder, "python", 1) as worker:
             truth = worker.ask("digest", "")
         for method in dict.fromkeys(method for method, _ in asked):
-            with (
-                _ours(plan, folder, plan.threads)
-                if method == "ours"
-                else Worker(folder, method, plan.threads) as worker
-            ):
+            with _worker(plan, folder, method, plan.threads) as worker:
                 for form in (form for name, form in asked if name == method):
                     if worker.ask("digest", form) != truth:
                         raise SystemExit(f"{method} {form} does not write the same lines as plain Python")
@@ -103,7 +100,7 @@ def _speed(plan: Plan, name: str, work: Workload) -> dict[str, Any]:
             lanes.extend(Lane(f"{title} {form}".strip(), worker, form) for form in forms)
 
         for count in threads:
-            add("recgpt", stack.enter_context(_ours(plan, folder, count)), "item")
+            add("recgpt", stack.enter_context(_worker(plan, folder, "ours", count)), "item")
         told = lanes[0].worker.ask("run", "item")
         for count in threads:
             streaming = Worker(folder, "stream", count, output_bytes=told["output_bytes"])
@@ -134,40 +131,35 @@ def _finalists(worker: Worker, title: str) -> list[str]:
 
 
 def _ratios(lanes: list[Lane], threads: list[int]) -> dict[str, Any]:
-    """Divide medians of one rotation; a peer is the best of its forms at the same number of threads."""
-    most = threads[0]
+    """Divide the figures of one rotation; a peer is the best of its forms at the same number of threads.
 
-    def best(method: str, count: int) -> Lane | None:
-        found = [lane for lane in lanes if lane.worker.method == method and lane.worker.threads == count]
-        return min(found, key=Lane.median, default=None)
+    Medians give the fields of the last line. Beside them stand ratios of each one's best round and of CPU seconds,
+    because neighbors on a shared machine disturb those less.
+    """
 
-    def times(method: str, count: int) -> float | None:
-        lane = best(method, count)
-        return None if lane is None else lane.median()
+    def least(method: str, count: int, measure: str) -> float | None:
+        of = [lane for lane in lanes if lane.worker.method == method and lane.worker.threads == count]
+        return min((lane.figure(measure) for lane in of), default=None)
 
-    def cpu(lane: Lane | None) -> float:
-        assert lane, "our own lane is always there"
-        return lane.median("cpu")
+    def over(above: float | None, below: float | None) -> float | None:
+        return round(above / below, 2) if above and below else None
 
     figures: dict[str, Any] = {}
     for count in threads:
-        mine = times("ours", count)
-        assert mine, "our own lane is always there"
-        suffix = "" if count == most else "_1_thread"
-        for method in ("polars", "duckdb"):
-            theirs = times(method, count)
-            figures[f"vs_{method}{suffix}"] = round(theirs / mine, 2) if theirs else None
-            # The same in CPU seconds, which neighbors on the machine disturb less; the peer's best form by those.
-            used = [cpu(lane) for lane in lanes if (lane.worker.method, lane.worker.threads) == (method, count)]
-            figures[f"cpu_vs_{method}{suffix}"] = round(min(used) / cpu(best("ours", count)), 2) if used else None
-        bound = times("stream", count)
-        assert bound, "the bound is always there"
-        figures[f"vs_stream_bound{suffix}"] = round(mine / bound, 2)
-        figures[f"seconds{suffix}"] = {
-            lane.name: round(lane.median(), 4) for lane in lanes if lane.worker.threads == count
-        }
-    one, two = times("ours", 1), times("ours", most)
-    figures["threads_2_over_1"] = round(one / two, 2) if one and two and most > 1 else None
+        suffix = "" if count == threads[0] else "_1_thread"
+        for measure in ("median", "best", "cpu"):
+            mine = least("ours", count, measure)
+            ratios = {f"vs_{peer}": over(least(peer, count, measure), mine) for peer in ("polars", "duckdb")}
+            if measure != "cpu":
+                ratios["vs_stream_bound"] = over(mine, least("stream", count, measure))
+            if measure == "median":
+                figures |= {name + suffix: ratio for name, ratio in ratios.items()}
+            else:
+                figures[f"by_{measure}{suffix}"] = ratios
+        seconds = {lane.name: round(lane.figure("median"), 4) for lane in lanes if lane.worker.threads == count}
+        figures[f"seconds{suffix}"] = seconds
+    one, most = least("ours", 1, "median"), least("ours", threads[0], "median")
+    figures["threads_2_over_1"] = over(one, most) if threads[0] == 2 else None
     return figures
 
 
@@ -181,79 +173,81 @@ def small(plan: Plan) -> dict[str, Any]:
         for title, method, form in named:
             if method in ("ours", "python") or _has(method):
                 count = 1 if method in ("python", "pandas") else plan.threads
-                worker = _ours(plan, folder, count) if method == "ours" else Worker(folder, method, count)
+                worker = _worker(plan, folder, method, count)
                 lanes.append(Lane(title, stack.enter_context(worker), form))
         rotate(lanes, max(3, plan.rounds // 2))
         print(table(work.name, lanes, work.events.num_rows))
-    mine = lanes[0].median()
-    return {f"vs_{lane.name}_1m": round(lane.median() / mine, 1) for lane in lanes[1:]}
+    mine = lanes[0].figure("median")
+    return {f"vs_{lane.name}_1m": round(lane.figure("median") / mine, 1) for lane in lanes[1:]}
 
 
 def memory(plan: Plan) -> dict[str, Any]:
     """Measure the extra resident memory of a first run, output included, in fresh processes."""
-    work = generate(plan.records)
-    kept = int((work.events["behavior"].combine_chunks().indices.to_numpy() < RELIABLE).sum())
-    asked = [
-        ("ours", "item"),
-        ("polars", "weight_sum/in-memory"),
-        ("polars", "list_key/streaming"),
-        ("duckdb", "lists"),
-    ]
-    print(f"extra memory, {work.name}, {plan.threads} threads, first run in a fresh process, output included")
+    asked = [("ours", "item")]
+    asked += [("polars", form) for form in ("weight_sum/in-memory", "list_key/streaming") if _has("polars")]
+    asked += [("duckdb", "lists")] if _has("duckdb") else []
+    print(f"extra memory of a first run in a fresh process, output included, {plan.threads} threads")
     figures: dict[str, Any] = {}
+    for method, form, mib, ratio in _peaks(plan, generate(plan.records), asked):
+        if method == "ours":
+            figures |= {"extra_memory_ratio": ratio, "extra_memory_mib": mib}
+        else:
+            figures[f"extra_memory_mib_{method}_{form.partition('/')[0]}"] = mib
+    if plan.full:
+        # A user of 10 million beside ordinary ones, against ordinary users with as many records.
+        for kind, records in (("ordinary", plan.records + 10_000_000), ("giant", plan.records)):
+            ((_, _, mib, ratio),) = _peaks(plan, generate(records, kind), asked[:1])
+            figures |= {f"extra_memory_mib_beside_{kind}": mib, f"extra_memory_ratio_beside_{kind}": ratio}
+    return figures
+
+
+def _peaks(plan: Plan, work: Workload, asked: list[tuple[str, str]]) -> list[tuple[str, str, int, float]]:
+    """Give each method's peak in MiB, and as a multiple of 1.1 times the output plus 8 bytes a kept record."""
+    kept = int((work.events["behavior"].combine_chunks().indices.to_numpy() < RELIABLE).sum())
+    found = []
     with stored(work) as folder:
         for method, form in asked:
-            if method != "ours" and not _has(method):
-                continue
-            with (
-                _ours(plan, folder, plan.threads)
-                if method == "ours"
-                else Worker(folder, method, plan.threads) as worker
-            ):
+            with _worker(plan, folder, method, plan.threads) as worker:
                 told = worker.ask("peak", form)
             allowed = 1.1 * told["output_mib"] + 8 * kept / 2**20
-            ratio = round(told["peak_mib"] / allowed, 3)
+            found.append((method, form, round(told["peak_mib"]), round(told["peak_mib"] / allowed, 3)))
             print(
-                f"  {method + ' ' + form:32} {told['peak_mib']:8.0f} MiB, {ratio:5.2f}x (1.1 output + 8 B a kept one)"
+                f"  {work.name:16} {method + ' ' + form:28} {told['peak_mib']:8.0f} MiB,"
+                f" {told['peak_mib'] / allowed:6.2f}x (1.1 output + 8 B a kept record)"
             )
-            figures |= (
-                {"extra_memory_ratio": ratio, "extra_memory_mib": round(told["peak_mib"])}
-                if method == "ours"
-                else {f"extra_memory_mib_{method}_{form.partition('/')[0]}": round(told["peak_mib"])}
-            )
-    return figures
+    return found
 
 
 def shapes(plan: Plan) -> dict[str, Any]:
     """Time ours on other shapes of log: one user with a quarter of all, other lengths, one user of 10 million."""
-    works = [generate(plan.records), generate(plan.records, "skewed"), generate(1_000_000), generate(plan.records * 4)]
+    asked = [(plan.records, "ordinary"), (plan.records, "skewed"), (1_000_000, "ordinary")]
+    asked += [(plan.records * 4, "ordinary")]
     if plan.full:
-        works += [generate(50_000_000), generate(plan.records, "giant")]
+        asked += [(50_000_000, "ordinary"), (plan.records, "giant")]
+    lanes: dict[tuple[int, str], tuple[int, Lane]] = {}
     with ExitStack() as stack:
-        lanes = []
-        while works:
-            work = works.pop(0)
+        for records, kind in asked:
+            work = generate(records, kind)
             folder = stack.enter_context(stored(work))
-            lanes.append(
-                (work.events.num_rows, Lane(work.name, stack.enter_context(_ours(plan, folder, plan.threads)), "item"))
-            )
-            del work
-        rotate([lane for _, lane in lanes], plan.rounds)
-        print("recgpt on other shapes")
-        for rows, lane in lanes:
-            rate = lane.median() / rows * 1e9
-            print(f"  {lane.name:24} {rows:12,} records {lane.median():9.4f} s {rate:8.1f} ns a record")
-        by_name = {lane.name: (rows, lane.median()) for rows, lane in lanes}
-    plain_rows, plain_time = lanes[0][0], lanes[0][1].median()
-    ordinary = {rows: time for name, (rows, time) in by_name.items() if name.startswith("ordinary")}
+            worker = stack.enter_context(_worker(plan, folder, "ours", plan.threads))
+            lanes[records, kind] = work.events.num_rows, Lane(work.name, worker, "item")
+        rotate([lane for _, lane in lanes.values()], plan.rounds)
+    print(f"recgpt on other shapes, {plan.threads} threads")
+    each = {}
+    for key, (rows, lane) in lanes.items():
+        each[key] = lane.figure("median") / rows * 1e9
+        print(f"  {lane.name:16} {rows:12,} records {lane.figure('median'):9.4f} s {each[key]:8.1f} ns a record")
+    base = each[plan.records, "ordinary"]
     figures: dict[str, Any] = {
-        "skew": round(lanes[1][1].median() / plain_time, 3),
-        "ns_a_record": {f"{rows / 1e6:g}M": round(time / rows * 1e9, 1) for rows, time in sorted(ordinary.items())},
+        "skew": round(each[plan.records, "skewed"] / base, 3),
+        "ns_a_record": {
+            f"{records / 1e6:g}M": round(each[records, kind], 1)
+            for records, kind in sorted(lanes)
+            if kind == "ordinary"
+        },
     }
-    giant = next((by_name[name] for name in by_name if name.startswith("giant")), None)
-    if giant:
-        # Its time is set against that of ordinary users with as many records.
-        figures["giant_over_linear"] = round(giant[1] / (plain_time * giant[0] / plain_rows), 3)
+    if plan.full:
+        figures["giant_a_record_over_ordinary"] = round(each[plan.records, "giant"] / base, 3)
     return figures
 
 
