@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -113,6 +114,12 @@ def _speed(plan: Plan, name: str, work: Workload) -> dict[str, Any]:
                 add("duckdb", worker, *("lists", "mask", "sums")[: 3 if count == plan.threads else 1])
         rotate(lanes, plan.rounds)
         print(table(f"{work.name} {name}: {work.events.num_rows:,} records", lanes, work.events.num_rows))
+        for lane in (lane for lane in lanes if lane.worker.method == "stream"):
+            bound = {key: statistics.median(answer[key] for answer in lane.answers) for key in lane.answers[0]}
+            print(
+                f"  stream bound of {lane.worker.threads} threads: read {bound['read'] * 1e3:.1f} ms, write "
+                f"{bound['write'] * 1e3:.1f} ms; with a partition by user {bound['partitioned'] * 1e3:.1f} ms"
+            )
         return _ratios(lanes, list(threads)) | {"token_count_share": told["count_share"]}
 
 
