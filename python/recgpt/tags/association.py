@@ -3,10 +3,11 @@
 The stated rule. An interest of the pool comes with terms, the words by which shops name its goods.
 
 1. **Named.** The tag (or the item's title) holds a term as a phrase: association 1. The longest phrase wins: a term
-   inside a longer one of another interest counts for nothing ("cake" in "rice cake"), nor does a term that is shorter
-   than what the category's name says of another interest or of a staple ("vegetable" under "frozen vegetable").
+   inside a longer one of another interest counts for nothing ("cake" in "rice cake").
 2. **Shelf.** Most engagement with the tags of its category goes to tags that name the interest: association is that
    share. A category whose own name holds a term belongs to the interest already from a tenth on.
+3. **Staples** go with no interest: a tag or a category that a staple's term names with more words than the interest's
+   ("frozen vegetable" against "vegetable") is none of its goods.
 
 An interest without terms (one that a model wrote) goes by the share of its words in tag and category plus the category
 probability of its own text under Tag-to-Cate.
@@ -20,15 +21,16 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from recgpt import evidence, schema
+from recgpt import evidence
 from recgpt.tags.words import listed, stems
 
 MOST = 0.5
 """Share of a category's engagement from which the whole category belongs to an interest."""
 SOME = 0.1
 """The same where the category's own name holds a term of the interest."""
+STAPLES = ""
+"""The key of `terms` under which the words of staples stand."""
 
 
 class Categories(Protocol):
@@ -95,8 +97,8 @@ class Associations:
         Args:
             interests: every interest that will be asked about.
             categories: Tag-to-Cate, for interests without terms.
-            terms: words of each interest's goods, also of interests (and staples) that nobody here has: they keep
-                their own phrases from being read as somebody else's.
+            terms: words of each interest's goods, also of interests that nobody here has: they keep their own phrases
+                from being read as somebody else's. Under `STAPLES` stand the words of household staples.
             shelves: (tag, category, engagement) of the catalogue's tags.
         """
         self.lexicon = Lexicon(terms or {})
@@ -122,9 +124,7 @@ class Associations:
             own = self.lexicon.named(category)
             share = {name: value / total[category] for name, value in found.items() if value > 0}
             shares[category] = {
-                name: max(value, MOST)
-                for name, value in share.items()
-                if value >= (SOME if name in own else MOST)
+                name: max(value, MOST) for name, value in share.items() if value >= (SOME if name in own else MOST)
             }
         return shares
 
@@ -139,11 +139,13 @@ class Associations:
         """
         if interest not in self.lexicon.names:
             return self.by_words(interest, tag or "", category)
-        said = self.lexicon.named(category)
-        longest = 0 if interest in said else max(said.values(), default=0)
-        if any(self.lexicon.named(text).get(interest, 0) >= max(longest, 1) for text in (tag, *texts)):
-            return 1.0
-        return self.shelves.get(category or "", {}).get(interest, 0.0)
+        staple = self.lexicon.named(category).get(STAPLES, 0)
+        for text in (tag, *texts):
+            named = self.lexicon.named(text)
+            if named.get(interest, 0) and named[interest] >= max(staple, named.get(STAPLES, 0)):
+                return 1.0
+            staple = max(staple, named.get(STAPLES, 0))
+        return 0.0 if staple else self.shelves.get(category or "", {}).get(interest, 0.0)
 
     def by_words(self, interest: str, tag: str, category: str | None) -> float:
         """Associate without terms: share of the interest's words in tag and category, plus P(category), at most 1."""
@@ -166,6 +168,19 @@ class Associations:
         values = [self.between(interest, tag, category) for interest in interests]
         top = max(range(len(values)), key=lambda place: (values[place], -place), default=None)
         return (interests[top], values[top]) if top is not None and values[top] >= least else (None, 0.0)
+
+    def explaining(
+        self, interests: Sequence[str], tag: str | None, category: str | None, title: str | None, least: float
+    ) -> list[str]:
+        """Find the user's interests that may explain an item: those that go with it best, in the order of their rank.
+
+        The tag says first what the item is; its title is asked only where neither tag nor shelf says anything.
+        """
+        for texts in ((), (title,)):
+            values = [self.between(interest, tag, category, *texts) for interest in interests]
+            if (top := max(values, default=0.0)) >= least:
+                return [interest for interest, value in zip(interests, values, strict=True) if value == top]
+        return []
 
 
 def shelves(log_tags: Sequence[str], categories: Sequence[str], tag_category: Any, popularity: Any) -> list[Any]:

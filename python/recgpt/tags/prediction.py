@@ -79,7 +79,9 @@ def predict(
         raise InvalidConfigError(f"tags.mode must be rank or generate, but it is {mode!r}")
     if candidates < 1:
         raise InvalidConfigError(f"tags.candidates must be at least 1, but it is {candidates}")
-    context = build(users, interests, events, engine, now, categories, items, item_tags, config or Config(), progress, terms)
+    context = build(
+        users, interests, events, engine, now, categories, items, item_tags, config or Config(), progress, terms
+    )
     if mode == "rank":
         ranking.run(context, candidates)
     else:
