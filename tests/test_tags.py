@@ -500,7 +500,10 @@ def test_candidates_come_from_the_interests_in_turn_before_the_others():
     more = preselect(scorer, ["bob"], interests[:1], found, candidates=20, allowed=allowed)[0]
     assert "scoop cat litter" not in more
     assert set(more[:4]) == {"mild salsa", "tortilla chip", "potato chip", "dry cat food"}
-    assert set(more) == set(scorer.log.tags) - {"scoop cat litter"}, "what the interests leave is filled up"
+    assert set(more) == set(scorer.log.tags) - {"scoop cat litter"}, "few from interests are filled up"
+    enough = Scorer(scorer.log, Config(least_from_interests=4))
+    only = preselect(enough, ["bob"], interests[:1], found, candidates=20, allowed=allowed)[0]
+    assert only == more[:4], "enough from interests leave no room for others"
 
 
 # --- rank

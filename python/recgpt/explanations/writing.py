@@ -23,7 +23,10 @@ from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result
 from recgpt.text import clean, neutralize
 
 _STOP = ("\n", ".", ",", ":", "!", "?", ";", "|", "。", "！")
-_FORMS = {True: ("for {interest} on", "for {interest} after", "for {interest} with"), False: ("for a", "for", "on a")}
+_FORMS = {
+    True: ("for {interest} on a", "for {interest} when the", "for {interest} on a"),
+    False: ("for a", "for", "on a"),
+}
 """How a line goes on after the item's words, try by try, with and without an interest: a 135M model that must begin a
 concrete phrase writes one; left free it only repeats the date, and says nothing of the interest."""
 _OWN_WORDS = 3

@@ -3,9 +3,9 @@
 The stated rule. A tag's score for a user is the sum of three parts, each divided by the user's largest: co-occurrence
 (the user's recency-weighted tags times the cosine of tag pairs over all users), category affinity (the user's weighted
 share of the tag's category) and log popularity. Tags engaged with in the past month and tags out of season are out.
-Candidates come from the interests first (section 2.2.1): the interests take turns, each offers the tags that go with it
-(`association`) in the order of score plus weighted association. What is then left of the number is filled by score
-alone, at most a twentieth of the candidates from one category.
+Candidates come from the interests (section 2.2.1): the interests take turns, each offers the tags that go with it
+(`association`) in the order of score plus weighted association. Only where that gives too few, as for a user without
+interests, the number is filled by score alone, at most a twentieth of the candidates from one category.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def preselect(
     candidates: int,
     allowed: npt.NDArray[np.bool_] | None = None,
 ) -> list[list[str]]:
-    """Choose at most `candidates` catalogue tags a user: those of the interests first, in turn, then the best others.
+    """Choose at most `candidates` catalogue tags a user: those of the interests in turn; where they are few, others.
 
     Args:
         scorer: of the log.
@@ -143,9 +143,9 @@ def preselect(
         queues = [iter(_queue(scorer, row, going[interest])) for interest in own]
         chosen: dict[int, None] = {}
         while queues and len(chosen) < candidates:
-            queues = [queue for queue in queues if (column := _next(queue, chosen)) is not None]
-        for column in scorer.best(row, candidates, cap).tolist() if len(chosen) < candidates else ():
-            chosen.setdefault(column)
+            queues = [queue for queue in queues if _next(queue, chosen) is not None]
+        if len(chosen) < scorer.config.least_from_interests:
+            chosen |= dict.fromkeys(scorer.best(row, candidates, cap).tolist())
         asked.append([scorer.log.tags[scorer.vocabulary[column]] for column in [*chosen][:candidates]])
     return asked
 

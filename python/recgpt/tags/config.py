@@ -34,7 +34,9 @@ class Config:
     interest_weight: float = 0.5
     """Weight of the association among the candidates of one interest."""
     association_weight: float = 2.0
-    """What a full association adds to a tag's score in mode `rank`, in nats a token: tags come from interests first."""
+    """What a full association adds to a tag's score in mode `rank`, in nats a token."""
+    least_from_interests: int = 20
+    """Mode `rank` asks about tags of no interest only where a user's interests offer fewer tags than this."""
     vocabulary: int = 4096
     """Most popular catalogue tags that co-occurrence is counted for: the matrix holds its square of float32."""
     min_association: float = 0.3

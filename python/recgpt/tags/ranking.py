@@ -122,7 +122,7 @@ def _ranked(context: Context, household: Household, pairs: list[tuple[str, str, 
     """Order by score, apply the user's rules; the first `quantity` meet the floor of categories, spares follow.
 
     The score is the model's, and on top of it what the tag's association with one of the user's interests is worth: a
-    tag comes from an interest (section 2.2.1), and one without must be that much likelier.
+    tag comes from an interest (section 2.2.1), and one without, where there are any, must be that much likelier.
     """
     config = context.config
     fresh = [pair for pair in pairs if checkers.fresh(pair[0], household.recent) is None]
