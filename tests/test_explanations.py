@@ -227,7 +227,7 @@ def test_the_table_has_a_text_for_each_pair_and_one_without_interest():
     rows = {(row["interest"], row["item_id"]): row for row in written.table.to_pylist()}
     assert set(rows) == {(None, "1"), (None, "2"), (None, "3"), ("home baking", "2"), ("summer parties", "1")}
     assert rows[None, "1"]["text"] == "Crushed ice for a long evenings by the fire"
-    assert rows["home baking", "2"]["text"] == "Italian bread for long evenings by the fire"
+    assert rows["home baking", "2"]["text"] == "Italian bread for home baking on a long evenings by the fire"
     assert {row["source"] for row in rows.values()} == {"generate"}
     assert {row["valid_until"] for row in rows.values()} == {NOW + timedelta(days=14)}
     assert written.rejections.to_pylist() == [
@@ -244,6 +244,20 @@ def test_the_table_has_a_text_for_each_pair_and_one_without_interest():
     assert written.counts["by_item"] == 3
     assert written.counts["by_interest"] == 2
     assert written.counts["answers_valid"] == written.counts["answers_total"] == 5
+
+
+def test_a_line_for_an_interest_names_it_and_leaves_the_model_room():
+    long = "quick meals and ready food"
+    items = schema.rows([{"item_id": "1", "title": "x", "category": "X"}], schema.ITEMS)
+    own = schema.rows([{"item_id": "1", "tag": "non carbonated flavored drinking water"}], schema.ITEM_TAGS)
+    engine = Scripted(lambda request: " busy late night")
+    pairs = pa.table({"interest": [long], "item_id": ["1"]})
+    rows = write(engine, items=items, item_tags=own, pairs=pairs).table.to_pylist()
+    # Twelve words in all: eight are the form's, three the model's, so one is left for the item: its core.
+    assert [row["text"] for row in rows if row["interest"]] == [f"Water for {long} on a busy late night"]
+    # Words of the interest are not the model's own.
+    nothing = write(Scripted(lambda request: " meals and food"), items=items, item_tags=own, pairs=pairs)
+    assert {row["text"]: row["reason"] for row in nothing.rejections.to_pylist()}[f"{long} | 1"] == "no_substance"
 
 
 def test_the_scripted_engine_writes_texts_that_pass():

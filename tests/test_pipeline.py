@@ -62,35 +62,69 @@ def test_a_missing_configuration_is_named(tmp_path) -> None:
         config.load(tmp_path / "none.toml")
 
 
-def test_served_items_are_paired_with_the_winner_and_with_interests_of_their_category() -> None:
+def test_served_items_are_paired_with_the_interests_that_go_with_them_whatever_tag_won() -> None:
     from recgpt.evaluation import Queries
     from recgpt.index import ExactIndex
     from recgpt.pipeline import served
 
     axes = np.eye(3, dtype=np.float32)
     index = ExactIndex(axes, ["hose", "tea", "pot"])
-    rows = [("hose tag", "gardening", "GARDEN"), ("tea tag", None, "DRINKS"), ("pot tag", "cooking", "GARDEN")]
-    tags = schema.rows(
-        [
-            {"user_id": "u", "rank": rank, "tag": tag, "interest": interest, "category": category, "source": "rank"}
-            for rank, (tag, interest, category) in enumerate(rows, start=1)
-        ],
-        schema.TAGS,
-    )
-    items = schema.rows(
-        [{"item_id": "hose", "category": "GARDEN"}, {"item_id": "tea", "category": "DRINKS"}, {"item_id": "pot"}],
-        schema.ITEMS,
-    )
     asked = Queries(np.array([True]), np.ones((1, 3), np.float32), axes, np.array([0, 3]))
-    found = served.pairs(index, asked, tags, items, ["u"], beta=0.5, k=3).to_pylist()
+    going = {("u", "hose"): ["cooking", "gardening"], ("u", "tea"): [], ("u", "pot"): ["cooking"]}
+    found = served.pairs(index, asked, lambda user, item: going[user, item], ["u"], beta=0.5, k=3).to_pylist()
     assert [(row["item_id"], row["interest"]) for row in found] == [
         ("hose", None),
-        ("hose", "cooking"),  # by its tag of the same category
+        ("hose", "cooking"),
         ("hose", "gardening"),
         ("pot", None),
-        ("pot", "cooking"),  # the winning tag's, though the pot has no category
-        ("tea", None),
+        ("pot", "cooking"),
+        ("tea", None),  # a tag of gardening may have won it, but nothing says that tea has to do with that
     ]
+    assert served.pairs(index, asked, lambda user, item: [], ["u"], beta=0.5, k=1).num_rows == 1
+
+
+def test_an_item_is_explained_by_the_user_s_own_interests_and_by_the_pool_s_words() -> None:
+    from recgpt import tags
+    from recgpt.interests import Pool
+    from recgpt.pipeline import served, tables
+
+    pool = Pool.load()
+    terms = tables.terms(pool)
+    assert "cat litter" in terms["cat ownership"]
+    assert "frozen vegetable" in terms[tags.STAPLES]
+    assert set(terms) == {entry.name for entry in pool.interests} | {tags.STAPLES}
+    mined = schema.rows(
+        [
+            {
+                "user_id": "u",
+                "rank": rank,
+                "interest": text,
+                "listed": True,
+                "stage": "long-term",
+                "evidence": [1],
+                "source": "rank",
+            }
+            for rank, text in enumerate(("cat ownership", "soups and stews"), start=1)
+        ],
+        schema.INTERESTS,
+    )
+    items = schema.rows(
+        [
+            {"item_id": "1", "title": "CAT LITTER - CLUMPING, 20 LB", "category": "PETS"},
+            {"item_id": "2", "title": "GASOLINE UNLEADED", "category": "FUEL"},
+            {"item_id": "3", "title": "CHICKEN BROTH", "category": "SOUP"},
+        ],
+        schema.ITEMS,
+    )
+    predicted = tags.Predicted(
+        schema.TAGS.empty_table(),
+        schema.REJECTIONS.empty_table(),
+        {},
+        tags.Associations(["cat ownership", "soups and stews"], None, terms=terms),
+    )
+    explaining = served.explaining(predicted, mined, items, tags.item_tags(items), least=0.3)
+    assert [explaining("u", item) for item in "123"] == [["cat ownership"], [], ["soups and stews"]]
+    assert explaining("somebody else", "1") == []
 
 
 def test_seen_lists_each_bought_item_once() -> None:

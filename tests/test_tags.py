@@ -24,7 +24,8 @@ from recgpt import categories, schema, tags
 from recgpt.errors import InvalidConfigError, InvalidTableError, NaiveTimestampError
 from recgpt.llm.engine import Request, Result, ScoreRequest, ScoreResult
 from recgpt.tags import checkers
-from recgpt.tags.candidates import capped
+from recgpt.tags.association import Associations, Lexicon
+from recgpt.tags.candidates import Scorer, capped, preselect
 from recgpt.tags.config import Config
 from recgpt.tags.engagement import DONE, read
 from recgpt.tags.sequences import collect, season
@@ -401,6 +402,110 @@ def test_sequences_keep_the_latest_and_name_days():
     assert found["zoe"].purchases == []
 
 
+# --- interests and tags
+
+
+TERMS = {
+    "cat ownership": ["cat food", "litter"],
+    "party snacks": ["salsa", "chip"],
+    "home baking": ["bread", "flour"],
+    tags.STAPLES: ["white bread", "crushed ice"],
+}
+
+
+def going(interest: str, *texts: str | None, **options) -> float:
+    return Associations(TERMS, phi, terms=TERMS, **options).between(interest, *texts)
+
+
+@pytest.mark.parametrize(
+    ("interest", "texts", "expected"),
+    [
+        ("cat ownership", ("dry cat food", "PETS"), 1.0),
+        ("cat ownership", ("dry dog food", "PETS"), 0.0),
+        ("cat ownership", ("pet need", "PETS", "SCOOP CAT LITTER"), 1.0),  # the title says it
+        ("cat ownership", (None, None), 0.0),
+        ("party snacks", ("tortilla chips", "SNACKS"), 1.0),  # plural forms are one word
+        ("party snacks", ("chipped beef", "MEAT"), 0.0),  # whole words
+        ("home baking", ("rye bread", "BAKERY"), 1.0),
+        ("home baking", ("sliced white bread", "BAKERY"), 0.0),  # a staple by more words
+        ("home baking", ("sliced bread", "WHITE BREAD"), 0.0),  # its shelf is a staple's by more words
+    ],
+)
+def test_a_tag_goes_with_an_interest_whose_goods_it_names(interest, texts, expected):
+    assert going(interest, *texts) == expected
+
+
+def test_the_longest_phrase_says_what_a_thing_is():
+    lexicon = Lexicon({"cakes": ["cake"], "light eating": ["rice cake"], "asian cooking": ["rice", "cake flour"]})
+    assert lexicon.named("Rice cakes, 5 oz") == {"light eating": 2}
+    assert lexicon.named("cake flour and a cake") == {"asian cooking": 2, "cakes": 1}
+    assert lexicon.named(None) == lexicon.named("") == {}
+
+
+def test_a_shelf_belongs_to_the_interest_that_most_of_its_engagement_names():
+    shelf = [("potato chip", "SNACKS", 6.0), ("snack mix", "SNACKS", 4.0), ("rye bread", "BREAD", 1.0),
+             ("bagel roll", "BREAD", 9.0), ("pita roll", "ROLLS", 9.0), ("pita bread", "ROLLS", 1.0)]  # fmt: skip
+    assert going("party snacks", "snack mix", "SNACKS", shelves=shelf) == pytest.approx(0.6)
+    # A tenth is enough where the shelf's name says so too, and not otherwise.
+    assert going("home baking", "bagel roll", "BREAD", shelves=shelf) == 0.5
+    assert going("home baking", "pita roll", "ROLLS", shelves=shelf) == 0.0
+    assert going("home baking", "crushed ice", "BREAD", shelves=shelf) == 0.0, "a staple on that shelf"
+
+
+def test_an_interest_without_terms_goes_by_its_words_and_by_tag_to_cate():
+    class Phi:
+        names = ("DIPS", "SNACKS")
+
+        def probabilities(self, texts):
+            return np.array([[0.25, 0.75] for _ in texts], np.float32)
+
+    found = Associations(["salsa dancing", "rye bread"], Phi(), terms=TERMS)
+    assert found.between("salsa dancing", "mild salsa", "DIPS") == pytest.approx(0.5 + 0.25)
+    assert found.between("salsa dancing", "salsa dancing shoe", "SNACKS") == 1.0, "never above one"
+    assert found.best(["rye bread", "salsa dancing"], "mild salsa", None, 0.3) == ("salsa dancing", 0.5)
+    assert found.best(["rye bread", "salsa dancing"], "crushed ice", None, 0.3) == (None, 0.0)
+    assert found.best([], "crushed ice", None, 0.3) == (None, 0.0)
+
+
+def test_an_item_is_explained_by_what_goes_with_it_best():
+    found = Associations(TERMS, phi, terms=TERMS)
+    own = ["home baking", "party snacks", "cat ownership"]
+    assert found.explaining(own, "bread chip", "SNACKS", None, 0.3) == ["home baking", "party snacks"]
+    # The title is not asked where the tag has said something.
+    assert found.explaining(own, "tortilla chip", "SNACKS", "CHIPS LIKE BREAD", 0.3) == ["party snacks"]
+    assert found.explaining(own, None, "SNACKS", "CHIPS LIKE BREAD", 0.3) == ["home baking", "party snacks"]
+    assert found.explaining(own, "gasoline unleaded", "FUEL", "GASOLINE", 0.3) == []
+    assert found.explaining([], "bread chip", "SNACKS", None, 0.3) == []
+
+
+@given(st.text(max_size=40), st.none() | st.text(max_size=20), st.none() | st.text(max_size=40))
+def test_association_stands_any_text(tag, category, title):
+    found = Associations(TERMS, phi, terms=TERMS)
+    own = [name for name in TERMS if name]
+    assert all(0.0 <= found.between(name, tag, category, title) <= 1.0 for name in own)
+    assert set(found.explaining(own, tag, category, title, 0.3)) <= set(own)
+
+
+def test_candidates_come_from_the_interests_in_turn_before_the_others():
+    own = tags.item_tags(catalogue())
+    scorer = Scorer(read(EVENTS, own, catalogue(), now=NOW, config=Config()), Config())
+    found = Associations(TERMS, phi, terms=TERMS)
+    interests = [["party snacks", "cat ownership"], []]
+    asked = preselect(scorer, ["bob", "zoe"], interests, found, candidates=4)
+    # Bob bought salsa and tortilla chips more than a month ago; each interest gives its best in turn.
+    assert [tag in ("mild salsa", "tortilla chip", "potato chip") for tag in asked[0]] == [True, False, True, False]
+    assert set(asked[0][1::2]) == {"dry cat food", "scoop cat litter"}
+    assert len(set(asked[1])) == len(asked[1]) == 4, "without interests the best by score"
+    allowed = np.array([tag != "scoop cat litter" for tag in scorer.log.tags])
+    more = preselect(scorer, ["bob"], interests[:1], found, candidates=20, allowed=allowed)[0]
+    assert "scoop cat litter" not in more
+    assert set(more[:4]) == {"mild salsa", "tortilla chip", "potato chip", "dry cat food"}
+    assert set(more) == set(scorer.log.tags) - {"scoop cat litter"}, "few from interests are filled up"
+    enough = Scorer(scorer.log, Config(least_from_interests=4))
+    only = preselect(enough, ["bob"], interests[:1], found, candidates=20, allowed=allowed)[0]
+    assert only == more[:4], "enough from interests leave no room for others"
+
+
 # --- rank
 
 
@@ -415,14 +520,19 @@ def test_rank_scores_against_the_baseline_and_gives_reasons():
     assert predicted.table.schema == schema.TAGS
     ann = [row for row in predicted.table.to_pylist() if row["user_id"] == "ann"]
     assert ann[0]["tag"] == "italian bread"
-    assert ann[0]["score"] == pytest.approx(1.0)
+    # -1 against -2 is a lift of 1; "bread baking" shares one of its two words with the tag, and full association is 2.
+    assert ann[0]["score"] == pytest.approx(1.0 + 0.5 * 2.0)
     assert ann[0]["interest"] == "bread baking"
     assert ann[0]["source"] == "rank"
     assert ann[0]["reason"] == (
         "They bought tortilla chip and like bread baking, so they may use italian bread to share with friends."
     )
     salsa = next(row for row in ann if row["tag"] == "mild salsa")
-    assert (salsa["interest"], salsa["category"], salsa["score"]) == ("salsa dancing", "DIPS", pytest.approx(-1.0))
+    assert (salsa["interest"], salsa["category"], salsa["score"]) == (
+        "salsa dancing",
+        "DIPS",
+        pytest.approx(-1.0 + 0.5 * 2.0),
+    )
     assert not {"potato chip", "crushed ice", "dry cat food"} & {row["tag"] for row in ann}
     assert len(engine.scored) == 1, "all users in one call"
     # zoe has no history, interest or attributes: nothing real could be named.
@@ -487,6 +597,18 @@ def test_users_that_the_engine_could_not_score_are_kept_as_unscored():
     predicted = predict(engine, users=USERS.slice(0, 1))
     assert predicted.table.num_rows == 0
     assert predicted.counts["unscored"] == {"engine: x": 1}
+
+
+def test_terms_decide_which_interest_a_tag_belongs_to_and_put_it_first():
+    interests = schema.rows(interest("ann", "cat ownership", "home baking"), schema.INTERESTS)
+    engine = Scripted(score=lambda request: [-1.0] * len(request.candidates))
+    predicted = predict(engine, users=USERS.slice(0, 1), interests=interests, terms=TERMS)
+    rows = [(row["tag"], row["interest"], row["score"]) for row in predicted.table.to_pylist()]
+    assert rows[:2] == [("italian bread", "home baking", 2.0), ("scoop cat litter", "cat ownership", 2.0)]
+    assert {tag for tag, own, _ in rows if own is None} == {"mild salsa", "tortilla chip"}
+    assert predicted.counts["without_interest"] == 2
+    plain = predict(engine, users=USERS.slice(0, 1), interests=interests, config=Config(association_weight=0.0))
+    assert {row["score"] for row in plain.table.to_pylist()} == {0.0}
 
 
 def test_no_interests_means_null_interests():

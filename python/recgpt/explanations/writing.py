@@ -23,9 +23,14 @@ from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result
 from recgpt.text import clean, neutralize
 
 _STOP = ("\n", ".", ",", ":", "!", "?", ";", "|", "。", "！")
-_FORMS = {True: ("for", "for a", "on a"), False: ("for a", "for", "on a")}
+_FORMS = {
+    True: ("for {interest} on a", "for {interest} when the", "for {interest} on a"),
+    False: ("for a", "for", "on a"),
+}
 """How a line goes on after the item's words, try by try, with and without an interest: a 135M model that must begin a
-concrete phrase writes one; left free it only repeats the date or the interest."""
+concrete phrase writes one; left free it only repeats the date, and says nothing of the interest."""
+_OWN_WORDS = 3
+"""Room that a forced beginning leaves for the model; a long tag gives up its first words for it."""
 _NO_BRANDS = frozenset({"", "national", "private", "none", "unbranded", "generic"})
 _MONTHS = (
     "January", "February", "March", "April", "May", "June",
@@ -177,8 +182,11 @@ def _ask(
 def _prompt(template: prompts.Template, line: _Line, attempt: int, now: datetime, config: Config) -> Prompt:
     name = neutralize(line.item.name)
     forms = _FORMS[line.interest is not None]
+    form = forms[attempt % len(forms)].format(interest=neutralize(line.interest or ""))
+    room = checkers.MAX_WORDS - _OWN_WORDS - len(form.split())
+    name = " ".join(name.split()[-max(room, 1) :])
     # A name in Chinese gets no English beginning.
-    beginning = "" if checkers.chinese(name) else f"{name[:1].upper()}{name[1:]} {forms[attempt % len(forms)]}"
+    beginning = "" if checkers.chinese(name) else f"{name[:1].upper()}{name[1:]} {form}"
     return template.render(
         item=line.item.name,
         interest=line.interest or "",
@@ -200,7 +208,7 @@ def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], 
     line.failure = (
         ((result.reason or "engine") if result.status != "ok" else "")
         or checkers.right_length(text)
-        or checkers.says_something(own, line.item.name)
+        or checkers.says_something(own, f"{line.item.name} {line.interest or ''}")
         or checkers.in_voice(own)
         or checkers.clear(text)
         or checkers.complete(text)

@@ -256,6 +256,7 @@ class Stages:
             item_tags=self.item_tags,
             mode=self.config.llm.mode,
             candidates=self.config.llm.candidates,
+            terms=tables.terms(interests.Pool.load()),
             config=self.config.tags,
             progress=self.clock.watch.progress,
         )
@@ -303,8 +304,13 @@ class Stages:
             pairs=served.pairs(
                 self.index,
                 evaluation.queries(self.towers, self.all_tags, self.drawn),
-                tables.only(self.all_tags, self.drawn),
-                self.items,
+                served.explaining(
+                    self.predicted,
+                    self.mined.table,
+                    self.items,
+                    self.item_tags,
+                    least=self.config.tags.min_association,
+                ),
                 self.drawn,
                 beta=self.config.serving.beta,
                 k=self.config.serving.explained,

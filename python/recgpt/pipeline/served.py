@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recgpt import tags
 from recgpt.evaluation import Queries
 from recgpt.index import ExactIndex
 
 
 def pairs(
-    index: ExactIndex, asked: Queries, tags: pa.Table, items: pa.Table, users: Sequence[str], *, beta: float, k: int
+    index: ExactIndex,
+    asked: Queries,
+    explaining: Callable[[str, str], Sequence[str]],
+    users: Sequence[str],
+    *,
+    beta: float,
+    k: int,
 ) -> pa.Table:
     """Find what to explain among the first `k` items of each user (section 2.4.2): each pair once, sorted by item.
-
-    An item goes with the interest of its winning tag, and with each of the user's interests that has a tag of the
-    item's category.
 
     Args:
         index: over the item vectors.
         asked: vectors and tags of `users`, in their order; each user's tags stand there by rank.
-        tags: TAGS of `users`.
-        items: ITEMS.
+        explaining: which of a user's interests may explain an item, by the two ids. That a tag of an interest won is
+            not enough: the best tag for an item need not have anything to do with it.
         users: ids.
         beta: weight of the collaborative score.
         k: items a user.
@@ -33,18 +37,9 @@ def pairs(
         `interest` (null for the item alone) and `item_id`.
     """
     found = index.search(asked.users, asked.tags, asked.offsets, beta=beta, k=k)
-    category = dict(zip(items["item_id"].to_pylist(), items["category"].to_pylist(), strict=True))
-    own: dict[str, list[dict[str, Any]]] = {user: [] for user in users}
-    for row in tags.sort_by([("user_id", "ascending"), ("rank", "ascending")]).to_pylist():
-        own[row["user_id"]].append(row)
     wanted: set[tuple[str, str | None]] = set()
-    for row in found.select(["row", "item_id", "tag"]).to_pylist():
-        mine, item = own[users[row["row"]]], row["item_id"]
-        winner = None if row["tag"] < 0 else mine[row["tag"] - int(asked.offsets[row["row"]])]["interest"]
-        near = {
-            tag["interest"] for tag in mine if tag["category"] is not None and tag["category"] == category.get(item)
-        }
-        wanted |= {(item, interest) for interest in {None, winner, *near}}
+    for row, item in zip(found["row"].to_pylist(), found["item_id"].to_pylist(), strict=True):
+        wanted |= {(item, interest) for interest in (None, *explaining(users[row], item))}
     ordered = sorted(wanted, key=lambda pair: (pair[0], pair[1] or ""))
     return pa.table(
         {
@@ -52,6 +47,23 @@ def pairs(
             "item_id": pa.array([item for item, _ in ordered], pa.large_string()),
         }
     )
+
+
+def explaining(
+    predicted: tags.Predicted, interests: pa.Table, items: pa.Table, item_tags: pa.Table, *, least: float
+) -> Callable[[str, str], list[str]]:
+    """Say which of a user's interests may explain an item: `Associations.explaining` by ids."""
+    own: dict[str, list[str]] = defaultdict(list)
+    for row in interests.sort_by("rank").select(["user_id", "interest"]).to_pylist():
+        own[row["user_id"]].append(row["interest"])
+    tag_of = dict(zip(item_tags["item_id"].to_pylist(), item_tags["tag"].to_pylist(), strict=True))
+    known = {row["item_id"]: row for row in items.select(["item_id", "category", "title"]).to_pylist()}
+
+    def answer(user: str, item: str) -> list[str]:
+        said = known[item]
+        return predicted.associations.explaining(own[user], tag_of.get(item), said["category"], said["title"], least)
+
+    return answer
 
 
 def seen(events: pa.Table, behavior: str) -> pa.Table:

@@ -1,14 +1,16 @@
 """Which catalogue tags a user is asked about, chosen without an LLM; and tags by rule for every user.
 
-The stated rule. A tag's score for a user is the sum of four parts, each divided by the user's largest:
-co-occurrence (the user's recency-weighted tags times the cosine of tag pairs over all users), category affinity (the
-user's weighted share of the tag's category), log popularity, and word overlap with the user's interests. Tags engaged
-with in the past month and tags out of season are out. At most a twentieth of the candidates come from one category.
+The stated rule. A tag's score for a user is the sum of three parts, each divided by the user's largest: co-occurrence
+(the user's recency-weighted tags times the cosine of tag pairs over all users), category affinity (the user's weighted
+share of the tag's category) and log popularity. Tags engaged with in the past month and tags out of season are out.
+Candidates come from the interests (section 2.2.1): the interests take turns, each offers the tags that go with it
+(`association`) in the order of score plus weighted association. Only where that gives too few, as for a user without
+interests, the number is filled by score alone, at most a twentieth of the candidates from one category.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -16,9 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recgpt import schema
+from recgpt.tags.association import Associations
 from recgpt.tags.config import Config
 from recgpt.tags.engagement import Engagement, read
-from recgpt.tags.words import split
 
 _CHUNK = 1024
 """Users scored at once: bounds memory at chunk x vocabulary floats."""
@@ -66,12 +68,10 @@ class Scorer:
         norm = np.sqrt(np.maximum(together.diagonal().copy(), 1.0))
         return np.asarray(together / norm[:, None] / norm[None, :], np.float32)
 
-    def score(self, users: Sequence[str], interests: Sequence[Sequence[str]] | None = None) -> Floats:
+    def score(self, users: Sequence[str]) -> Floats:
         """Score the vocabulary for users: (n_users, v) float32; what a rule forbids is -inf.
 
-        Args:
-            users: user ids; those without events get popularity (and interests) alone.
-            interests: each user's interest texts.
+        Users without events get popularity alone.
         """
         size, count = len(self.vocabulary), len(users)
         known = np.array([self.code.get(user, -1) for user in users], np.int64)
@@ -88,23 +88,8 @@ class Scorer:
             affinity[:, -1] = 0.0  # tags without a category share none
         score = _scaled(weight @ self.cosine) + self.config.popularity_weight * self.popularity
         score += self.config.affinity_weight * _scaled(affinity)[:, self.category]
-        if interests is not None:
-            score += self.config.interest_weight * _scaled(self._overlap(interests))
         score[recent | ~self.log.in_season[self.vocabulary][None, :]] = -np.inf
         return score
-
-    def _overlap(self, interests: Sequence[Sequence[str]]) -> Floats:
-        names = [*self.log.categories, ""]
-        words = [
-            frozenset(split(self.log.tags[tag])) | frozenset(split(names[category]))
-            for tag, category in zip(self.vocabulary.tolist(), self.category.tolist(), strict=True)
-        ]
-        overlap = np.zeros((len(interests), len(words)), np.float32)
-        for row, texts in enumerate(interests):
-            wanted = frozenset(word for text in texts for word in split(text))
-            if wanted:
-                overlap[row] = [len(wanted & own) for own in words]
-        return overlap
 
     def best(self, scores: Floats, limit: int, cap: int) -> npt.NDArray[np.int64]:
         """Take the best columns of one user's scores: ties by tag, at most `cap` a category, forbidden ones out.
@@ -130,14 +115,70 @@ def capped(categories: npt.NDArray[np.int32], limit: int, cap: int) -> npt.NDArr
 
 
 def preselect(
-    scorer: Scorer, users: Sequence[str], interests: Sequence[Sequence[str]], *, candidates: int
+    scorer: Scorer,
+    users: Sequence[str],
+    interests: Sequence[Sequence[str]],
+    associations: Associations,
+    *,
+    candidates: int,
+    allowed: npt.NDArray[np.bool_] | None = None,
 ) -> list[list[str]]:
-    """Choose at most `candidates` catalogue tags a user, best first."""
-    scores = scorer.score(users, interests)
+    """Choose at most `candidates` catalogue tags a user: those of the interests in turn; where they are few, others.
+
+    Args:
+        scorer: of the log.
+        users: ids.
+        interests: each user's own, by rank.
+        associations: knows every interest.
+        candidates: tags a user, at most.
+        allowed: (v,) which tags of the vocabulary keep the rules that hold for everybody; all by default.
+    """
+    scores = scorer.score(users)
+    if allowed is not None:
+        scores[:, ~allowed] = -np.inf
+    going = {interest: _going(scorer, associations, interest) for own in interests for interest in own}
     cap = max(1, -(-candidates // _SPREAD))
-    return [
-        [scorer.log.tags[scorer.vocabulary[column]] for column in scorer.best(row, candidates, cap)] for row in scores
-    ]
+    asked = []
+    for row, own in zip(scores, interests, strict=True):
+        queues = [iter(_queue(scorer, row, going[interest])) for interest in own]
+        chosen: dict[int, None] = {}
+        while queues and len(chosen) < candidates:
+            queues = [queue for queue in queues if _next(queue, chosen) is not None]
+        if len(chosen) < scorer.config.least_from_interests:
+            chosen |= dict.fromkeys(scorer.best(row, candidates, cap).tolist())
+        asked.append([scorer.log.tags[scorer.vocabulary[column]] for column in [*chosen][:candidates]])
+    return asked
+
+
+def _going(scorer: Scorer, associations: Associations, interest: str) -> Floats:
+    """Associate one interest with every tag of the vocabulary: (v,); 0 below the least association."""
+    names = [*scorer.log.categories, None]
+    values = np.array(
+        [
+            associations.between(interest, scorer.log.tags[tag], names[category])
+            for tag, category in zip(scorer.vocabulary.tolist(), scorer.category.tolist(), strict=True)
+        ],
+        np.float32,
+    )
+    values[values < scorer.config.min_association] = 0.0
+    return values
+
+
+def _queue(scorer: Scorer, scores: Floats, going: Floats) -> list[int]:
+    """Columns that go with one interest and that no rule forbids, best first."""
+    value = scores + scorer.config.interest_weight * going
+    order = np.lexsort((np.arange(len(value)), -value))
+    columns: list[int] = order[(going[order] > 0) & np.isfinite(scores[order])].tolist()
+    return columns
+
+
+def _next(queue: Iterator[int], chosen: dict[int, None]) -> int | None:
+    """Take the next column that no interest has taken yet."""
+    for column in queue:
+        if column not in chosen:
+            chosen[column] = None
+            return column
+    return None
 
 
 def by_rule(

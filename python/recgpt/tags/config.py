@@ -32,11 +32,15 @@ class Config:
     popularity_weight: float = 0.2
     """Weight of log popularity in the preselection."""
     interest_weight: float = 0.5
-    """Weight of word overlap with the user's interests in the preselection."""
+    """Weight of the association among the candidates of one interest."""
+    association_weight: float = 2.0
+    """What a full association adds to a tag's score in mode `rank`, in nats a token."""
+    least_from_interests: int = 20
+    """Mode `rank` asks about tags of no interest only where a user's interests offer fewer tags than this."""
     vocabulary: int = 4096
     """Most popular catalogue tags that co-occurrence is counted for: the matrix holds its square of float32."""
-    min_association: float = 0.05
-    """A tag belongs to its best interest from this association on (word overlap plus category probability)."""
+    min_association: float = 0.3
+    """A tag belongs to its best interest from this association on; below it the relation could not be stated."""
     sequence_length: int = 40
     """Latest actions of each behavior in the prompt, before the token limit."""
     prompt_tokens: int = 700

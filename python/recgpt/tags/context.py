@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,7 +15,7 @@ from recgpt import schema
 from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress, Prompt
 from recgpt.tags import checkers
-from recgpt.tags.association import Associations, Categories
+from recgpt.tags.association import Associations, Categories, shelves
 from recgpt.tags.candidates import Scorer
 from recgpt.tags.config import Config
 from recgpt.tags.engagement import Engagement, read
@@ -64,10 +65,18 @@ class Context:
     counts: Counter[str] = field(default_factory=Counter)
     candidates_out: Counter[str] = field(default_factory=Counter)
 
+    def category_of(self, tag: str) -> str | None:
+        """The category of most items of a catalogue tag; None if it has none, or is no tag of the catalogue."""
+        place = bisect_left(self.log.tags, tag)
+        found = place < len(self.log.tags) and self.log.tags[place] == tag
+        code = int(self.log.tag_category[place]) if found else -1
+        return self.log.categories[code] if code >= 0 else None
+
     def mapped(self, tags: Sequence[str]) -> dict[str, str]:
-        """Map distinct tags to categories, in one call."""
-        distinct = sorted(set(tags))
-        return dict(zip(distinct, self.categories(distinct), strict=True)) if distinct else {}
+        """Map distinct tags to categories: those of the catalogue by their items, the others by Tag-to-Cate."""
+        known = {tag: category for tag in set(tags) if (category := self.category_of(tag)) is not None}
+        free = sorted(set(tags) - set(known))
+        return known | (dict(zip(free, self.categories(free), strict=True)) if free else {})
 
     def tag_rule(self, tag: str, category: str | None) -> str | None:
         """Check what holds for a tag whoever the user is; the name of the first rule that it breaks."""
@@ -112,6 +121,7 @@ def build(
     item_tags: schema.ArrowStream,
     config: Config,
     progress: Progress | None,
+    terms: Mapping[str, Sequence[str]] | None = None,
 ) -> Context:
     """Read the tables once for all users; the arguments are those of `predict`."""
     people = schema.table(users, schema.USERS, name="users")
@@ -161,6 +171,11 @@ def build(
         known=frozenset(log.categories),
         brands=frozenset(brands) - _NO_BRANDS,
         out_of_season=frozenset(out),
-        associations=Associations([text for texts in by_user.values() for text in texts], categories),
+        associations=Associations(
+            [text for texts in by_user.values() for text in texts],
+            categories,
+            terms=terms,
+            shelves=shelves(log.tags, log.categories, log.tag_category, log.popularity()),
+        ),
         progress=progress,
     )

@@ -137,7 +137,9 @@ def _failure(
     # Without categories the association is word overlap alone, which a good tag need not have.
     if failure is None and answer.interest and context.known:
         own = next(text for text in household.interests if text.casefold() == answer.interest.casefold())
-        failure = checkers.relevant(context.associations.between(own, tag, category), context.config.min_association)
+        # A capable model may go beyond the terms, so the interest's own words and Tag-to-Cate count as well.
+        said = max(found(own, tag, category) for found in (context.associations.between, context.associations.by_words))
+        failure = checkers.relevant(said, context.config.min_association)
     return (
         failure
         or checkers.has_substance(reason)

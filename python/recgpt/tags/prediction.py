@@ -7,6 +7,7 @@ says why in the end of one forced sentence. `generate`: it writes the list under
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +17,7 @@ from recgpt import schema
 from recgpt.errors import InvalidConfigError
 from recgpt.llm.engine import Engine, Progress
 from recgpt.tags import generation, ranking
-from recgpt.tags.association import Categories
+from recgpt.tags.association import Associations, Categories
 from recgpt.tags.config import Config
 from recgpt.tags.context import Context, build
 
@@ -31,6 +32,8 @@ class Predicted(NamedTuple):
     counts: dict[str, Any]
     """`users`, `candidates`, `candidates_out` (by rule), `answers_total` and `answers_valid` (the model's first
     answers before any filtering), `kept`, `rejected` and `unscored` (by reason), `without_interest`."""
+    associations: Associations
+    """How interests go with tags and items; says which items an interest may explain."""
 
 
 def predict(
@@ -45,6 +48,7 @@ def predict(
     item_tags: schema.ArrowStream,
     mode: Literal["rank", "generate"] = "rank",
     candidates: int = 200,
+    terms: Mapping[str, Sequence[str]] | None = None,
     config: Config | None = None,
     progress: Progress | None = None,
 ) -> Predicted:
@@ -61,6 +65,8 @@ def predict(
         item_tags: `schema.ITEM_TAGS`, the vocabulary of `rank`.
         mode: `rank` works with any model; `generate` needs a capable one.
         candidates: catalogue tags that `rank` asks about, at most, a user.
+        terms: the words by which shops name the goods of an interest, by interest, as the interest pool has them. They
+            decide which tags go with it; without them only its own words and Tag-to-Cate do.
         config: settings.
         progress: called with (done, total) requests of each step.
 
@@ -73,7 +79,9 @@ def predict(
         raise InvalidConfigError(f"tags.mode must be rank or generate, but it is {mode!r}")
     if candidates < 1:
         raise InvalidConfigError(f"tags.candidates must be at least 1, but it is {candidates}")
-    context = build(users, interests, events, engine, now, categories, items, item_tags, config or Config(), progress)
+    context = build(
+        users, interests, events, engine, now, categories, items, item_tags, config or Config(), progress, terms
+    )
     if mode == "rank":
         ranking.run(context, candidates)
     else:
@@ -98,4 +106,9 @@ def _result(context: Context) -> Predicted:
     }
     # A catalogue without categories maps tags to "", which a table calls null.
     table = [{**row, "category": row["category"] or None} for row in context.table]
-    return Predicted(schema.rows(table, schema.TAGS), schema.rows(context.rejections, schema.REJECTIONS), counts)
+    return Predicted(
+        schema.rows(table, schema.TAGS),
+        schema.rows(context.rejections, schema.REJECTIONS),
+        counts,
+        context.associations,
+    )

@@ -37,7 +37,8 @@ class _Pick:
     category: str
     interest: str | None
     score: float
-    beginning: str
+    """The model's lift over the baseline, plus the weighted association."""
+    beginning: str = ""
     """The forced beginning of the reason; empty when nothing of the user could be named."""
     reason: str | None = None
     failure: str = ""
@@ -63,16 +64,19 @@ def run(context: Context, candidates: int) -> None:
 def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tuple[str, str, float]]]]:
     """Score every user's candidates: (tag, category, mean log-probability minus baseline)."""
     households = context.households
+    vocabulary = [context.log.tags[tag] for tag in context.scorer.vocabulary.tolist()]
+    category_of = context.mapped(vocabulary)
+    # The rules that hold for everybody come first: a place among the candidates is for a tag that can be kept.
+    broken = [context.tag_rule(tag, category_of[tag]) for tag in vocabulary]
+    context.candidates_out.update(rule for rule in broken if rule)
     asked = preselect(
         context.scorer,
         [household.user for household in households],
         [household.interests for household in households],
+        context.associations,
         candidates=candidates,
+        allowed=np.array([rule is None for rule in broken], bool),
     )
-    category_of = context.mapped([tag for tags in asked for tag in tags])
-    broken = {tag: context.tag_rule(tag, category) for tag, category in category_of.items()}
-    context.candidates_out.update(rule for tags in asked for tag in tags if (rule := broken[tag]))
-    asked = [[tag for tag in tags if broken[tag] is None] for tags in asked]
     context.counts["candidates"] = sum(map(len, asked))
     template = prompts.load("tags_rank")
     rendered = render(
@@ -115,19 +119,26 @@ def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tup
 
 
 def _ranked(context: Context, household: Household, pairs: list[tuple[str, str, float]]) -> list[_Pick]:
-    """Order by score, apply the user's rules; the first `quantity` meet the floor of categories, spares follow."""
-    ordered = sorted(pairs, key=lambda pair: (-pair[2], pair[0]))
-    fresh = [pair for pair in ordered if checkers.fresh(pair[0], household.recent) is None]
-    context.candidates_out["past_month"] += len(ordered) - len(fresh)
-    places = checkers.diverse([pair[1] for pair in fresh], context.config.min_categories, context.config.quantity)
-    first = set(places)
+    """Order by score, apply the user's rules; the first `quantity` meet the floor of categories, spares follow.
+
+    The score is the model's, and on top of it what the tag's association with one of the user's interests is worth: a
+    tag comes from an interest (section 2.2.1), and one without, where there are any, must be that much likelier.
+    """
+    config = context.config
+    fresh = [pair for pair in pairs if checkers.fresh(pair[0], household.recent) is None]
+    context.candidates_out["past_month"] += len(pairs) - len(fresh)
     picks = []
-    for place in [*places, *(place for place in range(len(fresh)) if place not in first)]:
-        tag, category, score = fresh[place]
-        interest = context.associations.best(household.interests, tag, category, context.config.min_association)
-        beginning = _beginning(context, household, tag, interest)
-        picks.append(_Pick(household, tag, category, interest, score, beginning))
-    return picks
+    for tag, category, lift in fresh:
+        interest, strength = context.associations.best(household.interests, tag, category, config.min_association)
+        score = lift + config.association_weight * strength
+        picks.append(_Pick(household, tag, category, interest, score))
+    picks.sort(key=lambda pick: (-pick.score, pick.tag))
+    places = checkers.diverse([pick.category for pick in picks], config.min_categories, config.quantity)
+    first = set(places)
+    ordered = [picks[place] for place in [*places, *(place for place in range(len(picks)) if place not in first)]]
+    for pick in ordered:
+        pick.beginning = _beginning(context, household, pick.tag, pick.interest)
+    return ordered
 
 
 def _beginning(context: Context, household: Household, tag: str, interest: str | None) -> str:
