@@ -1,4 +1,4 @@
-"""Texts of the catalogue: items, then search queries in double quotes, one row each; all distinct."""
+"""Texts of the catalogue: items, then search queries, one row each; all distinct."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def texts(words: int = 6, items: int = ITEMS, queries: int = QUERIES) -> list[st
     order = [column % len(slots) for column in range(words)]
     made = _mixed([slots[slot] for slot in order], items, distinct=5)
     asked = _mixed([slots[slot] for slot in QUERY_SLOTS], queries, distinct=4)
-    return made + [f'"{query}"' for query in asked]
+    return made + asked
 
 
 def _mixed(columns: list[list[str]], rows: int, distinct: int) -> list[str]:

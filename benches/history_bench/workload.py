@@ -45,7 +45,7 @@ class Workload:
     events: pa.Table
     """`user_id` int32, `timestamp` us UTC, `behavior` dictionary<int8, string>, `item_id` int32 (row of `texts`)."""
     texts: list[str]
-    """One text a catalogue row; queries stand in double quotes."""
+    """One text a catalogue row, items and then queries."""
 
     def by_user(self) -> Workload:
         """Sort the log by user, then time."""

@@ -79,45 +79,58 @@ pub fn compress(
     options: &Options,
 ) -> Result<Vec<Chunk>, Error> {
     check(log, entries, behaviors)?;
-    let pool = rayon::ThreadPoolBuilder::new()
+    let dates = dates(clock, days, options)?;
+    let run = |pool: &rayon::ThreadPool| {
+        pool.install(|| histories(log, clock, &dates, entries, behaviors, tokenizer, options))
+    };
+    // Scoped, so that the threads are gone when the call returns; else many short calls pile them up.
+    rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
-        .build()
+        .build_scoped(rayon::ThreadBuilder::run, run)
         .map_err(|error| Error::Value {
             argument: "threads",
             expected: "a number of threads that the system grants".to_owned(),
             came: format!("{}: {error}", options.threads),
             position: 0,
-        })?;
-    let dates = dates(clock, days, options)?;
-    pool.install(|| {
-        let threads = rayon::current_num_threads();
-        let partition = Partition::new(log, clock, threads)?;
-        let tasks = tasks(&partition);
-        let next = AtomicUsize::new(0);
-        let mut chunks: Vec<(usize, Chunk)> = (0..threads)
-            .into_par_iter()
-            .with_max_len(1)
-            .map(|_| {
-                let pieces = Pieces::new(tokenizer, &dates, behaviors, options.long_labels);
-                let other = behaviors.len() as u32 - 1;
-                let mut worker = Worker::new(&partition, &dates, entries, options, pieces, other);
-                let mut done = Vec::new();
-                while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
-                    done.push((task.start, chunk(task.clone(), &partition, &mut worker)?));
-                }
-                Ok(done)
-            })
-            .collect::<Result<Vec<_>, Error>>()?
-            .into_iter()
-            .flatten()
-            .collect();
-        chunks.sort_unstable_by_key(|&(start, _)| start);
-        Ok(chunks
-            .into_iter()
-            .map(|(_, chunk)| chunk)
-            .filter(|chunk| !chunk.users.is_empty())
-            .collect())
-    })
+        })?
+}
+
+fn histories(
+    log: &Log<'_>,
+    clock: Clock,
+    dates: &Dates,
+    entries: &Entries<'_>,
+    behaviors: &[String],
+    tokenizer: &Tokenizer,
+    options: &Options,
+) -> Result<Vec<Chunk>, Error> {
+    let threads = rayon::current_num_threads();
+    let partition = Partition::new(log, clock, threads)?;
+    let tasks = tasks(&partition);
+    let next = AtomicUsize::new(0);
+    let mut chunks: Vec<(usize, Chunk)> = (0..threads)
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|_| {
+            let pieces = Pieces::new(tokenizer, dates, behaviors, options.long_labels);
+            let other = behaviors.len() as u32 - 1;
+            let mut worker = Worker::new(&partition, dates, entries, options, pieces, other);
+            let mut done = Vec::new();
+            while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
+                done.push((task.start, chunk(task.clone(), &partition, &mut worker)?));
+            }
+            Ok(done)
+        })
+        .collect::<Result<Vec<_>, Error>>()?
+        .into_iter()
+        .flatten()
+        .collect();
+    chunks.sort_unstable_by_key(|&(start, _)| start);
+    Ok(chunks
+        .into_iter()
+        .map(|(_, chunk)| chunk)
+        .filter(|chunk| !chunk.users.is_empty())
+        .collect())
 }
 
 fn dates(clock: Clock, days: &[(i64, i64)], options: &Options) -> Result<Dates, Error> {
