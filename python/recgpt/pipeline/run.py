@@ -207,7 +207,7 @@ class Stages:
         compress = partial(
             history.compress,
             self.kept,
-            briefs,
+            history.catalogue(briefs, tokenizer=self.tokenizer),
             now=self.now,
             tokenizer=self.tokenizer,
             time_zone=self.time_zone,
