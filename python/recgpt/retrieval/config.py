@@ -41,7 +41,7 @@ class Config:
     repeat_weight: float = 0.3
     """Weight of a positive that the user had acted on before; 1 learns buying again, 0 only new items."""
     averaging: float = 0.98
-    """The weights measured and kept are a running mean that keeps so much of itself each step; 0 takes the last ones."""
+    """The weights measured and kept are a running mean; each step keeps so much of it. 0 takes the last weights."""
     half_life_days: float = 60.0
     """An example half as likely to be drawn for each such period before the cut; 0 draws all alike."""
     negatives: str = "items"

@@ -178,7 +178,7 @@ def _losses(
     taken = replace(taken, item=np.where(rng.random(len(taken.item)) < config.id_dropout, 0, taken.item))
     users = np.where(rng.random(len(batch.users)) < config.id_dropout, 0, batch.users + 1)
     items = net.item_vectors(taken)
-    latest = [_sequence(rows, ends) for rows, ends in batch.latest]
+    latest = [sequence(rows, ends) for rows, ends in batch.latest]
     profile = [(torch.from_numpy(rows), torch.from_numpy(ends[:-1])) for rows, ends in batch.profile]
     user_vectors = net.user_vectors(torch.from_numpy(users), items, latest, profile, long)
     candidates = items[torch.from_numpy(batch.candidates)]
@@ -213,6 +213,7 @@ def _losses(
     return collaborative, tag, cate
 
 
-def _sequence(rows: Ints, offsets: Ints) -> Sequence:
+def sequence(rows: Ints, offsets: Ints) -> Sequence:
+    """One behavior of a batch as tensors."""
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
     return Sequence(*(torch.from_numpy(part) for part in (rows, offsets[:-1], owner, steps_back(offsets))))
