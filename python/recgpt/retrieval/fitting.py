@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,11 +49,18 @@ class Task:
     """Sales features at any moment; None for a log without times, whose sales do not change."""
 
 
-def fit(task: Task, config: Config, progress: Progress | None) -> tuple[dict[str, Floats], list[dict[str, Any]]]:
-    """Train, choose the epochs by validation recall, then learn the held-out days too.
+class Fitted(NamedTuple):
+    """What training leaves, by torch's names."""
 
-    Returns:
-        The weights by torch's names, and one row an epoch: losses and, where it was measured, recall.
+    weights: dict[str, Floats]
+    validated: dict[str, Floats]
+    """The weights that were best on the held-out days, before they learned them."""
+    curve: list[dict[str, Any]]
+    """One row an epoch: losses and, where it was measured, recall."""
+
+
+def fit(task: Task, config: Config, progress: Progress | None) -> Fitted:
+    """Train, choose the epochs by validation recall, then learn the held-out days too.
 
     Raises:
         InvalidArrayError: the loss left the finite numbers.
@@ -70,7 +77,7 @@ def fit(task: Task, config: Config, progress: Progress | None) -> tuple[dict[str
         torch.set_num_threads(threads)
 
 
-def _fit(task: Task, config: Config, progress: Progress | None) -> tuple[dict[str, Floats], list[dict[str, Any]]]:
+def _fit(task: Task, config: Config, progress: Progress | None) -> Fitted:
     rng = np.random.default_rng(config.seed)
     net = TriTower(task.rows, len(task.learn.behaviors), config)
     loop = _Loop(net, task, task.features, Sampler(task.learn, task.tags, task.features.category, config, rng), config)
@@ -94,6 +101,7 @@ def _fit(task: Task, config: Config, progress: Progress | None) -> tuple[dict[st
             waited += 1
             if waited >= config.patience:
                 break
+    validated = best
     if refit:
         net.load_state_dict({name: torch.from_numpy(array) for name, array in best.items()})
         sampler = Sampler(task.everything, task.tags, task.features.category, config, rng)
@@ -104,7 +112,7 @@ def _fit(task: Task, config: Config, progress: Progress | None) -> tuple[dict[st
             row = loop.epoch(best_rate / 2, config.epochs + extra)
             curve.append({"epoch": len(curve) + 1, "phase": "refit", **row})
         best = loop.weights()
-    return best, curve
+    return Fitted(best, validated, curve)
 
 
 class _Loop:

@@ -53,8 +53,8 @@ class Sales:
 
     def _rate(self, item: Ints, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         total = weight.sum()
-        summed = np.bincount(item, weights=weight, minlength=self.n_items)
-        return np.asarray(np.log1p(_PER * summed / total)) if total else summed
+        summed = np.bincount(item, weights=weight, minlength=self.n_items).astype(np.float64)
+        return np.log1p(_PER * summed / total) if total else summed
 
 
 def first_acts(log: Log, positive: npt.NDArray[np.bool_], n_items: int) -> npt.NDArray[np.bool_]:

@@ -42,6 +42,8 @@ class Towers:
     config: Config
     log: list[dict[str, Any]] = field(default_factory=list)
     """One row an epoch: losses, and validation recall where it was measured."""
+    validated: Towers | None = field(default=None, repr=False, compare=False)
+    """As they stood when the held-out days began, to choose on those days, for example beta; not saved."""
 
     def __post_init__(self) -> None:
         """Refuse vectors of another length or that are not finite.

@@ -93,7 +93,7 @@ def train(
     validation = _validation(log, learn, out, features, config)
     if validation is None:
         learn, features = log, final
-    weights, curve = fitting.fit(
+    fitted = fitting.fit(
         fitting.Task(
             rows={
                 "user": len(log.user_ids) + 1,
@@ -116,19 +116,26 @@ def train(
         config,
         progress,
     )
-    item_vectors = forward.item_vectors(weights, final)
-    acts = History(log, config).before(np.arange(len(log.user_ids)))
-    return Towers(
-        user_ids=log.user_ids,
-        user_vectors=forward.user_vectors(weights, np.arange(1, len(log.user_ids) + 1), item_vectors, acts),
-        item_ids=item_ids,
-        item_vectors=item_vectors,
-        behaviors=log.behaviors,
-        vocabulary=vocabulary,
-        weights=weights,
-        config=config,
-        log=curve,
-    )
+
+    def made(weights: forward.Weights, known: Log, known_features: ItemFeatures, validated: Towers | None) -> Towers:
+        item_vectors = forward.item_vectors(weights, known_features)
+        acts = History(known, config).before(np.arange(len(log.user_ids)))
+        users = np.arange(1, len(log.user_ids) + 1)
+        return Towers(
+            user_ids=log.user_ids,
+            user_vectors=forward.user_vectors(weights, users, item_vectors, acts),
+            item_ids=item_ids,
+            item_vectors=item_vectors,
+            behaviors=log.behaviors,
+            vocabulary=vocabulary,
+            weights=dict(weights),
+            config=config,
+            log=fitted.curve,
+            validated=validated,
+        )
+
+    validated = made(fitted.validated, learn, features, None) if validation else None
+    return made(fitted.weights, log, final, validated)
 
 
 def _counts(log: Log, n_items: int) -> Ints:
