@@ -55,9 +55,7 @@ class Config:
     pairs: int = 512
     """Tag-item pairs of a step."""
     id_dropout: float = 0.1
-    """Share of item ids hidden in training, so that unknown ones get a trained stand-in."""
-    user_dropout: float = 0.1
-    """The same of user ids; what they hold is memory of the user's own items, which new items do not need."""
+    """Share of user and item ids hidden in training, so that unknown ones get a trained stand-in."""
     batch_size: int = 256
     """Baskets (one user at one time) a step."""
     steps: int = 100
@@ -103,7 +101,7 @@ class Config:
                 raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1], but it is {getattr(self, name)}")
         if self.rare_negatives < 0:
             raise InvalidConfigError(f"retrieval `rare_negatives` must be at least 0, but it is {self.rare_negatives}")
-        for name in ("id_dropout", "user_dropout", "averaging"):
+        for name in ("id_dropout", "averaging"):
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1), but it is {getattr(self, name)}")
         if self.pooling not in ("mean", "attention"):

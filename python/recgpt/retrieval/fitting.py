@@ -184,7 +184,7 @@ def _losses(
     """L_col, L_tag and L_cate of one step."""
     taken = features.take(batch.rows)
     taken = replace(taken, item=np.where(rng.random(len(taken.item)) < config.id_dropout, 0, taken.item))
-    users = np.where(rng.random(len(batch.users)) < config.user_dropout, 0, batch.users + 1)
+    users = np.where(rng.random(len(batch.users)) < config.id_dropout, 0, batch.users + 1)
     items = net.item_vectors(taken)
     latest = [sequence(rows, ends) for rows, ends in batch.latest]
     profile = [(torch.from_numpy(rows), torch.from_numpy(ends[:-1])) for rows, ends in batch.profile]
