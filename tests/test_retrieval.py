@@ -25,7 +25,9 @@ from recgpt.errors import (
     NaiveTimestampError,
 )
 from recgpt.retrieval.features import Log, Sequences, bucket_edges, bucket_of, read_log
-from recgpt.retrieval.sampling import Sampler, repeated
+from recgpt.retrieval.pooling import Acts, steps_back
+from recgpt.retrieval.sales import FEATURES, Moments, Sales, even_edges, periods, read_sales
+from recgpt.retrieval.sampling import Sampler, positives, repeated
 
 torch = pytest.importorskip("torch")
 
@@ -114,25 +116,32 @@ def test_a_tag_finds_its_items_and_unknown_words_are_left_out(towers: retrieval.
 
 
 def test_a_tag_tells_the_items_of_one_category_apart() -> None:
-    config = replace(TINY, alpha=1.0, epochs=10, patience=10, refit_epochs=0)
+    config = replace(TINY, alpha=1.0, epochs=15, patience=15, refit_epochs=0)
     found = retrieval.train(events(), items(), tags(), now=NOW, config=config)
     # 10 items share a category: knowing no more than it leaves L_tag at log 10 = 2.3.
     assert found.log[-1]["l_tag"] < 1.5
 
 
-def test_numpy_says_what_torch_says() -> None:
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_numpy_says_what_torch_says(pooling: str) -> None:
     from recgpt.retrieval import forward
     from recgpt.retrieval.features import ItemFeatures
+    from recgpt.retrieval.fitting import sequence
     from recgpt.retrieval.model import TriTower
 
     rng = np.random.default_rng(0)
-    rows = {"user": 5, "item": 6, "category": 3, "brand": 3, "price": 4, "sales": 4, "word": 9}
-    net = TriTower(rows, 2, TINY)
-    weights = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+    rows = {"user": 5, "item": 6, "category": 3, "brand": 3, "price": 4, "sales": 12, "word": 9}
+    net = TriTower(rows, 2, replace(TINY, pooling=pooling))
+    if pooling == "attention":
+        torch.nn.init.normal_(net.pool_key)
+        torch.nn.init.normal_(net.pool_late)
+    weights = {name: tensor.detach().numpy() for name, tensor in net.state_dict().items()}
     words = rng.integers(0, 9, (7, 4))
     words[2] = 0
-    names = ("item", "category", "brand", "price", "sales")
-    features = ItemFeatures(**{name: rng.integers(0, rows[name], 7) for name in names}, words=words)
+    names = ("item", "category", "brand", "price")
+    features = ItemFeatures(
+        **{name: rng.integers(0, rows[name], 7) for name in names}, sales=rng.integers(0, 12, (7, 4)), words=words
+    )
     vectors = forward.item_vectors(weights, features)
     with torch.no_grad():
         np.testing.assert_allclose(vectors, net.item_vectors(features).numpy(), atol=1e-6)
@@ -142,9 +151,12 @@ def test_numpy_says_what_torch_says() -> None:
             (np.array([1, 2, 6]), np.array([0, 2, 2, 3])),
             (np.array([0, 5, 5]), np.array([0, 1, 3, 3])),
         ]
-        asked = [(torch.from_numpy(flat), torch.from_numpy(ends[:-1])) for flat, ends in sequences]
-        said = net.user_vectors(torch.from_numpy(users), torch.from_numpy(vectors), asked).numpy()
-        np.testing.assert_allclose(forward.user_vectors(weights, users, vectors, sequences), said, atol=1e-6)
+        latest = [sequence(flat, ends) for flat, ends in sequences]
+        profile = [(one.rows, one.begin) for one in latest[::-1]] if pooling == "attention" else []
+        known_items = torch.from_numpy(vectors)
+        said = net.user_vectors(torch.from_numpy(users), known_items, latest, profile, known_items).numpy()
+        acts = Acts(sequences, sequences[::-1] if profile else [])
+        np.testing.assert_allclose(forward.user_vectors(weights, users, vectors, acts), said, atol=1e-6)
         known = words[(words > 0).any(axis=1)]
         np.testing.assert_allclose(
             forward.tag_vectors(weights, known), net.tag_vectors(torch.from_numpy(known)).numpy(), atol=1e-6
@@ -216,7 +228,7 @@ def test_damaged_towers_are_refused(towers: retrieval.Towers, tmp_path: Path, da
     elif damage == "cut":
         weights.write_bytes(weights.read_bytes()[:-9])
     else:
-        (tmp_path / "towers.json").write_text('{"format": 1}')
+        (tmp_path / "towers.json").write_text('{"format": 2}')
     with pytest.raises(BundleError, match=r"expected towers\.json and towers\.safetensors in"):
         retrieval.load(tmp_path)
 
@@ -331,6 +343,8 @@ def test_bad_input_is_named() -> None:
         ("temperature", 0.0, "`temperature` must be above 0, but it is 0.0"),
         ("alpha", 1.5, r"`alpha` must lie in \[0, 1\], but it is 1.5"),
         ("id_dropout", 1.0, r"`id_dropout` must lie in \[0, 1\), but it is 1.0"),
+        ("averaging", 1.0, r"`averaging` must lie in \[0, 1\), but it is 1.0"),
+        ("pooling", "max", "`pooling` must be `mean` or `attention`, but it is 'max'"),
         ("negatives", "users", "`negatives` must be `items` or `tags`, but it is 'users'"),
         ("refit_epochs", -1, "`refit_epochs` must be at least 0, but it is -1"),
     ],
@@ -440,3 +454,54 @@ def test_towers_learn_without_categories() -> None:
     assert {row["l_cate"] for row in trained.log} == {0.0}
     assert all(math.isfinite(row["l_tag"]) and row["l_tag"] > 0 for row in trained.log)
     assert trained.item_vectors.shape == (30, 16)
+
+
+def test_sales_are_what_was_known_then() -> None:
+    log = _log()
+    sales = read_sales(log, positives(log), 6)
+    assert sales.first.tolist() == [True, True, True, False, True]
+    half = 0.5 ** (1 / 28)
+    # As of 2.5 days before `now` items 1 and 2 had sold once each; half a day later 3 and 4 had too.
+    early, late = sales.as_of(2.5), sales.as_of(0.0)
+    np.testing.assert_allclose(early[:, 0], np.log1p([0, 5e5, 5e5, 0, 0, 0]), rtol=1e-6)
+    np.testing.assert_allclose(late[:, 0], np.log1p([0, 4e5, 2e5, 2e5, 2e5, 0]), rtol=1e-6)
+    month = np.array([0, half**3 + half, half**3, half**2, half**2, 0])
+    np.testing.assert_allclose(late[:, 2], np.log1p(1e6 * month / month.sum()), rtol=1e-6)
+    buyers = np.array([0, half**3, half**3, half**2, half**2, 0])
+    np.testing.assert_allclose(late[:, 3], np.log1p(1e6 * buyers / buyers.sum()), rtol=1e-6)
+    assert not sales.as_of(3.0).any()
+    untimed = Sales(sales.item, sales.days, sales.first, False, 6).as_of(2.5)
+    np.testing.assert_allclose(untimed[:, 0], late[:, 0])
+    assert not untimed[:, 1:].any()
+
+
+def test_sales_features_share_one_table_and_none_sold_is_a_row_of_its_own() -> None:
+    log = _log()
+    sales = read_sales(log, positives(log), 6)
+    edges = even_edges(sales.as_of(0.0), 4)
+    rows = Moments(sales, edges, 4).at(0.0)
+    assert rows.shape == (6, len(FEATURES))
+    assert rows[0].tolist() == rows[5].tolist() == [0, 5, 10, 15]
+    assert rows[1].tolist()[:3] == [4, 9, 14]
+
+
+def test_periods_are_as_long_as_what_is_held_out_and_the_first_has_no_past() -> None:
+    period, starts = periods(np.array([40.0, 33.0, 14.5, 14.0, 5.0, 4.0]), 10.0)
+    # Ends at 4 days; (4.5 = 36 / 8) is shorter than ten.
+    assert starts.tolist() == [8.5, 13.0, 17.5, 22.0, 26.5, 31.0, 35.5, 40.0]
+    assert period.tolist() == [-1, 6, 2, 2, 0, 0]
+    period, starts = periods(np.array([90.0, 12.0, 2.0, 0.0]), 10.0)
+    assert starts.tolist()[:2] == [10.0, 20.0]
+    assert period.tolist() == [-1, 1, 0, 0]
+    assert periods(np.zeros(3), 10.0)[0].tolist() == [0, 0, 0]
+
+
+def test_places_are_counted_from_the_end() -> None:
+    assert steps_back(np.array([0, 5, 5, 6])).tolist() == [3, 2, 2, 1, 0, 0]
+
+
+def test_the_papers_mean_pooling_finds_new_items_too(towers: retrieval.Towers) -> None:
+    mean = retrieval.train(events(), items(), tags(), now=NOW, config=replace(TINY, pooling="mean"))
+    assert set(towers.weights) - set(mean.weights) == {"pool_key", "pool_late"}
+    best = np.argsort(-(mean.item_vectors @ mean.user_vectors[2]))[:5]
+    assert sum(mean.item_ids[at].startswith("toy") for at in best) >= 4

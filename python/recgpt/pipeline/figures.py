@@ -32,7 +32,7 @@ def gather(run: Stages) -> dict[str, Any]:
         run.towers,
         run.predicted.table,
         run.judged.held_out.subset(run.drawn),
-        beta=run.config.serving.beta,
+        beta=run.beta,
         seed=run.config.seed,
     )
     hits = run.hits[0]

@@ -39,7 +39,7 @@ from recgpt.errors import InvalidConfigError
 from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer
-from recgpt.pipeline import engines, figures, households, page, served, tables
+from recgpt.pipeline import beta, engines, figures, households, page, served, tables
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -271,7 +271,8 @@ class Stages:
     def retrieval(self, summary: list[str]) -> None:
         """Stage 6: the towers, trained once for the same input, and the exact index."""
         config = self.config.retrieval
-        key = fingerprint(self.events, self.items, self.item_tags, str(self.now), str(config))
+        known = (str(self.now), str(config), str(self.config.serving.beta == "auto"))
+        key = fingerprint(self.events, self.items, self.item_tags, *known)
         self.towers_folder = self.config.out / "retrieval" / key
         # The marker comes last, so that a folder without it is one whose writing was stopped.
         if (self.towers_folder / "done").exists():
@@ -287,9 +288,12 @@ class Stages:
                 progress=lambda done, total, _doing: self.clock.watch.progress(done, total),
             )
             self.towers.save(self.towers_folder)
+            beta.keep(self)
             (self.towers_folder / "done").touch()
         self.index = ExactIndex(self.towers.item_vectors, self.towers.item_ids)
         summary.append(f"{len(self.towers.user_ids):,} users, {len(self.towers.item_ids):,} items")
+        self.beta = beta.read(self)
+        summary.append(f"beta {self.beta:g}")
 
     def explanations(self, summary: list[str]) -> None:
         """Stage 7: why, for each item that the drawn users will be served, and for the item alone."""
@@ -312,7 +316,7 @@ class Stages:
                     least=self.config.tags.min_association,
                 ),
                 self.drawn,
-                beta=self.config.serving.beta,
+                beta=self.beta,
                 k=self.config.serving.explained,
             ),
             config=self.config.explanations,
@@ -342,7 +346,7 @@ class Stages:
             popularity=serving.popularity(self.events, self.users, now=self.now),
             rejections=self.rejections,
             seen=served.seen(self.events, self.config.data.truth),
-            beta=self.config.serving.beta,
+            beta=self.beta,
             now=self.now,
             lineage={
                 "engine": self.engine.name,
@@ -377,7 +381,7 @@ class Stages:
             self.index,
             self.all_tags,
             now=self.now,
-            beta=self.config.serving.beta,
+            beta=self.beta,
             seed=self.config.seed,
             behavior=self.config.data.truth,
         )

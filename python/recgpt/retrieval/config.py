@@ -19,10 +19,17 @@ class Config:
     """Length of a word embedding, of titles and tags alike."""
     hidden_size: int = 128
     """Width of the one hidden layer of each DNN."""
+    pooling: str = "attention"
+    """How a user's items become one vector a behavior: `mean` of the latest (the paper), or `attention` over them,
+    by item and by how late it came, beside the mean of the `profile_length` latest."""
     sequence_length: int = 50
-    """How many of the latest items of each behavior are mean-pooled."""
+    """How many of the latest items of each behavior are pooled."""
+    profile_length: int = 1000
+    """How many of the latest items of each behavior are in the profile, the long mean that `attention` adds."""
     buckets: int = 16
-    """Quantile buckets of log price and of log sales."""
+    """Quantile buckets of log price."""
+    sales_buckets: int = 32
+    """Even buckets of each of the log sales."""
     min_count: int = 5
     """Items with fewer training events share one id embedding and are not drawn as uniform negatives."""
     alpha: float = 0.5
@@ -33,6 +40,8 @@ class Config:
     """Correct L_col and L_tag for how often sampling brings an item, so that popularity stays in both scores."""
     repeat_weight: float = 0.3
     """Weight of a positive that the user had acted on before; 1 learns buying again, 0 only new items."""
+    averaging: float = 0.98
+    """The weights measured and kept are a running mean; each step keeps so much of it. 0 takes the last weights."""
     half_life_days: float = 60.0
     """An example half as likely to be drawn for each such period before the cut; 0 draws all alike."""
     negatives: str = "items"
@@ -58,7 +67,7 @@ class Config:
     learning_rate: float = 0.004
     """Step size of Adam, falling to a tenth over `epochs`."""
     validation_days: float = 14.0
-    """Length of the held-out time before `now`."""
+    """Length of the held-out time before `now`, and of the periods at whose start an example's sales are counted."""
     refit_epochs: int = 2
     """Further epochs on everything before `now` after validation, starting at the best weights; 0 keeps those."""
     top_k: int = 20
@@ -74,8 +83,9 @@ class Config:
         Raises:
             InvalidConfigError: naming the field, what it must be and what came.
         """
-        sizes = "embedding_size feature_size word_size hidden_size sequence_length buckets min_count batch_size steps"
-        at_least_one = f"{sizes} positives_per_basket uniform_negatives pairs epochs patience top_k".split()
+        sizes = "embedding_size feature_size word_size hidden_size sequence_length profile_length buckets sales_buckets"
+        rest = "min_count batch_size steps positives_per_basket uniform_negatives pairs epochs patience top_k"
+        at_least_one = f"{sizes} {rest}".split()
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in at_least_one and value < 1:
@@ -91,7 +101,10 @@ class Config:
                 raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1], but it is {getattr(self, name)}")
         if self.rare_negatives < 0:
             raise InvalidConfigError(f"retrieval `rare_negatives` must be at least 0, but it is {self.rare_negatives}")
-        if not 0 <= self.id_dropout < 1:
-            raise InvalidConfigError(f"retrieval `id_dropout` must lie in [0, 1), but it is {self.id_dropout}")
+        for name in ("id_dropout", "averaging"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1), but it is {getattr(self, name)}")
+        if self.pooling not in ("mean", "attention"):
+            raise InvalidConfigError(f"retrieval `pooling` must be `mean` or `attention`, but it is {self.pooling!r}")
         if self.negatives not in ("items", "tags"):
             raise InvalidConfigError(f"retrieval `negatives` must be `items` or `tags`, but it is {self.negatives!r}")

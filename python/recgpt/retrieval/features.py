@@ -191,6 +191,7 @@ class ItemFeatures:
     brand: Ints
     price: Ints
     sales: Ints
+    """(n_items, f) rows of the table of sales features, see `sales.py`; they change with the moment."""
     words: Ints
     """(n_items, MAX_WORDS), padded with 0."""
 
@@ -252,26 +253,22 @@ def make_vocabulary(items: pa.Table, tags: list[str | None], buckets: int) -> Vo
     )
 
 
-def encode_items(
-    items: pa.Table, vocabulary: Vocabulary, counts: Ints, own_id: Ints, sales_edges: npt.NDArray[np.float64]
-) -> ItemFeatures:
+def encode_items(items: pa.Table, vocabulary: Vocabulary, own_id: Ints, sales: Ints) -> ItemFeatures:
     """Turn the catalogue into feature indices.
 
     Args:
         items: ITEMS.
         vocabulary: What the indices mean.
-        counts: (n_items,) training events an item; 0 sales is a bucket of its own (0).
         own_id: (n_items,) row of the id embedding, 0 for items that share one.
-        sales_edges: Edges of log1p(sales) over items that sold.
+        sales: (n_items, f) rows of the table of sales features.
     """
     price = items["price"].to_numpy().astype(np.float64)
-    sold = np.where(counts > 0, counts, np.nan).astype(np.float64)
     return ItemFeatures(
         item=own_id,
         category=np.array([vocabulary.categories.get(value or "", 0) for value in items["category"].to_pylist()]),
         brand=np.array([vocabulary.brands.get(value or "", 0) for value in items["brand"].to_pylist()]),
         price=bucket_of(np.log1p(np.where(price > 0, price, np.nan)), vocabulary.price_edges),
-        sales=bucket_of(np.log1p(sold), sales_edges),
+        sales=sales,
         words=vocabulary.encode_words(items["title"].to_pylist()),
     )
 

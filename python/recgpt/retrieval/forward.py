@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from recgpt.retrieval.features import Floats, Ints, ItemFeatures
+from recgpt.retrieval.pooling import Acts, steps_back
 
 Weights = Mapping[str, Floats]
 """State of the towers by torch's own names, float32."""
 CHUNK = 8192
-"""Rows at once, so that 100,000 items need tens of megabytes."""
+"""Items at once, so that 100,000 need tens of megabytes."""
+USERS = 256
+"""Users at once: their long sequences are gathered."""
 
 
 def _dnn(weights: Weights, name: str, inputs: Floats) -> Floats:
@@ -34,31 +37,61 @@ def item_vectors(weights: Weights, features: ItemFeatures) -> Floats:
     found = []
     for start in range(0, len(features.item), CHUNK):
         part = features.take(np.arange(start, min(start + CHUNK, len(features.item))))
-        names = ("item", "category", "brand", "price", "sales")
+        names = ("item", "category", "brand", "price")
         parts = [weights[f"{name}.weight"][getattr(part, name)] for name in names]
+        parts.append(weights["sales.weight"][part.sales].reshape(len(part.item), -1))
         found.append(_dnn(weights, "item_dnn", np.concatenate([*parts, mean_words(weights, part.words)], axis=1)))
     return np.concatenate(found)
 
 
-def user_vectors(weights: Weights, users: Ints, items: Floats, sequences: list[tuple[Ints, Ints]]) -> Floats:
+def user_vectors(weights: Weights, users: Ints, items: Floats, acts: Acts) -> Floats:
     """h_u: (n, d) float32, L2-normed.
 
     Args:
         weights: The towers.
         users: (n,) int64, row of the user table, 0 for a user it does not know.
         items: (m, d) float32, item vectors.
-        sequences: A behavior: flat rows of `items`, and (n + 1,) offsets.
+        acts: What the users did, as rows of `items`.
     """
-    parts = [weights["user.weight"][users]]
-    for rows, offsets in sequences:
-        pooled = np.zeros((len(users), items.shape[1]), np.float32)
-        length = np.diff(offsets)
-        filled = length > 0
-        if filled.any():
-            # Empty sequences are left out: reduceat would give them the next user's first item.
-            pooled[filled] = np.add.reduceat(items[rows], offsets[:-1][filled], axis=0) / length[filled, None]
-        parts.append(pooled)
-    return _dnn(weights, "user_dnn", np.concatenate(parts, axis=1))
+    found = []
+    for start in range(0, len(users), USERS):
+        part = slice(start, start + USERS)
+        parts = [weights["user.weight"][users[part]]]
+        for behavior, sequence in enumerate(acts.latest):
+            rows, offsets = _cut(sequence, part)
+            logits = None
+            if "pool_key" in weights:
+                logits = (items @ weights["pool_key"][behavior])[rows]
+                logits += weights["pool_late"][behavior][steps_back(offsets)]
+            parts.append(_pooled(items, rows, offsets, logits))
+        parts += [_pooled(items, *_cut(sequence, part), None) for sequence in acts.profile]
+        found.append(_dnn(weights, "user_dnn", np.concatenate(parts, axis=1)))
+    return np.concatenate(found)
+
+
+def _cut(sequence: tuple[Ints, Ints], part: slice) -> tuple[Ints, Ints]:
+    """The sequences of some users."""
+    rows, offsets = sequence
+    ends = offsets[part.start : part.stop + 1]
+    return rows[ends[0] : ends[-1]], ends - ends[0]
+
+
+def _pooled(items: Floats, rows: Ints, offsets: Ints, logits: Floats | None) -> Floats:
+    """(n, d): mean of each user's items, or weighted by the softmax of the logits; zero without any."""
+    pooled = np.zeros((len(offsets) - 1, items.shape[1]), np.float32)
+    length = np.diff(offsets)
+    filled = length > 0
+    if not filled.any():
+        return pooled
+    # Empty sequences are left out: reduceat would give them the next user's first item.
+    begin, length = offsets[:-1][filled], length[filled]
+    if logits is None:
+        pooled[filled] = np.add.reduceat(items[rows], begin, axis=0) / length[:, None]
+        return pooled
+    share = np.exp(logits - np.repeat(np.maximum.reduceat(logits, begin), length))
+    share /= np.repeat(np.add.reduceat(share, begin), length)
+    pooled[filled] = np.add.reduceat(items[rows] * share[:, None], begin, axis=0)
+    return pooled
 
 
 def tag_vectors(weights: Weights, words: Ints) -> Floats:

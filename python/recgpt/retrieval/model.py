@@ -2,10 +2,13 @@
 
 Decisions of ours: one hidden layer and ReLU; L2-normed outputs, so y_col and y_sem are cosines on one scale;
 title words as one more item feature, so that cold items have a place; one word table for titles and tags;
-sequences pool the item tower's own outputs; row 0 of each table stands for "unknown".
+sequences pool the item tower's own outputs; row 0 of each table stands for "unknown". Attention weighs an item by a
+key of its behavior and by its place from the end; both start at zero, which is the paper's mean.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as nnf
@@ -13,6 +16,17 @@ from torch import Tensor, nn
 
 from recgpt.retrieval.config import Config
 from recgpt.retrieval.features import ItemFeatures
+from recgpt.retrieval.pooling import STEPS_BACK
+from recgpt.retrieval.sales import FEATURES
+
+
+class Sequence(NamedTuple):
+    """One behavior of some users: (l,) rows of items, (n,) offsets, and for each row its user and place."""
+
+    rows: Tensor
+    begin: Tensor
+    owner: Tensor
+    late: Tensor
 
 
 def _dnn(inputs: int, config: Config) -> nn.Sequential:
@@ -48,8 +62,12 @@ class TriTower(nn.Module):
         self.price = _table(rows["price"], narrow)
         self.sales = _table(rows["sales"], narrow)
         self.word = _table(rows["word"], config.word_size)
-        self.item_dnn = _dnn(wide + 4 * narrow + config.word_size, config)
-        self.user_dnn = _dnn((1 + behaviors) * wide, config)
+        self.item_dnn = _dnn(wide + (3 + len(FEATURES)) * narrow + config.word_size, config)
+        self.attention = config.pooling == "attention"
+        self.user_dnn = _dnn((1 + behaviors * (1 + self.attention)) * wide, config)
+        if self.attention:
+            self.pool_key = nn.Parameter(torch.zeros(behaviors, wide))
+            self.pool_late = nn.Parameter(torch.zeros(behaviors, STEPS_BACK))
         self.tag_dnn = _dnn(config.word_size, config)
 
     def mean_words(self, words: Tensor) -> Tensor:
@@ -60,21 +78,40 @@ class TriTower(nn.Module):
         """h_v: (n, d) float, L2-normed."""
         parts = [
             getattr(self, name)(torch.from_numpy(getattr(features, name)))
-            for name in ("item", "category", "brand", "price", "sales")
+            for name in ("item", "category", "brand", "price")
         ]
+        parts.append(self.sales(torch.from_numpy(features.sales)).flatten(1))
         parts.append(self.mean_words(torch.from_numpy(features.words)))
         return nnf.normalize(self.item_dnn(torch.cat(parts, dim=1)), dim=1)
 
-    def user_vectors(self, users: Tensor, items: Tensor, sequences: list[tuple[Tensor, Tensor]]) -> Tensor:
+    def user_vectors(
+        self, users: Tensor, items: Tensor, latest: list[Sequence], profile: list[tuple[Tensor, Tensor]], long: Tensor
+    ) -> Tensor:
         """h_u: (n, d) float, L2-normed.
 
         Args:
             users: (n,) int64, row of the user table.
-            items: (m, d) float, item vectors that the sequences point into.
-            sequences: A behavior: flat rows of `items` and (n,) offsets where each user's begin.
+            items: (m, d) float, item vectors that the latest items point into.
+            latest: A behavior: what is pooled with gradient.
+            profile: A behavior: flat rows of `long` and (n,) offsets; empty where pooling is `mean`.
+            long: (n_items, d) float, item vectors without gradient.
         """
-        pooled = [nnf.embedding_bag(rows, items, offsets, mode="mean") for rows, offsets in sequences]
+        pooled = [self._pooled(behavior, items, sequence) for behavior, sequence in enumerate(latest)]
+        pooled += [nnf.embedding_bag(rows, long, begin, mode="mean") for rows, begin in profile]
         return nnf.normalize(self.user_dnn(torch.cat([self.user(users), *pooled], dim=1)), dim=1)
+
+    def _pooled(self, behavior: int, items: Tensor, sequence: Sequence) -> Tensor:
+        """(n, d): mean, or attention, of each user's items; zero without any."""
+        rows, begin, owner, late = sequence
+        if not self.attention:
+            return nnf.embedding_bag(rows, items, begin, mode="mean")
+        logits = (items @ self.pool_key[behavior])[rows] + self.pool_late[behavior][late]
+        top = (
+            logits.detach().new_zeros(len(begin)).scatter_reduce(0, owner, logits.detach(), "amax", include_self=False)
+        )
+        share = torch.exp(logits - top[owner])
+        share = share / share.new_zeros(len(begin)).index_add(0, owner, share)[owner]
+        return nnf.embedding_bag(rows, items, begin, mode="sum", per_sample_weights=share)
 
     def tag_vectors(self, words: Tensor) -> Tensor:
         """h_t: (n, d) float, L2-normed; every tag must have a known word."""

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recgpt.retrieval.config import Config
-from recgpt.retrieval.features import NOT_POSITIVE, Floats, Ints, Log, Sequences, ranges
+from recgpt.retrieval.features import NOT_POSITIVE, Floats, Ints, Log, ranges
+from recgpt.retrieval.pooling import Acts, History, Ragged
+from recgpt.retrieval.sales import periods
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,12 @@ class Batch:
     rows: Ints
     users: Ints
     """(b,) user row of each basket."""
-    sequences: list[tuple[Ints, Ints]]
+    as_of: float
+    """Days before `now` at which the period of all these baskets begins."""
+    latest: Ragged
+    """Rows point into `rows`."""
+    profile: Ragged
+    """Rows are those of the catalogue."""
     candidates: Ints
     """(c,) items that can be positives or negatives."""
     correction: Floats
@@ -57,7 +64,7 @@ class Sampler:
 
     def __init__(self, log: Log, tags: Ints, categories: Ints, config: Config, rng: np.random.Generator) -> None:
         self.config, self.rng, self.tags, self.categories = config, rng, tags, categories
-        self.sequences = Sequences(log, config.sequence_length)
+        self.history = History(log, config)
         n_items = len(tags)
         positive = positives(log)
         self.count = np.bincount(log.item[positive], minlength=n_items)
@@ -86,9 +93,21 @@ class Sampler:
         begin = np.flatnonzero(new_basket[distinct])
         self.offsets = np.append(begin, len(self.item))
         self.basket_user, self.basket_order = user[new_basket], order[new_basket]
-        days = log.days[used][new_basket]
-        age = 0.5 ** (days / config.half_life_days) if config.half_life_days else np.ones(len(days))
-        self.chance = age / age.sum() if len(age) else age
+        self._cut_periods(log, positive, log.days[used][new_basket])
+
+    def _cut_periods(self, log: Log, positive: npt.NDArray[np.bool_], days: npt.NDArray[np.float64]) -> None:
+        """Sort baskets by period: a step has baskets of one, so that one set of sales features serves it."""
+        half_life = self.config.half_life_days
+        age = 0.5 ** (days / half_life) if half_life else np.ones(len(days))
+        own, self.starts = periods(days, self.config.validation_days)
+        age[own < 0] = 0
+        self.period_baskets = [np.flatnonzero(own == period) for period in range(len(self.starts))]
+        self.basket_chance = [_shares(age[baskets]) for baskets in self.period_baskets]
+        self.period_chance = _shares(np.array([age[baskets].sum() for baskets in self.period_baskets]))
+        # In-batch negatives come as often as they sold in that period, so log-Q counts there too.
+        counted = np.repeat(own, np.diff(self.offsets))
+        n_items = len(self.tags)
+        self.period_count = [np.bincount(self.item[counted == p], minlength=n_items) for p in range(len(self.starts))]
 
     @property
     def steps(self) -> int:
@@ -98,7 +117,8 @@ class Sampler:
     def draw(self) -> Batch:
         """Draw one step."""
         config, rng = self.config, self.rng
-        picked = rng.choice(len(self.basket_user), config.batch_size, p=self.chance)
+        period = int(rng.choice(len(self.starts), p=self.period_chance))
+        picked = rng.choice(self.period_baskets[period], config.batch_size, p=self.basket_chance[period])
         positions, offsets = ranges(self.offsets[picked], self.offsets[picked + 1])
         basket = np.repeat(np.arange(len(picked)), np.diff(offsets))
         shuffled = np.lexsort((rng.random(len(basket)), basket))
@@ -110,7 +130,7 @@ class Sampler:
         uniform = rng.choice(self.pool, config.uniform_negatives)
         rare = rng.choice(self.rare, config.rare_negatives if len(self.rare) else 0)
         candidates, column = np.unique(np.concatenate([items, uniform, rare]), return_inverse=True)
-        share = self.count[candidates] / self.count.sum() * len(items)
+        share = self.period_count[period][candidates] / self.period_count[period].sum() * len(items)
         drawn = np.where(
             np.isin(candidates, self.pool, assume_unique=True),
             config.uniform_negatives / len(self.pool),
@@ -124,15 +144,17 @@ class Sampler:
         kin_pair = np.flatnonzero(self.categories[pair_items] > 0)
         kin = self._same_category(pair_items[kin_pair])
 
-        sequences = self.sequences.before(users, self.basket_order[picked])
-        touched = np.concatenate([candidates, kin, *(rows for rows, _ in sequences)])
+        acts: Acts = self.history.before(users, self.basket_order[picked])
+        touched = np.concatenate([candidates, kin, *(rows for rows, _ in acts.latest)])
         rows, inside = np.unique(touched, return_inverse=True)
-        cuts = np.cumsum([len(candidates), len(kin), *(len(flat) for flat, _ in sequences)])[:-1]
+        cuts = np.cumsum([len(candidates), len(kin), *(len(flat) for flat, _ in acts.latest)])[:-1]
         at_candidates, at_kin, *at_sequences = np.split(inside, cuts)
         return Batch(
             rows=rows,
             users=users,
-            sequences=[(at, ends) for at, (_, ends) in zip(at_sequences, sequences, strict=True)],
+            as_of=float(self.starts[period]),
+            latest=[(at, ends) for at, (_, ends) in zip(at_sequences, acts.latest, strict=True)],
+            profile=acts.profile,
             candidates=at_candidates,
             correction=np.log(np.maximum(share + drawn, 1e-9)).astype(np.float32),
             own=self._own(users, candidates),
@@ -166,6 +188,11 @@ class Sampler:
         own = np.zeros((len(users), len(candidates)), bool)
         own[row[at >= 0], at[at >= 0]] = True
         return own
+
+
+def _shares(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    total = weight.sum()
+    return weight / total if total else weight
 
 
 def positives(log: Log) -> npt.NDArray[np.bool_]:

@@ -17,9 +17,10 @@ from recgpt import schema
 from recgpt.errors import BundleError, InvalidArrayError, MissingExtraError
 from recgpt.retrieval import forward
 from recgpt.retrieval.config import Config
-from recgpt.retrieval.features import Floats, Sequences, Vocabulary, read_log
+from recgpt.retrieval.features import Floats, Vocabulary, read_log
+from recgpt.retrieval.pooling import History
 
-FORMAT = 1
+FORMAT = 2
 """Version of the saved form."""
 _EXTRA = "saving and loading towers needs safetensors; run: pip install 'recgpt[train]'"
 
@@ -41,6 +42,8 @@ class Towers:
     config: Config
     log: list[dict[str, Any]] = field(default_factory=list)
     """One row an epoch: losses, and validation recall where it was measured."""
+    validated: Towers | None = field(default=None, repr=False, compare=False)
+    """As they stood when the held-out days began, to choose on those days, for example beta; not saved."""
 
     def __post_init__(self) -> None:
         """Refuse vectors of another length or that are not finite.
@@ -79,8 +82,8 @@ class Towers:
         log = read_log(events, self.item_ids, now=now, behaviors=self.behaviors)
         known = {user: row for row, user in enumerate(self.user_ids, start=1)}
         rows = np.array([known.get(user, 0) for user in log.user_ids], np.int64)
-        sequences = Sequences(log, self.config.sequence_length).before(np.arange(len(rows)))
-        return log.user_ids, forward.user_vectors(self.weights, rows, self.item_vectors, sequences)
+        acts = History(log, self.config).before(np.arange(len(rows)))
+        return log.user_ids, forward.user_vectors(self.weights, rows, self.item_vectors, acts)
 
     def save(self, folder: str | Path) -> None:
         """Write `towers.safetensors` and `towers.json`; a reader never sees a half-written file.

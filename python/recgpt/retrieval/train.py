@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 import numpy as np
@@ -16,14 +17,14 @@ from recgpt.retrieval.features import (
     Ints,
     ItemFeatures,
     Log,
-    Sequences,
-    bucket_edges,
     encode_items,
     first_tags,
     make_vocabulary,
     read_items,
     read_log,
 )
+from recgpt.retrieval.pooling import History
+from recgpt.retrieval.sales import Moments, even_edges, read_sales
 from recgpt.retrieval.sampling import positives
 from recgpt.retrieval.towers import Towers
 from recgpt.retrieval.validation import Validation, held_out
@@ -79,15 +80,20 @@ def train(
     own_id = np.zeros(len(item_ids), np.int64)
     common = counts >= config.min_count
     own_id[common] = np.arange(1, common.sum() + 1)
-    edges = bucket_edges(np.log1p(counts[counts > 0].astype(np.float64)), config.buckets)
-    final = encode_items(catalogue, vocabulary, counts, own_id, edges)
-    features = encode_items(
-        catalogue, vocabulary, learn_counts, np.where(learn_counts >= config.min_count, own_id, 0), edges
-    )
+    sales = read_sales(log, positives(log), len(item_ids))
+    edges = even_edges(sales.as_of(0), config.sales_buckets)
+    moments = Moments(sales, edges, config.sales_buckets)
+    final = encode_items(catalogue, vocabulary, own_id, moments.at(0.0))
+    if log.timed:
+        sales_before = moments.at(config.validation_days)
+    else:
+        before = Moments(read_sales(learn, positives(learn), len(item_ids)), edges, config.sales_buckets)
+        sales_before = before.at(0.0)
+    features = replace(final, item=np.where(learn_counts >= config.min_count, own_id, 0), sales=sales_before)
     validation = _validation(log, learn, out, features, config)
     if validation is None:
         learn, features = log, final
-    weights, curve = fitting.fit(
+    fitted = fitting.fit(
         fitting.Task(
             rows={
                 "user": len(log.user_ids) + 1,
@@ -95,7 +101,7 @@ def train(
                 "category": len(vocabulary.categories) + 1,
                 "brand": len(vocabulary.brands) + 1,
                 "price": len(vocabulary.price_edges) + 2,
-                "sales": len(edges) + 2,
+                "sales": len(edges) * (config.sales_buckets + 1),
                 "word": len(vocabulary.words) + 1,
             },
             learn=learn,
@@ -105,23 +111,31 @@ def train(
             validation=validation,
             tags=tags,
             tag_words=tag_words,
+            moments=moments if log.timed else None,
         ),
         config,
         progress,
     )
-    item_vectors = forward.item_vectors(weights, final)
-    sequences = Sequences(log, config.sequence_length).before(np.arange(len(log.user_ids)))
-    return Towers(
-        user_ids=log.user_ids,
-        user_vectors=forward.user_vectors(weights, np.arange(1, len(log.user_ids) + 1), item_vectors, sequences),
-        item_ids=item_ids,
-        item_vectors=item_vectors,
-        behaviors=log.behaviors,
-        vocabulary=vocabulary,
-        weights=weights,
-        config=config,
-        log=curve,
-    )
+
+    def made(weights: forward.Weights, known: Log, known_features: ItemFeatures, validated: Towers | None) -> Towers:
+        item_vectors = forward.item_vectors(weights, known_features)
+        acts = History(known, config).before(np.arange(len(log.user_ids)))
+        users = np.arange(1, len(log.user_ids) + 1)
+        return Towers(
+            user_ids=log.user_ids,
+            user_vectors=forward.user_vectors(weights, users, item_vectors, acts),
+            item_ids=item_ids,
+            item_vectors=item_vectors,
+            behaviors=log.behaviors,
+            vocabulary=vocabulary,
+            weights=dict(weights),
+            config=config,
+            log=fitted.curve,
+            validated=validated,
+        )
+
+    validated = made(fitted.validated, learn, features, None) if validation else None
+    return made(fitted.weights, log, final, validated)
 
 
 def _counts(log: Log, n_items: int) -> Ints:
