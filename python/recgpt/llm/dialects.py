@@ -1,4 +1,4 @@
-"""How three kinds of servers are asked: any OpenAI-compatible one, vLLM, and llama.cpp's own llama-server.
+"""How servers are asked: any OpenAI-compatible one, and vLLM. `llama_server` has the third kind.
 
 Each puts the shared instructions first and the user's text last, so that a server with a prefix cache computes what
 requests share once. Answers are read with distrust: each field is checked, and the JSON in them is parsed and
@@ -10,12 +10,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Protocol
 
 from recgpt.errors import EngineError
 from recgpt.llm import grammar
-from recgpt.llm.chat import Chat
 from recgpt.llm.engine import Prompt, Request, Result, Usage
 from recgpt.llm.remote import Malformed, Refused, Remote
 
@@ -115,7 +113,7 @@ class OpenAIDialect:
 
     def read(self, answer: dict[str, Any], request: Request) -> Result:
         """Judge an answer."""
-        usage = _usage(answer)
+        usage = usage_of(answer)
         choices = answer.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         message = choice.get("message") if isinstance(choice, dict) else None
@@ -126,10 +124,10 @@ class OpenAIDialect:
             words = self.server.scrub(message["refusal"])
             return Result("unscored", words, None, f"refusal: {words}"[:200], usage)
         if ending == "content_filter":
-            return Result("unscored", _text(text), None, "refusal: the server's content filter", usage)
+            return Result("unscored", storable(text), None, "refusal: the server's content filter", usage)
         if not isinstance(text, str):
             raise Malformed("malformed answer: choices[0].message.content is no text")
-        text = _text(text)
+        text = storable(text)
         if ending == "length":
             return Result("unscored", text, None, "length", usage)
         if ending not in (None, "stop", "eos"):
@@ -186,11 +184,11 @@ class VllmDialect(OpenAIDialect):
     def encode(self, ask: Ask, prompt: Prompt) -> list[int]:
         """Return a prompt's tokens, by the server's chat template."""
         body = {"model": self.model, "messages": self.messages(prompt)} | self._template(prompt)
-        return _tokens(ask("/tokenize", body))
+        return tokens_of(ask("/tokenize", body))
 
     def tokenize(self, ask: Ask, text: str) -> list[int]:
         """Return a plain text's tokens."""
-        return _tokens(ask("/tokenize", {"model": self.model, "prompt": text, "add_special_tokens": False}))
+        return tokens_of(ask("/tokenize", {"model": self.model, "prompt": text, "add_special_tokens": False}))
 
     def step(self, ask: Ask, tokens: Sequence[int], token: int) -> tuple[float, int]:
         """Return the log-probability of `token` after `tokens`, and how many tokens were computed for it."""
@@ -215,7 +213,7 @@ class VllmDialect(OpenAIDialect):
             raise Malformed("malformed answer: no choices[0].logprobs") from None
         if name != f"token_id:{token}":
             raise Malformed(f"malformed answer: token {token} was forced, {self.server.scrub(str(name))!r} came")
-        return _logprob(logprob), _usage(answer).computed_tokens
+        return logprob_of(logprob), usage_of(answer).computed_tokens
 
     def _template(self, prompt: Prompt) -> dict[str, Any]:
         opened = bool(prompt.answer)
@@ -224,123 +222,6 @@ class VllmDialect(OpenAIDialect):
             "continue_final_message": opened,
             "chat_template_kwargs": {"enable_thinking": False},
         }
-
-
-class LlamaServerDialect:
-    """llama-server: the model's chat template and tokens made here, as in the `llama_cpp` engine, grammar included.
-
-    So text from strangers is tokenized as plain text, a forced beginning is exact, and answers under a schema follow
-    the very grammar that the local engine uses. The chat call would tokenize control tokens inside user text.
-    """
-
-    name = "llama-server"
-    scores = True
-
-    def __init__(
-        self,
-        server: Remote,
-        model: str,
-        context_tokens: int,
-        identity: str,
-        extra: Mapping[str, Any],
-        *,
-        template: str | None,
-        bos: str,
-        eos: str,
-    ) -> None:
-        self.server = server
-        self.model = model
-        self.context_tokens = context_tokens
-        self.identity = identity
-        self.extra = dict(extra)
-        self._chat = Chat(template, self._tokens, bos=bos, eos=eos)
-        # A candidate's tokens, and the lines of histories that stages count again and again.
-        self._plain = lru_cache(maxsize=4096)(lambda text: tuple(self._tokens(text)))
-
-    def generate(self, ask: Ask, request: Request) -> Result:
-        """Answer one request."""
-        tokens, room = self.encode(ask, request.prompt), request.max_tokens + grammar.reasoning_tokens(request.schema)
-        if len(tokens) + room > self.context_tokens:
-            reason = (
-                f"length: a prompt of {len(tokens)} tokens and {room} for the answer exceed the context of "
-                f"{self.context_tokens}"
-            )
-            return Result("unscored", "", None, reason, Usage(len(tokens)))
-        body: dict[str, Any] = {
-            "prompt": tokens,
-            "n_predict": room,
-            "temperature": request.temperature,
-            "seed": request.seed % SEEDS,
-            "samplers": ["temperature"],
-            "stop": list(request.stop),
-            "cache_prompt": True,
-        }
-        if request.schema is not None:
-            body["grammar"] = grammar.to_gbnf(request.schema)
-        try:
-            answer = ask("/completion", body | self.extra)
-        except Refused as refused:
-            return refusal(refused, Usage(len(tokens)))
-        text, ending = answer.get("content"), answer.get("stop_type")
-        if not isinstance(text, str) or not isinstance(ending, str):
-            raise Malformed("malformed answer: no content or no stop_type")
-        usage = self._usage(answer, len(tokens))
-        text = _text(text)
-        if ending == "limit":
-            return Result("unscored", text, None, "length", usage)
-        if ending not in ("eos", "word"):
-            raise Malformed(f"malformed answer: it ended with {self.server.scrub(ending)!r}")
-        return judged(text, request, usage)
-
-    def encode(self, ask: Ask, prompt: Prompt) -> list[int]:
-        """Return a prompt's tokens."""
-        return self._chat.encode(prompt)
-
-    def tokenize(self, ask: Ask, text: str) -> list[int]:
-        """Return a plain text's tokens."""
-        return list(self._plain(text))
-
-    def step(self, ask: Ask, tokens: Sequence[int], token: int) -> tuple[float, int]:
-        """Return the log-probability of `token` after `tokens`, and how many tokens were computed for it."""
-        answer = ask(
-            "/completion",
-            {
-                "prompt": list(tokens),
-                "n_predict": 1,
-                "temperature": 0.0,
-                "samplers": ["temperature"],
-                # The bias decides what is sampled; the probability is the model's, from before any sampler.
-                "logit_bias": [[token, 1e6]],
-                "n_probs": 1,
-                "post_sampling_probs": False,
-                "cache_prompt": True,
-            }
-            | self.extra,
-        )
-        try:
-            found = answer["completion_probabilities"][0]
-            came, logprob = found["id"], found["logprob"]
-        except (KeyError, IndexError, TypeError):
-            raise Malformed("malformed answer: no completion_probabilities") from None
-        if came != token:
-            raise Malformed(f"malformed answer: token {token} was forced, {self.server.scrub(str(came))} came")
-        return _logprob(logprob), self._usage(answer, len(tokens)).computed_tokens
-
-    def _tokens(self, text: str, *, special: bool = False) -> list[int]:
-        if not text:
-            return []
-        # Lone surrogates are no UTF-8; the local engine reads them as question marks too.
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        return _tokens(self.server.call("/tokenize", {"content": text, "add_special": False, "parse_special": special}))
-
-    def _usage(self, answer: dict[str, Any], prompt: int) -> Usage:
-        """Read what the server counted, and hold it against what we sent."""
-        read = _number(answer.get("tokens_evaluated"))
-        if read != prompt or answer.get("truncated") is True:
-            raise Malformed(f"malformed answer: the server read {read} of {prompt} prompt tokens")
-        timings = answer.get("timings")
-        computed = _number(timings.get("prompt_n")) if isinstance(timings, dict) else prompt
-        return Usage(prompt, computed, _number(answer.get("tokens_predicted")))
 
 
 def plain_schema(schema: Mapping[str, Any], *, lengths: bool) -> dict[str, Any]:
@@ -378,34 +259,37 @@ def refusal(refused: Refused, usage: Usage | None = None) -> Result:
     return Result("unscored", "", None, f"engine: {refused}"[:300], usage or Usage())
 
 
-def _text(text: Any) -> str:
+def storable(text: Any) -> str:
     """Make a text that can be stored: no lone surrogates."""
     return text.encode("utf-8", "replace").decode("utf-8") if isinstance(text, str) else ""
 
 
-def _number(value: Any) -> int:
+def number(value: Any) -> int:
+    """Read a count; anything else is 0."""
     return value if type(value) is int and 0 <= value < 1 << 53 else 0
 
 
-def _usage(answer: dict[str, Any]) -> Usage:
+def usage_of(answer: dict[str, Any]) -> Usage:
     """Read OpenAI's usage; what is missing counts as nothing."""
     usage = answer.get("usage")
     if not isinstance(usage, dict):
         return Usage()
     details = usage.get("prompt_tokens_details")
-    cached = _number(details.get("cached_tokens")) if isinstance(details, dict) else 0
-    prompt = _number(usage.get("prompt_tokens"))
-    return Usage(prompt, max(0, prompt - cached), _number(usage.get("completion_tokens")))
+    cached = number(details.get("cached_tokens")) if isinstance(details, dict) else 0
+    prompt = number(usage.get("prompt_tokens"))
+    return Usage(prompt, max(0, prompt - cached), number(usage.get("completion_tokens")))
 
 
-def _tokens(answer: dict[str, Any]) -> list[int]:
+def tokens_of(answer: dict[str, Any]) -> list[int]:
+    """Read the tokens of an answer."""
     found = answer.get("tokens")
     if not isinstance(found, list) or not all(type(token) is int for token in found):
         raise Malformed("malformed answer: a list of tokens was expected")
     return found
 
 
-def _logprob(value: Any) -> float:
+def logprob_of(value: Any) -> float:
+    """Read a log-probability, in nats."""
     if not isinstance(value, int | float) or math.isnan(value) or value > 0.01:
         raise Malformed("malformed answer: a log-probability was expected")
     return max(FLOOR, min(0.0, float(value)))

@@ -9,7 +9,8 @@ from pathlib import PurePath
 from typing import Any
 
 from recgpt.errors import EngineError, InvalidConfigError, ModelNotFoundError
-from recgpt.llm.dialects import Dialect, LlamaServerDialect, OpenAIDialect, VllmDialect
+from recgpt.llm.dialects import Dialect, OpenAIDialect, VllmDialect
+from recgpt.llm.llama_server import LlamaServerDialect
 from recgpt.llm.remote import Failed, Malformed, Refused, Remote
 
 OWNERS = {"llamacpp": "llama-server", "vllm": "vllm"}

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar
 
 from recgpt.errors import EngineError, InvalidConfigError, MissingExtraError, ModelNotFoundError
 from recgpt.llm import grammar
+from recgpt.llm.adapters import Adapted
 from recgpt.llm.child import Child, Crash
 from recgpt.llm.engine import Progress, Prompt, Request, Result, ScoreRequest, ScoreResult, Usage
 from recgpt.llm.wire import prompt_to, request_to
@@ -152,8 +153,33 @@ class LlamaCpp:
         """Process id of the child, None while none runs."""
         return self._child.process.pid if self._child else None
 
-    def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
-        """Answer every request; results in the order of the requests.
+    def adapted(self, adapter: str | Path) -> Adapted:
+        """Return this engine with a LoRA adapter, a GGUF file; both share the model's process.
+
+        Raises:
+            ModelNotFoundError: there is no GGUF file at `adapter`.
+        """
+        return Adapted(self, adapter)
+
+    def load_adapter(self, path: str) -> None:
+        """Let the child load an adapter, so that one that does not fit is an error before any work.
+
+        Raises:
+            EngineError: it is damaged, made for another model, or ended the child.
+        """
+        with self._lock:
+            try:
+                done = self._running().call({"op": "adapter", "path": path}, lambda event: None)
+            except Crash as crash:
+                self._crashed()
+                raise EngineError(f"the adapter {path} ended the model's process: {crash}") from crash
+        if done["reason"]:
+            raise EngineError(f"the adapter {path} cannot be used: {done['reason']}")
+
+    def generate(
+        self, requests: Sequence[Request], progress: Progress | None = None, *, adapter: str = ""
+    ) -> list[Result]:
+        """Answer every request; results in the order of the requests. `adapter` is the path of a LoRA adapter.
 
         Raises:
             EngineError: the model cannot be loaded.
@@ -161,7 +187,7 @@ class LlamaCpp:
         """
         lines = []
         for request in requests:
-            line = request_to(request)
+            line = request_to(request) | {"adapter": adapter}
             line["grammar"] = grammar.to_gbnf(request.schema) if request.schema else None
             line["max_tokens"] += grammar.reasoning_tokens(request.schema)
             del line["schema"]
@@ -181,8 +207,10 @@ class LlamaCpp:
 
         return self._call(lines, read, lambda reason: Result("unscored", "", None, reason), progress)
 
-    def score(self, requests: Sequence[ScoreRequest], progress: Progress | None = None) -> list[ScoreResult]:
-        """Score every request's candidates; results in the order of the requests.
+    def score(
+        self, requests: Sequence[ScoreRequest], progress: Progress | None = None, *, adapter: str = ""
+    ) -> list[ScoreResult]:
+        """Score every request's candidates; results in the order of the requests. `adapter` as in `generate`.
 
         Raises:
             EngineError: the model cannot be loaded.
@@ -197,7 +225,7 @@ class LlamaCpp:
                 return ScoreResult("unscored", reason="engine: the model gave log-probabilities that are none")
             return ScoreResult("ok", totals, tuple(event["tokens"]), usage=usage)
 
-        lines = [request_to(request) for request in requests]
+        lines = [request_to(request) | {"adapter": adapter} for request in requests]
         return self._call(lines, read, lambda reason: ScoreResult("unscored", reason=reason), progress)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:

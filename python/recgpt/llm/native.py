@@ -95,6 +95,7 @@ class Model:
         self.cells = int(C.llama_n_ctx(self._context))
         self.trained_tokens = int(C.llama_model_n_ctx_train(model))
         self._memory = C.llama_get_memory(self._context)
+        self._adapters: dict[str, Any] = {}
         # One batch for all calls. The physical batch is as large: one call is one pass over the weights.
         self._batch = C.llama_batch_init(BATCH, 0, self.sequences)
         control = [token for token in range(self.vocabulary) if C.llama_vocab_is_control(self.vocab, token)]
@@ -129,6 +130,22 @@ class Model:
         if not pointer:
             raise RuntimeError("llama.cpp returned no logits")
         return np.ctypeslib.as_array(pointer, shape=(outputs * self.vocabulary,)).reshape(outputs, self.vocabulary)
+
+    def adapt(self, path: str) -> None:
+        """Put a LoRA adapter before all that follows; an empty path takes it off. Prefixes from before are void."""
+        pointers, scales = None, None
+        if path:
+            if path not in self._adapters:
+                pointer = C.llama_adapter_lora_init(self._model, os.fsencode(path))
+                # llama-cpp-python's own class serves the base model when this fails.
+                if not pointer:
+                    raise RuntimeError("llama.cpp cannot load it: it is damaged, no adapter, or made for another model")
+                self._adapters[path] = pointer
+            pointers = (C.llama_adapter_lora_p_ctypes * 1)(self._adapters[path])
+            scales = (ctypes.c_float * 1)(1.0)
+        code = C.llama_set_adapters_lora(self._context, pointers, 1 if path else 0, scales)
+        if code != 0:
+            raise RuntimeError(f"llama_set_adapters_lora failed with code {code}")
 
     def copy(self, source: int, target: int, end: int) -> None:
         """Let `target` share the first `end` positions of `source`; no data moves."""

@@ -53,6 +53,7 @@ class Worker:
         self.emit = emit
         self.computed = self.prompted = self.answered = 0
         self._beaten = time.monotonic()
+        self._adapter = ""
 
     def counters(self) -> dict[str, int]:
         """Return what this process did so far."""
@@ -72,15 +73,34 @@ class Worker:
         elif message["op"] == "encode":
             counts = [len(self.chat.encode(prompt_from(prompt))) for prompt in message["prompts"]]
             self.emit({"event": "done", "counts": counts})
+        elif message["op"] == "adapter":
+            try:
+                self._adapt(message["path"])
+                self.emit({"event": "done", "reason": ""})
+            except RuntimeError as error:
+                self.emit({"event": "done", "reason": str(error)})
         else:
             jobs = [self._job(index, request) for index, request in enumerate(message["requests"])]
-            self.scheduler.run(
+            self._run(
                 [job for job in jobs if job is not None],
                 started=self._started,
                 finished=self._finished,
                 beat=self._beat,
             )
             self.emit({"event": "done", "stats": self.counters()})
+
+    def _run(self, jobs: list[Job], **events: Callable[..., None]) -> None:
+        """Work on the jobs, those with the same adapter together."""
+        for adapter in dict.fromkeys(job.adapter for job in jobs):
+            self._adapt(adapter)
+            self.scheduler.run([job for job in jobs if job.adapter == adapter], **events)
+
+    def _adapt(self, adapter: str) -> None:
+        """Change the LoRA adapter; what was computed with another one is forgotten."""
+        if adapter != self._adapter:
+            self.model.adapt(adapter)
+            self.scheduler.forget()
+            self._adapter = adapter
 
     def _job(self, index: int, request: dict[str, Any]) -> Job | None:
         """Tokenize a request; None when it cannot be worked on, which has then been answered."""
@@ -104,6 +124,7 @@ class Worker:
                 seed=(self.seed, request["seed"]),
             )
             longest = job.room
+        job.adapter = request.get("adapter", "")
         if len(prompt) + longest > self.context_tokens or (job.candidates is not None and longest > BATCH):
             self._refuse(
                 job,
