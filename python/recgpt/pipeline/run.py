@@ -38,7 +38,7 @@ from recgpt.datasets import Dataset
 from recgpt.errors import InvalidConfigError
 from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
-from recgpt.llm import Recorded, Tokenizer
+from recgpt.llm import Tokenizer
 from recgpt.pipeline import engines, figures, households, page, served, tables
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.fingerprint import fingerprint
@@ -134,9 +134,10 @@ class Stages:
             self.engine.close()
 
     @cached_property
-    def engine(self) -> Recorded:
+    def engine(self) -> engines.Engines:
         """Opened by the first stage that asks a model."""
-        return engines.open_engine(self.config.llm, self.config.out / "llm")
+        llm = self.config.llm
+        return engines.Engines(engines.open_engine(llm, self.config.out / "llm"), llm.adapters)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -230,7 +231,7 @@ class Stages:
         self.mined = interests.mine(
             tables.only(self.users, self.drawn),
             tables.only(self.budgeted, self.drawn),
-            engine=self.engine,
+            engine=self.engine.of("interests"),
             now=self.now,
             mode=llm.mode,
             config=self.config.interests,
@@ -249,7 +250,7 @@ class Stages:
             tables.only(self.users, self.drawn),
             self.mined.table,
             self.events,
-            engine=self.engine,
+            engine=self.engine.of("tags"),
             now=self.now,
             categories=self.phi,
             items=self.items,
@@ -296,7 +297,7 @@ class Stages:
             self.mined.table,
             self.items,
             categories=self.phi,
-            engine=self.engine,
+            engine=self.engine.of("explanations"),
             now=self.now,
             tags=self.predicted.table,
             item_tags=self.item_tags,
@@ -340,6 +341,7 @@ class Stages:
             now=self.now,
             lineage={
                 "engine": self.engine.name,
+                "adapters": self.engine.adapters,
                 "towers": self.towers_folder.name,
                 "configuration": self.config.model_dump(mode="json"),
             },
