@@ -65,7 +65,7 @@ class Result:
     value: Any = None
     """The parsed JSON when the request had a schema and the status is `ok`."""
     reason: str = ""
-    """Why it is unscored: `length`, `parse: ...`, `schema: ...`, `engine: ...`."""
+    """Why it is unscored: `length`, `parse: ...`, `schema: ...`, `refusal: ...`, `engine: ...`."""
     usage: Usage = field(default_factory=Usage)
 
 
@@ -95,7 +95,7 @@ class ScoreResult:
 
 
 class Engine(Protocol):
-    """What a stage needs of an LLM. Implementations: `llama_cpp`, `fake`; `ledger.Recorded` wraps any of them."""
+    """What a stage needs of an LLM. `llama_cpp`, `openai` and `fake` are some; `ledger.Recorded` wraps any."""
 
     @property
     def name(self) -> str:
