@@ -64,6 +64,9 @@ class Server:
             def log_message(self, *_: Any) -> None:
                 """Say nothing."""
 
+            # One packet an answer: two would wait 40 ms for each other's acknowledgement.
+            wbufsize = -1
+
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.http.daemon_threads = True
         self.http.handle_error = lambda *_: None  # type: ignore[method-assign]  # Clients that left on purpose.
@@ -94,6 +97,7 @@ class Server:
                 handler.end_headers()
                 for _ in range(100):
                     handler.wfile.write(b" ")
+                    handler.wfile.flush()
                     time.sleep(0.03)
             handler.close_connection = True
             handler.connection.close()
@@ -244,8 +248,16 @@ def test_a_server_that_is_not_there(server: Server) -> None:
 
 
 def test_a_server_that_goes_in_the_middle_ends_the_call(server: Server) -> None:
-    server.answer = script(*[(200, chat())] * 5, "reset")
-    with engine(server, tries=2, concurrency=2) as one, pytest.raises(EngineError, match="cannot be reached"):
+    first = script(*[(200, chat())] * 5, "reset")
+
+    def answer(path: str, body: dict[str, Any]) -> Reply:
+        reply = first(path, body)
+        if reply == "reset":
+            server.http.socket.close()  # Nobody gets in any more.
+        return reply
+
+    server.answer = answer
+    with engine(server, tries=2, concurrency=2) as one, pytest.raises(EngineError, match="cannot be reached: no conn"):
         one.generate(prompts(50))
     assert len(server.asked) < 20
 
@@ -312,8 +324,10 @@ def test_slow_answers_end_at_the_time_limit(server: Server, how: str, words: str
 
     server.answer = answer
     begin = time.monotonic()
-    with engine(server, timeout=0.2, tries=2) as one, pytest.raises(EngineError, match=words):
-        one.generate([ASK])
+    with engine(server, timeout=0.2, tries=2) as one:
+        # The server still says who it is, so it is this request's fault: a row, or no run would ever end.
+        (result,) = one.generate([ASK])
+    assert result.reason == f"engine: {words} (2 tries)"
     assert time.monotonic() - begin < 3
 
 
@@ -443,10 +457,23 @@ def test_a_forced_beginning(server: Server) -> None:
     assert (body["continue_final_message"], body["add_generation_prompt"]) == (True, False)
 
 
-def test_lone_surrogates_can_be_stored(server: Server) -> None:
+def test_lone_surrogates_come_and_go_as_question_marks(server: Server) -> None:
     server.answer = lambda path, body: (200, b'{"choices": [{"message": {"content": "te\\ud800a"}}]}')
     with engine(server) as one:
-        assert one.generate([ASK])[0].text == "te?a"
+        assert one.generate([Request(Prompt("s", "\udfff"), 5)])[0].text == "te?a"
+    assert server.asked[0]["messages"][1]["content"] == "?"
+
+
+def test_the_newer_name_of_the_token_limit_is_learned_once(server: Server) -> None:
+    def answer(path: str, body: dict[str, Any]) -> Reply:
+        if "max_tokens" in body:
+            return (400, {"error": {"message": "'max_tokens' is not supported; use 'max_completion_tokens'"}})
+        return (200, chat())
+
+    server.answer = answer
+    with engine(server, concurrency=1) as one:
+        assert [result.status for result in one.generate(prompts(3))] == ["ok"] * 3
+    assert [body.get("max_completion_tokens") for body in server.asked] == [None, 5, 5, 5]
 
 
 # ---- scoring
@@ -589,6 +616,8 @@ def test_adapters_of_vllm_are_models_with_a_parent(server: Server) -> None:
         {"url": "ftp://host"}, {"url": "host:8000"}, {"url": "http://"}, {"url": "http://host/v1?key=3"},
         {"dialect": "sglang"}, {"concurrency": 0}, {"tries": 0}, {"timeout": 0.0}, {"timeout": float("nan")},
         {"extra": {"messages": []}},
+        {"extra": {"at": object}},
+        {"extra": {"bias": float("inf")}},
     ],
     ids=str,
 )  # fmt: skip
@@ -640,6 +669,21 @@ def test_the_key_follows_no_redirect(server: Server, monkeypatch: pytest.MonkeyP
     with engine(server, api_key_env="SHOP_KEY") as one:
         assert one.generate([ASK])[0].reason.startswith("engine: HTTP 307")
     assert [path for path, *_ in server.seen] == ["/v1/models", "/v1/chat/completions"]
+
+
+def test_a_key_spelled_in_escapes_is_found_too(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_KEY", "sk-4711")
+    spelled = "".join(f"\\u{ord(letter):04x}" for letter in "sk-4711")
+    server.answer = lambda path, body: (200, chat(f'{{"tag": "{spelled}", "kind": "new"}}'))
+    with engine(server, api_key_env="SHOP_KEY") as one:
+        (result,) = one.generate([Request(ASK.prompt, 5, SCHEMA)])
+    assert (result.text, result.value, result.reason) == ("", None, "engine: the answer held the API key")
+    server.models = [{"id": "model-sk-4711", "owned_by": "vllm"}]
+    with engine(server, api_key_env="SHOP_KEY") as one, pytest.raises(EngineError, match="holds the API key"):
+        one.generate([ASK])
+    with engine(server, api_key_env="SHOP_KEY", model="x") as one, pytest.raises(ModelNotFoundError) as caught:
+        one.generate([ASK])
+    assert str(caught.value).endswith("it serves 'model-[key]'")
 
 
 @pytest.mark.parametrize("value", ["", "   ", "abc", "two words", "new\nline", "schlüssel", 'quo"te'])

@@ -23,10 +23,13 @@ Ask = Callable[[str, dict[str, Any]], dict[str, Any]]
 FLOOR = -104.0
 """Nats. llama-server computes probabilities in float32, whose smallest is e**-103.3: less comes as -3.4e38."""
 SEEDS = 2**31
+FOR_ALL = frozenset({401, 403, 404, 405})
+"""4xx that every request would meet, so that nothing is gained by asking on."""
 NO_SCORES = (
     "this server speaks only OpenAI's dialect, which gives no log-probabilities of texts that we choose, so it cannot "
     'score; set mode = "generate", or use llama-server or vLLM'
 )
+_NEW_LIMIT = "max_completion_tokens"
 _TOO_LONG = re.compile(r"context|too (long|many tokens)|maximum.{0,40}tokens|max_model_len", re.I)
 
 
@@ -70,19 +73,20 @@ class OpenAIDialect:
         self.context_tokens = context_tokens
         self.identity = identity
         self.extra = dict(extra)
+        self.limit = "max_tokens"
 
     def generate(self, ask: Ask, request: Request) -> Result:
         """Answer one request."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": self.messages(request.prompt),
-            "max_tokens": request.max_tokens + grammar.reasoning_tokens(request.schema),
+            self.limit: request.max_tokens + grammar.reasoning_tokens(request.schema),
             "temperature": request.temperature,
         }
         if request.temperature > 0:
             body["seed"] = request.seed % SEEDS
         if request.stop:
-            body["stop"] = list(request.stop)
+            body["stop"] = [storable(stop) for stop in request.stop]
         if request.schema is not None:
             schema = plain_schema(request.schema, lengths=self.lengths)
             body["response_format"] = {
@@ -92,6 +96,10 @@ class OpenAIDialect:
         try:
             answer = ask("/v1/chat/completions", body | self.more(request.prompt) | self.extra)
         except Refused as refused:
+            # OpenAI's newer models know the limit by this name only, other servers by the old one only.
+            if refused.status == 400 and _NEW_LIMIT in refused.message and self.limit != _NEW_LIMIT:
+                self.limit = _NEW_LIMIT
+                return self.generate(ask, request)
             return refusal(refused)
         return self.read(answer, request)
 
@@ -100,7 +108,7 @@ class OpenAIDialect:
         user = prompt.user.strip()
         if prompt.answer:
             user += f"\n\nBegin your answer with exactly these words, then continue: {prompt.answer}"
-        return [{"role": "system", "content": prompt.system.strip()}, {"role": "user", "content": user}]
+        return [message("system", prompt.system.strip()), message("user", user)]
 
     def more(self, prompt: Prompt) -> dict[str, Any]:
         """Return what this kind of server needs beside the common fields."""
@@ -165,11 +173,8 @@ class VllmDialect(OpenAIDialect):
 
     def messages(self, prompt: Prompt) -> list[dict[str, str]]:
         """Write a prompt as messages; the forced beginning is the assistant's, left open."""
-        found = [
-            {"role": "system", "content": prompt.system.strip()},
-            {"role": "user", "content": prompt.user.strip()},
-        ]
-        return [*found, {"role": "assistant", "content": prompt.answer}] if prompt.answer else found
+        found = [message("system", prompt.system.strip()), message("user", prompt.user.strip())]
+        return [*found, message("assistant", prompt.answer)] if prompt.answer else found
 
     def more(self, prompt: Prompt) -> dict[str, Any]:
         """Undo what a model's generation_config.json would set, and continue a forced beginning."""
@@ -188,7 +193,8 @@ class VllmDialect(OpenAIDialect):
 
     def tokenize(self, ask: Ask, text: str) -> list[int]:
         """Return a plain text's tokens."""
-        return tokens_of(ask("/tokenize", {"model": self.model, "prompt": text, "add_special_tokens": False}))
+        body = {"model": self.model, "prompt": storable(text), "add_special_tokens": False}
+        return tokens_of(ask("/tokenize", body))
 
     def step(self, ask: Ask, tokens: Sequence[int], token: int) -> tuple[float, int]:
         """Return the log-probability of `token` after `tokens`, and how many tokens were computed for it."""
@@ -224,6 +230,11 @@ class VllmDialect(OpenAIDialect):
         }
 
 
+def message(role: str, content: str) -> dict[str, str]:
+    """Write one message; lone surrogates are no UTF-8."""
+    return {"role": role, "content": storable(content)}
+
+
 def plain_schema(schema: Mapping[str, Any], *, lengths: bool) -> dict[str, Any]:
     """Copy a schema for a server: without our own marks, and without string lengths unless `lengths`."""
     dropped = () if lengths else ("minLength", "maxLength")
@@ -252,7 +263,7 @@ def judged(text: str, request: Request, usage: Usage) -> Result:
 
 def refusal(refused: Refused, usage: Usage | None = None) -> Result:
     """Turn a request that the server does not take into a row; what concerns every request is raised again."""
-    if refused.status in (401, 403, 404, 405):
+    if refused.status in FOR_ALL:
         raise refused
     if refused.status in (400, 413, 422) and _TOO_LONG.search(refused.message):
         return Result("unscored", "", None, f"length: {refused}"[:300], usage or Usage())

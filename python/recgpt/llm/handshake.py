@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -28,9 +28,12 @@ def connect(
         ModelNotFoundError: it does not serve the model or the adapter.
     """
     try:
-        return _connect(server, kind, model, context_tokens, extra, adapter)
+        dialect = _connect(server, kind, model, context_tokens, extra, adapter)
     except (Failed, Refused, Malformed) as error:
         raise EngineError(f"the server {server.url} cannot be used: {error}") from None
+    if server.holds_key(dialect.model):
+        raise EngineError(f"the server {server.url} cannot be used: the name of its model holds the API key")
+    return dialect
 
 
 def _connect(
@@ -49,7 +52,9 @@ def _connect(
             f"adapter {adapter!r}: OpenAI's dialect knows no adapters; give the tuned model's name as the model"
         )
     if adapter and adapter not in served:
-        raise ModelNotFoundError(f"the server {server.url} has no adapter {adapter!r}; it serves {_listed(served)}")
+        raise ModelNotFoundError(
+            f"the server {server.url} has no adapter {adapter!r}; it serves {_listed(server, served)}"
+        )
     own = about.get("max_model_len")
     if type(own) is int and own > 0:
         context_tokens = min(context_tokens, own)
@@ -77,11 +82,11 @@ def _choose(server: Remote, model: str, served: Mapping[str, Any], kind: str) ->
         bases = [name for name, one in served.items() if not one.get("parent")]
         if len(bases) != 1:
             raise InvalidConfigError(
-                f"which model is meant? The server {server.url} serves {_listed(served)}; name one as `model`"
+                f"which model is meant? The server {server.url} serves {_listed(server, served)}; name one as `model`"
             )
         return bases[0]
     if kind != "openai" and model not in served:
-        raise ModelNotFoundError(f"the server {server.url} has no model {model!r}; it serves {_listed(served)}")
+        raise ModelNotFoundError(f"the server {server.url} has no model {model!r}; it serves {_listed(server, served)}")
     return model
 
 
@@ -102,7 +107,9 @@ def _llama_server(
         rows = [row for row, name in adapters.items() if adapter in (name, PurePath(name).name)]
         if len(rows) != 1:
             names = {PurePath(name).name for name in adapters.values()}
-            raise ModelNotFoundError(f"the server {server.url} has no adapter {adapter!r}; it has {_listed(names)}")
+            raise ModelNotFoundError(
+                f"the server {server.url} has no adapter {adapter!r}; it has {_listed(server, names)}"
+            )
         scales = [{"id": row, "scale": float(row == rows[0])} for row in adapters]
         identity += hashlib.sha256(adapters[rows[0]].encode()).hexdigest()
     else:
@@ -129,6 +136,6 @@ def _adapters(server: Remote) -> dict[int, str]:
     return {one["id"]: str(one.get("path")) for one in found if isinstance(one, dict) and type(one.get("id")) is int}
 
 
-def _listed(names: Any) -> str:
-    names = sorted(map(str, names))
+def _listed(server: Remote, names: Iterable[str]) -> str:
+    names = sorted(map(server.scrub, names))
     return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "") or "none"

@@ -59,7 +59,7 @@ class LlamaServerDialect:
             "temperature": request.temperature,
             "seed": request.seed % SEEDS,
             "samplers": ["temperature"],
-            "stop": list(request.stop),
+            "stop": [storable(stop) for stop in request.stop],
             "cache_prompt": True,
         }
         if request.schema is not None:
@@ -117,7 +117,7 @@ class LlamaServerDialect:
         if not text:
             return []
         # Lone surrogates are no UTF-8; the local engine reads them as question marks too.
-        text = text.encode("utf-8", "replace").decode("utf-8")
+        text = storable(text)
         return tokens_of(
             self.server.call("/tokenize", {"content": text, "add_special": False, "parse_special": special})
         )

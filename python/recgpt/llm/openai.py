@@ -17,7 +17,7 @@ from pathlib import PurePath
 from typing import Any, Literal, TypeVar, get_args
 
 from recgpt.errors import EngineError, InvalidConfigError
-from recgpt.llm.dialects import NO_SCORES, Ask, Dialect
+from recgpt.llm.dialects import FOR_ALL, NO_SCORES, Ask, Dialect
 from recgpt.llm.engine import Progress, Request, Result, ScoreRequest, ScoreResult, Usage
 from recgpt.llm.handshake import connect
 from recgpt.llm.remote import Failed, Malformed, Refused, Remote, spread
@@ -51,7 +51,7 @@ class OpenAI:
         context_tokens: int = 4096,
         concurrency: int = 16,
         timeout: float = 600.0,
-        tries: int = 5,
+        tries: int = 8,
         tokenizer: Tokenizer | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
@@ -85,6 +85,10 @@ class OpenAI:
             if not low <= value <= high:
                 raise InvalidConfigError(f"{name} must be from {low} to {high}, not {value}")
         self._extra = dict(extra or {})
+        try:
+            json.dumps(self._extra, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise InvalidConfigError(f"extra holds what JSON cannot: {error}") from None
         if taken := sorted(OURS & self._extra.keys()):
             raise InvalidConfigError(f"extra must leave {', '.join(taken)} to the engine")
         self._server = Remote(url, api_key_env=api_key_env, timeout=timeout, tries=tries, connections=concurrency)
@@ -155,7 +159,8 @@ class OpenAI:
 
         def one(ask: Ask, request: Request) -> Result:
             result = self._dialect.generate(ask, request)
-            if self._server.holds_key(result.text):
+            # A value too: JSON can spell a key in ways in which the text does not show it.
+            if self._server.holds_key(f"{result.text} {json.dumps(result.value, ensure_ascii=False)}"):
                 return Result("unscored", "", None, "engine: the answer held the API key", result.usage)
             return result
 
@@ -281,16 +286,17 @@ class OpenAI:
             return self._server.call(path, body, halt)
 
         def guarded(task: Callable[[Ask], _Found]) -> _Found:
-            before = health.successes
             try:
                 found = task(ask)
             except Malformed as malformed:
                 reason = f"engine: {malformed}"[:300]
             except Refused as refused:
-                # 401, 403, 404: the same for every request, so nothing is gained by asking on.
-                raise EngineError(f"the server {self._server.url} refuses: {refused}") from None
+                if refused.status in FOR_ALL:
+                    raise EngineError(f"the server {self._server.url} refuses: {refused}") from None
+                reason = f"engine: {refused}"[:300]
             except Failed as failed:
-                if not failed.answered and health.successes == before:
+                # A server that still answers others was brought down, or kept waiting, by this request alone.
+                if not failed.answered and not self._server.alive():
                     raise EngineError(f"the server {self._server.url} cannot be reached: {failed}") from None
                 reason = f"engine: {failed}"[:300]
             else:
@@ -308,18 +314,16 @@ class OpenAI:
 
 
 class _Health:
-    """Counts what went well and what failed in a row, from many threads."""
+    """Counts failures in a row, from many threads."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.successes = 0
         self._row = 0
         self._lock = threading.Lock()
 
     def succeeded(self) -> None:
-        """Count a success."""
+        """Begin a new row."""
         with self._lock:
-            self.successes += 1
             self._row = 0
 
     def failed(self) -> bool:

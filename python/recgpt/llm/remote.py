@@ -110,7 +110,6 @@ class Remote:
         own = parts.hostname in ("localhost", "127.0.0.1", "::1")
         self._client = httpx2.Client(
             headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
-            timeout=httpx2.Timeout(timeout, connect=min(CONNECT, timeout)),
             limits=httpx2.Limits(max_connections=connections, max_keepalive_connections=connections),
             follow_redirects=False,  # The key goes to the address in the configuration and nowhere else.
             trust_env=not own,  # A proxy has no business between us and our own machine.
@@ -146,8 +145,8 @@ class Remote:
             with self._lock:
                 self.sent += 1
                 self.repeated += attempt > 0
-            status, data, pause, failure = self._once(path, body)
-            if status == 200:
+            status, data, pause, failure = self._once(path, body, self.timeout)
+            if 200 <= status < 300:
                 return _parse(data)
             if 300 <= status < 500 and status not in AGAIN:
                 raise Refused(status, self._message(data))
@@ -164,6 +163,10 @@ class Remote:
                 raise Halted
         raise Failed(f"{reason} ({self.tries} tries)", answered=answered)
 
+    def alive(self) -> bool:
+        """Tell whether the server answers anything at all, right now."""
+        return self._once("/v1/models", None, min(CONNECT, self.timeout))[0] > 0
+
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
@@ -172,23 +175,25 @@ class Remote:
         """Draw the seconds to wait after try `attempt`, counted from 0."""
         return self._random.uniform(0.0, min(LONGEST, BASE * 2**attempt))
 
-    def _once(self, path: str, body: dict[str, Any] | None) -> tuple[int, bytes, float | None, str]:
+    def _once(self, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[int, bytes, float | None, str]:
         """Send once; return status, body, the pause that the server asks for, and what failed. Status 0: no answer."""
         import httpx2
 
-        deadline = time.monotonic() + self.timeout
+        deadline = time.monotonic() + timeout
+        limits = httpx2.Timeout(timeout, connect=min(CONNECT, timeout))
+        method = "GET" if body is None else "POST"
         try:
-            with self._client.stream("GET" if body is None else "POST", self.url + path, json=body) as response:
+            with self._client.stream(method, self.url + path, json=body, timeout=limits) as response:
                 data = bytearray()
                 for block in response.iter_bytes():
                     data += block
                     if len(data) > MAX_BODY:
                         break
                     if time.monotonic() > deadline:
-                        return 0, b"", None, f"no whole answer in {self.timeout:g} s"
+                        return 0, b"", None, f"no whole answer in {timeout:g} s"
                 return response.status_code, bytes(data), _pause(response.headers.get("retry-after")), ""
         except httpx2.TimeoutException:
-            return 0, b"", None, f"no answer in {self.timeout:g} s"
+            return 0, b"", None, f"no answer in {timeout:g} s"
         except httpx2.TransportError as error:
             return 0, b"", None, f"no connection: {type(error).__name__}: {self.scrub(str(error))}"
         except httpx2.DecodingError:

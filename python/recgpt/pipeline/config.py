@@ -95,7 +95,7 @@ class ServerConfig(_Section):
     """Most requests at the server at once."""
     timeout: float = Field(600.0, gt=0, le=86400)
     """Seconds for one try of one request."""
-    tries: int = Field(5, ge=1, le=20)
+    tries: int = Field(8, ge=1, le=20)
     """How often a request is sent at most."""
     tokenizer: Path | None = None
     """A GGUF file with the model's tokenizer, which counts the tokens of histories exactly; None counts bytes, which
