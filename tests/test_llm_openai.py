@@ -4,6 +4,8 @@ import itertools
 import json
 import logging
 import math
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import pytest
 
 pytest.importorskip("httpx2", reason="pip install 'recgpt[openai]'")
 
-from recgpt.errors import EngineError, InvalidConfigError, ModelNotFoundError
+from recgpt.errors import EngineError, InvalidConfigError, MissingExtraError, ModelNotFoundError
 from recgpt.llm import OpenAI, Recorded, Tokenizer, grammar, remote
 from recgpt.llm.engine import Prompt, Request, ScoreRequest
 
@@ -399,6 +401,7 @@ def test_instructions_come_first_and_equal_beginnings_together(server: Server) -
     ("reply", "reason", "text"),
     [
         (chat("te", "length"), "length", "te"),
+        (chat(None, "length"), "length", ""),
         (chat("", "content_filter"), "refusal: the server's content filter", ""),
         (chat(None, refusal="I will not."), "refusal: I will not.", "I will not."),
         (chat('{"tag": "tea", "kind": "new"'), "parse: ", '{"tag": "tea", "kind": "new"'),
@@ -568,6 +571,18 @@ def test_openais_dialect_says_that_it_cannot_score(server: Server) -> None:
 
 
 # ---- who answers
+
+
+def test_without_the_extra_the_message_names_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx2", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'recgpt\[openai\]'"):
+        OpenAI("http://127.0.0.1:1")
+
+
+def test_importing_the_engine_loads_no_client() -> None:
+    code = "import sys, recgpt.llm.openai, recgpt.pipeline; print({'httpx2', 'llama_cpp'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_the_server_says_who_it_is(server: Server) -> None:

@@ -133,11 +133,12 @@ class OpenAIDialect:
             return Result("unscored", words, None, f"refusal: {words}"[:200], usage)
         if ending == "content_filter":
             return Result("unscored", storable(text), None, "refusal: the server's content filter", usage)
+        if ending == "length":
+            # A model that thinks can reach its limit before the first word: then there is no text at all.
+            return Result("unscored", storable(text), None, "length", usage)
         if not isinstance(text, str):
             raise Malformed("malformed answer: choices[0].message.content is no text")
         text = storable(text)
-        if ending == "length":
-            return Result("unscored", text, None, "length", usage)
         if ending not in (None, "stop", "eos"):
             raise Malformed(f"malformed answer: it ended with {self.server.scrub(str(ending))!r}")
         if request.prompt.answer:
