@@ -21,19 +21,23 @@ def gguf(path: Path, content: bytes = b"GGUF rest") -> str:
 
 def test_a_stage_with_its_adapter_has_rows_of_its_own(tmp_path: Path) -> None:
     first, second = gguf(tmp_path / "a.gguf"), gguf(tmp_path / "b.gguf", b"GGUF other")
-    with Recorded(FakeEngine(), tmp_path / "ledger") as plain:
-        one, other = adapt(plain, first), adapt(plain, second)
-        for engine in (plain, one, other, one):
-            engine.generate([ASK])
-        assert [engine.calls for engine in (plain, one, other)] == [1, 1, 1]
-        assert one.reused == 1
+
+    def calls() -> list[int]:
+        found = []
+        with Recorded(FakeEngine(), tmp_path / "ledger") as plain:
+            for engine in (plain, adapt(plain, first), adapt(plain, second), adapt(plain, first)):
+                before = plain.calls
+                engine.generate([ASK])
+                assert engine.calls == plain.calls  # Views count with their ledger.
+                found.append(plain.calls - before)
+            assert plain.calls + plain.reused == 4
+        return found
+
+    assert calls() == [1, 1, 1, 0]
+    assert calls() == [0, 0, 0, 0]
     # The content decides, not the place.
     gguf(tmp_path / "a.gguf", b"GGUF newly trained")
-    with Recorded(FakeEngine(), tmp_path / "ledger") as plain:
-        one, other = adapt(plain, first), adapt(plain, second)
-        for engine in (plain, one, other):
-            engine.generate([ASK])
-        assert [engine.calls for engine in (plain, one, other)] == [0, 1, 0]
+    assert calls() == [0, 1, 0, 0]
 
 
 def test_a_missing_adapter_is_refused(tmp_path: Path) -> None:

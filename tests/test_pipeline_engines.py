@@ -12,8 +12,9 @@ import pytest
 from recgpt.errors import InvalidConfigError, ModelNotFoundError
 from recgpt.llm import FakeEngine
 from recgpt.llm.engine import Prompt, Request
-from recgpt.pipeline import config, engines, run
+from recgpt.pipeline import config, engines, run, servers
 
+STAGES: tuple[config.Stage, ...] = ("interests", "tags", "explanations")
 HEAD = 'out = "OUT"\n[data]\ndataset = "world"\n'
 SERVER = '[llm]\nengine = "openai"\n[llm.server]\nurl = "http://127.0.0.1:1/v1"\n'
 
@@ -73,9 +74,9 @@ def test_a_missing_adapter_is_refused_when_the_engine_opens(tmp_path: Path) -> N
     text = '[llm]\nengine = "fake"\n' + adapters(tmp_path / "a", interests="1") + f'tags = "{tmp_path}/gone.gguf"\n'
     llm = load(tmp_path, text).llm
     with pytest.raises(ModelNotFoundError, match=r"a LoRA adapter was expected at .*gone\.gguf"):
-        engines.Engines(engines.open_engine(llm, tmp_path / "ledger"), llm.adapters)
+        engines.open_engine(llm, tmp_path / "ledger")
     # The ledger is free again.
-    engines.open_engine(llm, tmp_path / "ledger").close()
+    engines.open_engine(llm.model_copy(update={"adapters": {}}), tmp_path / "ledger").close()
 
 
 def test_a_new_adapter_runs_its_stage_anew_and_no_other(tmp_path: Path) -> None:
@@ -83,14 +84,14 @@ def test_a_new_adapter_runs_its_stage_anew_and_no_other(tmp_path: Path) -> None:
 
     def calls(**contents: str) -> dict[str, int]:
         llm = load(tmp_path, '[llm]\nengine = "fake"\n' + adapters(tmp_path / "a", **contents)).llm
-        opened = engines.Engines(engines.open_engine(llm, tmp_path / "ledger"), llm.adapters)
-        for stage in ("interests", "tags", "explanations"):
-            opened.of(stage).generate([request])
-        found = {stage: opened.of(stage).calls for stage in ("interests", "tags", "explanations")}
-        assert opened.calls == sum(found.values())
-        assert opened.calls + opened.reused == 3
-        assert set(opened.adapters) == set(contents)
-        opened.close()
+        found: dict[str, int] = {}
+        with engines.open_engine(llm, tmp_path / "ledger") as opened:
+            for stage in STAGES:
+                before = opened.calls
+                servers.engine_of(llm, opened, stage).generate([request])
+                found[stage] = opened.calls - before
+            assert opened.calls + opened.reused == 3
+            assert set(servers.names(llm, opened)) == set(contents)
         return found
 
     assert calls(interests="old", tags="old") == {"interests": 1, "tags": 1, "explanations": 1}

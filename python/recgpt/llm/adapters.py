@@ -6,17 +6,17 @@ adapter after the other, and what was computed with another one is never shared.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from recgpt.errors import EngineError, ModelNotFoundError
 from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result, ScoreRequest, ScoreResult
+from recgpt.llm.ledger import Recorded
 
-if TYPE_CHECKING:
-    from recgpt.llm.ledger import Recorded
+_COUNTERS = frozenset({"calls", "reused", "retried"})
+"""Counters of a ledger; those of its views are the same."""
 
 
 class Adaptable(Engine, Protocol):
@@ -138,7 +138,7 @@ def adapter_file(adapter: str | Path) -> tuple[Path, str]:
 
 
 def adapt(recorded: Recorded, adapter: str) -> Recorded:
-    """Return a view of a ledger whose engine answers with an adapter; both write to the same ledger.
+    """Return a view of a ledger whose engine answers with an adapter; both write to the same ledger and count together.
 
     Raises:
         EngineError: the engine knows no adapters.
@@ -147,9 +147,23 @@ def adapt(recorded: Recorded, adapter: str) -> Recorded:
     engine = recorded.engine
     if not hasattr(engine, "adapted"):
         raise EngineError(f"the engine {engine.name} knows no adapters")
-    view = copy.copy(recorded)
-    view.engine = engine.adapted(adapter)
-    view.name = view.engine.name
-    for counter in {"calls", "reused", "retried"} & vars(view).keys():
-        setattr(view, counter, 0)
-    return view
+    return _View(recorded, engine.adapted(adapter))
+
+
+class _View(Recorded):
+    """A ledger under another engine's name."""
+
+    def __init__(self, base: Recorded, engine: Engine) -> None:
+        own = {name: value for name, value in vars(base).items() if name not in _COUNTERS}
+        self.__dict__.update(own, _base=base, engine=engine, name=engine.name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _COUNTERS:
+            return getattr(self.__dict__["_base"], name)
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _COUNTERS:
+            setattr(self.__dict__["_base"], name, value)
+        else:
+            super().__setattr__(name, value)

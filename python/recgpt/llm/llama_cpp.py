@@ -153,29 +153,6 @@ class LlamaCpp:
         """Process id of the child, None while none runs."""
         return self._child.process.pid if self._child else None
 
-    def adapted(self, adapter: str | Path) -> Adapted:
-        """Return this engine with a LoRA adapter, a GGUF file; both share the model's process.
-
-        Raises:
-            ModelNotFoundError: there is no GGUF file at `adapter`.
-        """
-        return Adapted(self, adapter)
-
-    def load_adapter(self, path: str) -> None:
-        """Let the child load an adapter, so that one that does not fit is an error before any work.
-
-        Raises:
-            EngineError: it is damaged, made for another model, or ended the child.
-        """
-        with self._lock:
-            try:
-                done = self._running().call({"op": "adapter", "path": path}, lambda event: None)
-            except Crash as crash:
-                self._crashed()
-                raise EngineError(f"the adapter {path} ended the model's process: {crash}") from crash
-        if done["reason"]:
-            raise EngineError(f"the adapter {path} cannot be used: {done['reason']}")
-
     def generate(
         self, requests: Sequence[Request], progress: Progress | None = None, *, adapter: str = ""
     ) -> list[Result]:
@@ -227,6 +204,29 @@ class LlamaCpp:
 
         lines = [request_to(request) | {"adapter": adapter} for request in requests]
         return self._call(lines, read, lambda reason: ScoreResult("unscored", reason=reason), progress)
+
+    def adapted(self, adapter: str | Path) -> Adapted:
+        """Return this engine with a LoRA adapter, a GGUF file; both share the model's process.
+
+        Raises:
+            ModelNotFoundError: there is no GGUF file at `adapter`.
+        """
+        return Adapted(self, adapter)
+
+    def load_adapter(self, path: str) -> None:
+        """Let the child load an adapter, so that one that does not fit is an error before any work.
+
+        Raises:
+            EngineError: it is damaged, made for another model, or ended the child.
+        """
+        with self._lock:
+            try:
+                done = self._running().call({"op": "adapter", "path": path}, lambda event: None)
+            except Crash as crash:
+                self._crashed()
+                raise EngineError(f"the adapter {path} ended the model's process: {crash}") from crash
+        if done["reason"]:
+            raise EngineError(f"the adapter {path} cannot be used: {done['reason']}")
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count tokens of plain texts; control tokens in them count as plain text."""

@@ -38,8 +38,8 @@ from recgpt.datasets import Dataset
 from recgpt.errors import InvalidConfigError
 from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
-from recgpt.llm import Tokenizer
-from recgpt.pipeline import engines, figures, households, page, served, tables
+from recgpt.llm import Recorded, Tokenizer
+from recgpt.pipeline import engines, figures, households, page, served, servers, tables
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -134,10 +134,9 @@ class Stages:
             self.engine.close()
 
     @cached_property
-    def engine(self) -> engines.Engines:
+    def engine(self) -> Recorded:
         """Opened by the first stage that asks a model."""
-        llm = self.config.llm
-        return engines.Engines(engines.open_engine(llm, self.config.out / "llm"), llm.adapters)
+        return engines.open_engine(self.config.llm, self.config.out / "llm")
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -231,7 +230,7 @@ class Stages:
         self.mined = interests.mine(
             tables.only(self.users, self.drawn),
             tables.only(self.budgeted, self.drawn),
-            engine=self.engine.of("interests"),
+            engine=servers.engine_of(self.config.llm, self.engine, "interests"),
             now=self.now,
             mode=llm.mode,
             config=self.config.interests,
@@ -250,7 +249,7 @@ class Stages:
             tables.only(self.users, self.drawn),
             self.mined.table,
             self.events,
-            engine=self.engine.of("tags"),
+            engine=servers.engine_of(self.config.llm, self.engine, "tags"),
             now=self.now,
             categories=self.phi,
             items=self.items,
@@ -297,7 +296,7 @@ class Stages:
             self.mined.table,
             self.items,
             categories=self.phi,
-            engine=self.engine.of("explanations"),
+            engine=servers.engine_of(self.config.llm, self.engine, "explanations"),
             now=self.now,
             tags=self.predicted.table,
             item_tags=self.item_tags,
@@ -341,7 +340,7 @@ class Stages:
             now=self.now,
             lineage={
                 "engine": self.engine.name,
-                "adapters": self.engine.adapters,
+                "adapters": servers.names(self.config.llm, self.engine),
                 "towers": self.towers_folder.name,
                 "configuration": self.config.model_dump(mode="json"),
             },
