@@ -336,7 +336,7 @@ def test_slow_answers_end_at_the_time_limit(server: Server, how: str, words: str
 def test_a_callback_that_raises_is_not_held_up_by_a_slow_server(server: Server) -> None:
     def answer(path: str, body: dict[str, Any]) -> Reply:
         if "meal 000" not in str(body):
-            time.sleep(5)
+            time.sleep(1.5)
         return (200, chat())
 
     def progress(done: int, total: int) -> None:
@@ -346,7 +346,15 @@ def test_a_callback_that_raises_is_not_held_up_by_a_slow_server(server: Server) 
     begin = time.monotonic()
     with engine(server, concurrency=3) as one, pytest.raises(KeyboardInterrupt):
         one.generate(prompts(9), progress)
-    assert time.monotonic() - begin < 3
+    assert time.monotonic() - begin < 1.4
+
+
+def test_a_closed_engine_says_so(server: Server) -> None:
+    with engine(server) as one:
+        one.generate([ASK])
+    one.close()
+    with pytest.raises(EngineError, match="has been closed"):
+        one.generate([ASK])
 
 
 # ---- order, bounds, usage

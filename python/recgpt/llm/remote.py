@@ -14,13 +14,14 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from recgpt.errors import InvalidConfigError, MissingExtraError
+from recgpt.errors import EngineError, InvalidConfigError, MissingExtraError
 from recgpt.text import clean
 
 BASE = 0.5
@@ -102,6 +103,8 @@ class Remote:
         """Requests sent again after a failure."""
         self._random = random.Random()
         self._gate = 0.0
+        self._flying = 0
+        self._closed = False
         self._lock = threading.Lock()
         try:
             import httpx2
@@ -115,6 +118,7 @@ class Remote:
             trust_env=not own,  # A proxy has no business between us and our own machine.
             verify=not own or parts.scheme == "https",  # Loading certificates takes 0.1 s.
         )
+        weakref.finalize(self, self._client.close)
 
     def holds_key(self, text: str) -> bool:
         """Tell whether a text holds the key."""
@@ -168,8 +172,12 @@ class Remote:
         return self._once("/v1/models", None, min(CONNECT, self.timeout))[0] > 0
 
     def close(self) -> None:
-        """Close all connections."""
-        self._client.close()
+        """Close all connections; those in use when their answer is there. Closing twice is allowed."""
+        with self._lock:
+            self._closed = True
+            idle = not self._flying
+        if idle:
+            self._client.close()
 
     def _wait(self, attempt: int) -> float:
         """Draw the seconds to wait after try `attempt`, counted from 0."""
@@ -177,6 +185,20 @@ class Remote:
 
     def _once(self, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[int, bytes, float | None, str]:
         """Send once; return status, body, the pause that the server asks for, and what failed. Status 0: no answer."""
+        with self._lock:
+            if self._closed:
+                raise EngineError(f"the engine of {self.url} has been closed; open another one")
+            self._flying += 1
+        try:
+            return self._exchange(path, body, timeout)
+        finally:
+            with self._lock:
+                self._flying -= 1
+                last = self._closed and not self._flying
+            if last:
+                self._client.close()
+
+    def _exchange(self, path: str, body: dict[str, Any] | None, timeout: float) -> tuple[int, bytes, float | None, str]:
         import httpx2
 
         deadline = time.monotonic() + timeout
