@@ -190,9 +190,7 @@ class Recorded:
                 answers[row] = replace(again if again.status == "ok" else answers[row], usage=usage)
         return answers
 
-    def _keep(
-        self, part: list[tuple[str, _Request]], answers: Sequence[Result | ScoreResult], seconds: float
-    ) -> None:
+    def _keep(self, part: list[tuple[str, _Request]], answers: Sequence[Result | ScoreResult], seconds: float) -> None:
         """Keep finished answers, and count the failures of the others."""
         rows: list[Row] = []
         tries: list[tuple[str, int, str, str]] = []

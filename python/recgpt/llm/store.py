@@ -177,9 +177,10 @@ class Store:
             gone = [(row.data["digest"],) for row in rows] + [(key,) for key, _, _, _ in tries]
             self._database.executemany("DELETE FROM waiting WHERE digest = ?", gone)
             self._database.executemany(
-                "INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET rows = rows + excluded.rows, "
-                "computed = computed + excluded.computed, answered = answered + excluded.answered, "
-                "room = room + excluded.room, seconds = seconds + excluded.seconds",
+                "INSERT INTO spent VALUES (?, ?, ?, ?, ?, ?, ?, ?) "
+                "ON CONFLICT DO UPDATE SET rows = rows + excluded.rows, computed = computed + excluded.computed, "
+                "answered = answered + excluded.answered, room = room + excluded.room, "
+                "seconds = seconds + excluded.seconds",
                 [(s.engine, s.stage, s.kind, s.rows, s.computed, s.answered, s.room, s.seconds) for s in spent],
             )
         self._loaded[shard] = [row.data["result"] for row in rows]
@@ -308,18 +309,13 @@ class Reader:
         if self._database is None:
             return []
         counts: dict[str, dict[str, int]] = {}
-        quarantined = {
-            digest: stage
-            for digest, stage in self._database.execute(
-                "SELECT digest, stage FROM tries WHERE count >= ?", (self._tries,)
-            )
-        }
+        final = self._database.execute("SELECT stage FROM tries WHERE count >= ?", (self._tries,)).fetchall()
 
         def add(stage: str, what: str, count: int) -> None:
             own = counts.setdefault(stage, dict.fromkeys(("done", "failed", "quarantined", "waiting"), 0))
             own[what] += count
 
-        for stage in quarantined.values():
+        for (stage,) in final:
             add(stage, "quarantined", 1)
         for stage, status, count in self._database.execute(
             "SELECT stage, status, COUNT(*) FROM calls WHERE digest NOT IN (SELECT digest FROM tries WHERE count >= ?) "
