@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from recgpt.llm import FakeEngine, LlamaCpp, Recorded, Tokenizer, default_model_path
@@ -13,20 +14,25 @@ def model_path(config: LlmConfig) -> Path:
     return default_model_path() if config.model == "smollm2" else Path(config.model)
 
 
+@lru_cache(maxsize=1)
 def tokenizer(config: LlmConfig) -> Tokenizer:
     """Give the tokenizer of the model that will read the texts; the scripted engine reads bytes."""
     return Tokenizer.bytes() if config.engine == "fake" else Tokenizer.from_gguf(model_path(config))
 
 
-def open_engine(config: LlmConfig, ledger: Path) -> Recorded:
-    """Open the engine; answers that the ledger holds are not asked again."""
+def model(config: LlmConfig) -> LlamaCpp | FakeEngine:
+    """Make the engine; its model is loaded at the first question."""
     if config.engine == "fake":
-        return Recorded(FakeEngine(context_tokens=config.context_tokens), ledger)
-    engine = LlamaCpp(
+        return FakeEngine(context_tokens=config.context_tokens)
+    return LlamaCpp(
         model_path(config),
         context_tokens=config.context_tokens,
         threads=config.threads,
         n_gpu_layers=config.gpu_layers,
         weights=config.weights,
     )
-    return Recorded(engine, ledger)
+
+
+def open_engine(config: LlmConfig, ledger: Path) -> Recorded:
+    """Open the engine; answers that the ledger holds are not asked again."""
+    return Recorded(model(config), ledger)
