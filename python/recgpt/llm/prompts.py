@@ -18,10 +18,12 @@ import hashlib
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
 from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2 import Template as JinjaTemplate
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from recgpt.errors import PromptError
@@ -50,6 +52,12 @@ _environment = ImmutableSandboxedEnvironment(
 _environment.filters["fence"] = fence
 
 
+@lru_cache(maxsize=64)
+def _compiled(body: str) -> JinjaTemplate:
+    """Compile a section once: doing so for every prompt took half of the scripted pipeline's time."""
+    return _environment.from_string(body)
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """One prompt file, checked when it is loaded."""
@@ -76,10 +84,7 @@ class Template:
                 + (f"; unexpected: {', '.join(sorted(unknown))}" if unknown else "")
             )
         try:
-            parts = {
-                section: _environment.from_string(body).render(**inputs).strip("\n")
-                for section, body in self.sections.items()
-            }
+            parts = {section: _compiled(body).render(**inputs).strip("\n") for section, body in self.sections.items()}
         except TemplateError as error:
             raise PromptError(f"prompt `{self.name}` cannot be rendered: {error}") from error
         return Prompt(parts["system"], parts["user"], parts.get("answer", ""))

@@ -116,6 +116,7 @@ class Store:
             raise LedgerError(f"the ledger {folder} cannot be written: {error.strerror or error}") from error
         try:
             self._database = self._open()
+            self._sweep()
         except BaseException:
             self._lock.close()
             raise
@@ -136,10 +137,11 @@ class Store:
 
     def find(self, key: str) -> Result | ScoreResult | None:
         """Return a stored result whose file is what the ledger says it is."""
-        at = self._database.execute("SELECT shard, row FROM calls WHERE digest = ?", (key,)).fetchone()
-        if at is None:
-            return None
-        rows = self._load(at[0])
+        with self._guarded():
+            at = self._database.execute("SELECT shard, row FROM calls WHERE digest = ?", (key,)).fetchone()
+            if at is None:
+                return None
+            rows = self._load(at[0])
         try:
             return result_from(json.loads(rows[at[1]])) if rows is not None else None
         except (IndexError, KeyError, TypeError, ValueError):
@@ -147,7 +149,8 @@ class Store:
 
     def tried(self, key: str) -> int:
         """Count the failures of a request."""
-        known = self._database.execute("SELECT count FROM tries WHERE digest = ?", (key,)).fetchone()
+        with self._guarded():
+            known = self._database.execute("SELECT count FROM tries WHERE digest = ?", (key,)).fetchone()
         return known[0] if known else 0
 
     def expect(self, rows: Iterable[tuple[str, str]], *, stages: Iterable[str]) -> None:
@@ -187,8 +190,9 @@ class Store:
 
     def quarantined(self) -> dict[str, str]:
         """Return digest and last reason of the requests that failed as often as is allowed."""
-        rows = self._database.execute("SELECT digest, reason FROM tries WHERE count >= ?", (self._tries,))
-        return dict(rows.fetchall())
+        with self._guarded():
+            rows = self._database.execute("SELECT digest, reason FROM tries WHERE count >= ?", (self._tries,))
+            return dict(rows.fetchall())
 
     def _load(self, shard: str) -> list[str] | None:
         """Read and check a shard once; forget it when it is not what was written."""
@@ -211,48 +215,57 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction, whole or not at all; what the disk or SQLite refuses becomes one kind of error."""
+        """One transaction, whole or not at all."""
+        with self._guarded(), self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Turn what the disk or SQLite refuses into one kind of error."""
         try:
-            with self._database:
-                self._database.execute("BEGIN IMMEDIATE")
-                yield
+            yield
         except (OSError, sqlite3.Error) as error:
             raise LedgerError(
-                f"the ledger {self.folder} cannot be written: {getattr(error, 'strerror', None) or error}; finished "
+                f"the ledger {self.folder} cannot be used: {getattr(error, 'strerror', None) or error}; finished "
                 "answers are kept, and the same command continues when that is mended"
             ) from error
 
     def _open(self) -> sqlite3.Connection:
-        """Open the index, then sweep shards that no row names."""
+        """Open the index, and bring it to the present format."""
         path = self.folder / INDEX
+        database = None
         try:
             database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             (version,) = database.execute("PRAGMA user_version").fetchone()
             if version not in (0, 1, FORMAT):
-                database.close()
                 raise LedgerError(
                     f"the ledger {self.folder} has format {version}, this recgpt reads {FORMAT}: update recgpt"
                 )
             # One transaction: a kill between two of these would leave a format that nobody knows.
             changes = (_FROM_1 if version == 1 else "") + _TABLES
             database.executescript(f"BEGIN IMMEDIATE; {changes} PRAGMA user_version = {FORMAT}; COMMIT;")
-        except sqlite3.OperationalError as error:
-            raise LedgerError(f"the ledger index {path} cannot be opened: {error}") from error
-        except sqlite3.DatabaseError as error:
-            raise LedgerError(
-                f"the ledger index {path} is damaged ({error}); move {self.folder} away to start anew"
-            ) from error
-        self._database = database
-        self._sweep()
+        except BaseException as error:
+            if database is not None:
+                database.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise LedgerError(f"the ledger index {path} cannot be opened: {error}") from error
+            if isinstance(error, sqlite3.DatabaseError):
+                raise LedgerError(
+                    f"the ledger index {path} is damaged ({error}); move {self.folder} away to start anew"
+                ) from error
+            raise
         return database
 
     def _sweep(self) -> None:
-        known = {name for (name,) in self._database.execute("SELECT name FROM shards")}
-        for file in self._shards.iterdir():
-            if file.name not in known and file.suffix in (".parquet", ".tmp"):
-                file.unlink()
+        """Remove shards that no row names: what a kill left."""
+        with self._guarded():
+            known = {name for (name,) in self._database.execute("SELECT name FROM shards")}
+            for file in self._shards.iterdir():
+                if file.name not in known and file.suffix in (".parquet", ".tmp"):
+                    file.unlink()
 
 
 class Reader:
