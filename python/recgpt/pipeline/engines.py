@@ -14,10 +14,15 @@ def model_path(config: LlmConfig) -> Path:
     return default_model_path() if config.model == "smollm2" else Path(config.model)
 
 
-@lru_cache(maxsize=1)
 def tokenizer(config: LlmConfig) -> Tokenizer:
     """Give the tokenizer of the model that will read the texts; the scripted engine reads bytes."""
-    return Tokenizer.bytes() if config.engine == "fake" else Tokenizer.from_gguf(model_path(config))
+    return Tokenizer.bytes() if config.engine == "fake" else _read(model_path(config))
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path) -> Tokenizer:
+    """Read a tokenizer once a process: checks, histories and estimates all count with it."""
+    return Tokenizer.from_gguf(path)
 
 
 def model(config: LlmConfig) -> LlamaCpp | FakeEngine:
