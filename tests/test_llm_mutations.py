@@ -27,8 +27,9 @@ INTEREST = {
 TAG = {"tag": "bread tin", "interest": "", "reason": "They bake bread at home every week."}
 PIECES = [
     "{", "}", "[", "]", '"', ":", ",", "NaN", "Infinity", "-Infinity", "1e999", "\\u0000", "\\ud800", "\x00",
-    "\x1b[31m", "null", "true", "😀", " ", "9" * 30, "9" * 5000, '"rank": 1,', '"interests": [],', '"tags": [],', "\\", "'", "//",
-    "0x1", "<|im_end|>", "\ufeff", "\u202e", "-0", "1.0", "01", '"' + "a" * 3000 + '"', "[" * 3000, '{"a":' * 3000,
+    "\x1b[31m", "null", "true", "😀", " ", "9" * 30, "9" * 5000, '"rank": 1,', '"interests": [],', '"tags": [],',
+    "\\", "'", "//", "0x1",
+    "<|im_end|>", "\ufeff", "\u202e", "-0", "1.0", "01", '"' + "a" * 3000 + '"', "[" * 3000, '{"a":' * 3000,
 ]  # fmt: skip
 
 
@@ -180,7 +181,8 @@ def through_tags(count: int, seed: int) -> tuple[int, int]:
     )
     predicted = tags.predict(
         attributes(users), schema.rows([], schema.INTERESTS), events, engine=blind(texts), now=NOW,
-        categories=categories.fit(items), items=items, item_tags=tags.item_tags(items), mode="generate", config=tags.Config(quantity=10),
+        categories=categories.fit(items), items=items,
+        item_tags=tags.item_tags(items), mode="generate", config=tags.Config(quantity=10),
     )  # fmt: skip
     valid = {user: judged(text, TagAnswers) for user, text in zip(users, texts, strict=True)}
     assert {row["user_id"] for row in predicted.table.to_pylist()} <= {user for user in users if valid[user]}

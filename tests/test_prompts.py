@@ -42,6 +42,7 @@ def test_data_is_never_a_template(tmp_path: Path) -> None:
             r"the slots of hello\.md do not fit the header's inputs; missing: {{ name }}",
         ),
         (GOOD.replace("{{ name }}", "{{ name }}{{ nmae }}"), r"inputs; unknown: {{ nmae }}"),
+        (GOOD.replace("{{ name }}", "{% if name %}you{% endif %}"), r"header's inputs; missing: {{ name }}"),
         (GOOD.replace("{{ name }}", "{{ name "), r"hello\.md, section `# user`, is not a Jinja2 template"),
     ],
 )

@@ -22,7 +22,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from jinja2 import StrictUndefined, TemplateError, meta
+from jinja2 import StrictUndefined, TemplateError, meta, nodes
 from jinja2 import Template as JinjaTemplate
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -44,6 +44,8 @@ INPUTS = {
     "explanations": {"item", "interest", "date", "season", "beginning"},
 }
 """What the stages hand to their prompts. A wording of one's own must have a slot for each."""
+FLAGS = {"reasoning"}
+"""Inputs that only decide what is said."""
 
 _environment = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=False
@@ -132,9 +134,15 @@ def _check_slots(name: str, inputs: set[str], sections: dict[str, str]) -> None:
     slots: set[str] = set()
     for section, body in sections.items():
         try:
-            slots |= meta.find_undeclared_variables(_environment.parse(body))
+            tree = _environment.parse(body)
         except TemplateError as error:
             raise PromptError(f"{name}.md, section `# {section}`, is not a Jinja2 template: {error}") from error
+        # A history that only decides an `{% if %}` would never be read: what counts is what is written or looped over.
+        written = [found for node in tree.find_all(nodes.Output) for found in node.find_all(nodes.Name)]
+        looped = [node.iter for node in tree.find_all(nodes.For) if isinstance(node.iter, nodes.Name)]
+        used = {node.name for node in (*written, *looped)} | FLAGS
+        undeclared = meta.find_undeclared_variables(tree)
+        slots |= (undeclared & used) | (undeclared - inputs)
     for found, expected, says in (
         (slots, inputs, "the header's inputs"),
         (inputs, INPUTS.get(name, inputs), "what its stage hands in"),
