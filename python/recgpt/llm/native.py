@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +26,21 @@ _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float3
 _FLASH = {None: -1, False: 0, True: 1}
 
 
+_ERROR = 4
+"""GGML_LOG_LEVEL_ERROR."""
+_complaints: deque[str] = deque(maxlen=4)
+
+
 def _quiet(level: int, text: bytes, user_data: Any) -> None:
-    """Drop what llama.cpp says; failures are seen by their return values."""
+    """Keep the latest errors; drop what else llama.cpp says."""
+    if level == _ERROR:
+        _complaints.append(text.decode("utf-8", "replace").strip())
+
+
+def _why() -> str:
+    """Return what llama.cpp complained of, the cause first."""
+    # The lines after the first only repeat that loading failed: "llama_model_load: error loading model: CAUSE".
+    return f": {_complaints[0].rpartition('error loading model: ')[2][:200]}" if _complaints else ""
 
 
 # Kept for the life of the process: llama.cpp holds the pointer.
@@ -54,6 +68,35 @@ def convert(source: str, target: str, weights: str) -> None:
             os.unlink(temporary)
 
 
+def inspect(path: str) -> dict[str, Any]:
+    """Read a GGUF file's header and vocabulary as llama.cpp does, which also checks that no tensor is cut off.
+
+    Returns:
+        `trained_tokens`: the longest context that the model was trained for.
+    """
+    C.llama_log_set(_silent, ctypes.c_void_p(0))
+    C.llama_backend_init()
+    _complaints.clear()
+    parameters = C.llama_model_default_params()
+    parameters.vocab_only = True
+    model = C.llama_model_load_from_file(os.fsencode(path), parameters)
+    if not model:
+        raise RuntimeError(f"llama.cpp cannot read it{_why()}; fetch it again, or take a model that it knows")
+    template = C.llama_model_chat_template(model, None)
+    if not template:
+        raise RuntimeError("it carries no tokenizer.chat_template: give an instruct model")
+    # Without the weights llama.cpp knows the model's sizes only as texts of the header.
+    trained = _meta(model, f"{_meta(model, 'general.architecture')}.context_length")
+    return {"trained_tokens": int(trained) if trained.isdigit() and int(trained) else 1 << 30}
+
+
+def _meta(model: Any, key: str) -> str:
+    """Return one value of the header, empty if it is not there."""
+    buffer = ctypes.create_string_buffer(256)
+    size = C.llama_model_meta_val_str(model, key.encode(), buffer, 256)
+    return buffer.raw[: max(0, min(size, 255))].decode("utf-8", "replace")
+
+
 class Model:
     """One GGUF model and one context with a unified KV cache."""
 
@@ -69,13 +112,14 @@ class Model:
     ) -> None:
         C.llama_log_set(_silent, ctypes.c_void_p(0))
         C.llama_backend_init()
+        _complaints.clear()
         parameters = C.llama_model_default_params()
         parameters.n_gpu_layers = n_gpu_layers
         # Repacked weights crash at the first decode on CPUs with AMX (llama.cpp #20824).
         parameters.use_extra_bufts = False
         model = C.llama_model_load_from_file(os.fsencode(path), parameters)
         if not model:
-            raise RuntimeError(f"llama.cpp cannot load {path}: the file is damaged or of an unknown architecture")
+            raise RuntimeError(f"llama.cpp cannot read it{_why()}")
         self._model = model
         self.vocab = C.llama_model_get_vocab(model)
         self.vocabulary = int(C.llama_vocab_n_tokens(self.vocab))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 from recgpt.llm import FakeEngine, LlamaCpp, OpenAI, Recorded, Tokenizer, default_model_path
@@ -18,7 +19,13 @@ def tokenizer(config: LlmConfig) -> Tokenizer:
     """Give the tokenizer of the model that will read the texts; the scripted engine reads bytes."""
     if config.server is not None:
         return servers.tokenizer(config.server)
-    return Tokenizer.bytes() if config.engine == "fake" else Tokenizer.from_gguf(model_path(config))
+    return Tokenizer.bytes() if config.engine == "fake" else _read(model_path(config))
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path) -> Tokenizer:
+    """Read a tokenizer once a process: checks, histories and estimates all count with it."""
+    return Tokenizer.from_gguf(path)
 
 
 def model(config: LlmConfig) -> LlamaCpp | FakeEngine | OpenAI:
