@@ -153,6 +153,8 @@ def test_a_whole_run_through_a_server_keeps_the_key_out_of_every_file(
     threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     text = (
         f'test_days = 14\n[llm]\nengine = "openai"\nmode = "generate"\nhouseholds = 2\nmin_events = 20\n'
+        # Counted in bytes, the prompts are long.
+        "context_tokens = 16000\n"
         f'[llm.server]\nurl = "http://127.0.0.1:{http.server_address[1]}/v1"\napi_key_env = "SHOP_KEY"\n'
         f"[history]\nbudget = 600\n[retrieval]\nepochs = 1\nsteps = 5\nthreads = 1\n"
         f'[serving]\nbundles = "{tmp_path / "bundles"}"\nexplained = 2\n'
