@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -16,7 +17,7 @@ from recgpt.llm import LlamaCpp, child, default_model_path
 from recgpt.llm.engine import Prompt, Request, ScoreRequest
 
 CHILD = textwrap.dedent("""
-    import json, os, pathlib, sys, time
+    import ctypes, json, os, pathlib, resource, signal, sys, time
     load = json.loads(sys.stdin.readline())
     folder = pathlib.Path(load["path"]).parent
     def emit(**event):
@@ -24,11 +25,17 @@ CHILD = textwrap.dedent("""
     if load["seed"] == 13:
         emit(event="failed", reason="RuntimeError: damaged")
         sys.exit()
+    broken = folder / "broken"
+    if broken.exists() and int(broken.read_text()):
+        broken.write_text(str(int(broken.read_text()) - 1))
+        emit(event="failed", reason="no memory")
+        sys.exit()
     if load["seed"] == 14:
         sys.exit("boom")
     with (folder / "starts").open("a") as file:
         file.write("x")
     emit(event="ready")
+    held, waste = 1000, []
     for line in sys.stdin:
         message = json.loads(line)
         if message["op"] != "run":
@@ -45,12 +52,38 @@ CHILD = textwrap.dedent("""
                 os.abort()
             if user == "hang":
                 time.sleep(60)
+            if user == "stop":
+                os.kill(os.getpid(), signal.SIGSTOP)
+            if user == "segv":
+                signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+                ctypes.string_at(0)
+            if user == "oom":
+                # What the system's killer does, where the test's machine is not to run out of memory for it.
+                os.kill(os.getpid(), signal.SIGKILL)
+            if user == "greedy":
+                resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+                waste.append(bytearray(2 << 30))
+            if user == "garbage":
+                print("{not json", flush=True)
+            if user == "list":
+                print("[1]", flush=True)
+            if user == "silent":
+                continue
+            if user == "odd":
+                emit(event="result", index=index, reason="", text=7)
+                continue
+            if user == "far":
+                emit(event="result", index=99, reason="", text=user, how="end", usage=[3, 3, 1])
+                continue
+            held += 500 * (user == "grow")
+            if user == "grow":
+                emit(event="beat", memory=held)
             if request["kind"] == "score":
                 values = [float("nan")] if user == "nan" else [-1.0]
                 emit(event="result", index=index, reason="", logprobs=values, tokens=[1], usage=[3, 3, 1])
             else:
                 emit(event="result", index=index, reason="", text=user, how="end", usage=[3, 3, 1])
-        emit(event="done", stats={"decodes": 1})
+        emit(event="done", stats={"decodes": 1}, memory=held)
 """)
 
 
@@ -90,6 +123,85 @@ def test_poison_fails_alone(make, tmp_path):
     assert [result.text for result in engine.generate(texts("d"))] == ["d"]
 
 
+@pytest.mark.parametrize(
+    ("user", "how"),
+    [
+        ("segv", "killed by signal 11"),
+        ("poison", "killed by signal 6: GGML_ASSERT(false) failed"),
+        ("oom", "killed by signal 9 (which the system also sends when memory runs out)"),
+        ("greedy", "exit code 1: MemoryError"),
+        ("hang", "no sign of life in 3 s"),
+        ("stop", "no sign of life in 3 s"),
+        ("garbage", "it sent b'{not json', which is no event"),
+        ("list", "it sent b'[1]', which is no event"),
+        ("odd", "it sent an event that cannot be read (KeyError('usage'))"),
+        ("far", "it sent an event that cannot be read (IndexError('list index out of range'))"),
+        ("silent", "it left requests unanswered"),
+    ],
+)
+def test_every_end_of_the_child_costs_only_the_request_that_did_it(make, user, how):
+    engine = make(patience=3)
+    before = engine.generate(texts("before"))
+    engine.generate(texts("once more"))
+    finished = []
+    results = engine.generate(texts("a", user, "b"), lambda done, total: finished.append(done))
+    assert [result.text for result in before + results] == ["before", "a", "", "b"]
+    assert results[1].status == "unscored"
+    assert results[1].reason == f"engine: the model's process ended 3 times: {how}"
+    assert finished == [1, 2, 3]
+    assert engine.restarts == 3
+    assert [result.text for result in engine.generate(texts("after"))] == ["after"]
+
+
+def test_a_child_that_reads_nothing_is_ended(make):
+    engine = make(patience=3)
+    engine.generate(texts("a"))
+    os.kill(engine.pid, signal.SIGSTOP)
+    # More than a pipe holds.
+    assert engine.generate(texts("b" * 1_000_000))[0].status == "ok"
+    assert engine.restarts == 1
+
+
+def test_a_child_that_grows_is_replaced_between_and_within_calls(make):
+    engine = make(memory_growth=900)
+    engine.generate(texts("first"))
+    child = engine.pid
+    assert engine.generate(texts("grow"))[0].text == "grow"
+    assert (engine.pid, engine.recycled) == (child, 0)
+    assert engine.generate(texts("grow"))[0].text == "grow"
+    assert (engine.pid, engine.recycled, engine.restarts) == (None, 1, 0)
+    engine.generate(texts("first"))
+    seen = []
+    users = ["a", "grow", "grow", "b", "c"]
+    results = engine.generate(texts(*users), lambda done, total: seen.append(done))
+    assert [result.text for result in results] == users
+    assert seen == [1, 2, 3, 4, 5]
+    assert (engine.recycled, engine.restarts) == (2, 0)
+    assert engine.stats["decodes"] > 0
+
+
+def test_a_request_that_needs_much_memory_is_not_begun_for_ever(make):
+    engine = make(memory_growth=400)
+    engine.generate(texts("first"))
+    assert [result.text for result in engine.generate(texts("grow", "grow"))] == ["grow", "grow"]
+    assert engine.restarts == 0
+
+
+def test_loading_is_tried_again_after_a_crash(make, tmp_path, monkeypatch):
+    engine = make()
+    engine.generate(texts("a"))
+    (tmp_path / "broken").write_text("2")
+    monkeypatch.setattr("recgpt.llm.llama_cpp.time.sleep", lambda seconds: None)
+    os.kill(engine.pid, signal.SIGKILL)
+    time.sleep(0.05)
+    assert engine.generate(texts("b"))[0].text == "b"
+    (tmp_path / "broken").write_text("9")
+    os.kill(engine.pid, signal.SIGKILL)
+    time.sleep(0.05)
+    with pytest.raises(EngineError, match="cannot be loaded: no memory"):
+        engine.generate(texts("c"))
+
+
 def test_killed_from_outside(make):
     engine = make()
     engine.generate(texts("a"))
@@ -101,12 +213,6 @@ def test_killed_from_outside(make):
     assert engine.count_tokens(["four"]) == [4]
     assert engine.stats["decodes"] == 2
     assert engine.restarts == 2
-
-
-def test_silence_is_a_crash(make):
-    engine = make(patience=3)
-    (result,) = engine.generate(texts("hang"))
-    assert result.reason == "engine: the model's process ended 3 times: no sign of life in 3 s"
 
 
 def test_interrupt_ends_the_child(make):

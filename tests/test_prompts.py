@@ -37,6 +37,13 @@ def test_data_is_never_a_template(tmp_path: Path) -> None:
         (GOOD.replace("version = 1\n", ""), "must have exactly inputs, output, version, but it has inputs, output"),
         (GOOD.replace("version = 1", "version ="), "is not TOML"),
         (GOOD.replace("# user\n", ""), "must have the sections `# system` and `# user`"),
+        (
+            GOOD.replace(" {{ name }}", ""),
+            r"the slots of hello\.md do not fit the header's inputs; missing: {{ name }}",
+        ),
+        (GOOD.replace("{{ name }}", "{{ name }}{{ nmae }}"), r"inputs; unknown: {{ nmae }}"),
+        (GOOD.replace("{{ name }}", "{% if name %}you{% endif %}"), r"header's inputs; missing: {{ name }}"),
+        (GOOD.replace("{{ name }}", "{{ name "), r"hello\.md, section `# user`, is not a Jinja2 template"),
     ],
 )
 def test_a_wrong_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -53,6 +60,23 @@ def test_missing_and_unexpected_inputs_are_named(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match=r"hello\.md was expected"):
         prompts.load("hello", tmp_path)
+
+
+def test_a_wording_of_ones_own_needs_every_slot_of_its_stage(tmp_path: Path) -> None:
+    text = (FOLDER / "interests_rank.md").read_text(encoding="utf-8")
+    without = text.replace('inputs = ["history", "attributes"]', 'inputs = ["attributes"]').replace("history", "past")
+    (tmp_path / "interests_rank.md").write_text(
+        without.replace("{% if past %}\n", "").replace('{{ past | fence("past") }}\n{% endif %}\n', ""),
+        encoding="utf-8",
+    )
+    with pytest.raises(
+        PromptError, match=r"interests_rank\.md do not fit what its stage hands in; missing: {{ history"
+    ):
+        prompts.load("interests_rank", tmp_path)
+
+
+def test_every_prompt_of_the_package_is_known_with_its_inputs() -> None:
+    assert {path.stem: set(prompts.load(path.stem).inputs) for path in FOLDER.glob("*.md")} == prompts.INPUTS
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FOLDER.glob("*.md")))

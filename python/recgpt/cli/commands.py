@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -45,19 +46,33 @@ def run(
     config: ConfigFile,
     households: Households = None,
     fresh: Fresh = False,
+    status: Annotated[bool, typer.Option("--status", help="Show how far the run is; start nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would cost; ask no model.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --status or --dry-run: print JSON.")] = False,
 ) -> None:
     """Run every stage, print two users' whole chain and the figures; the same command continues after Ctrl-C."""
     from recgpt import pipeline
-    from recgpt.cli.render import chain
+    from recgpt.cli import render
     from recgpt.cli.watch import Terminal
 
+    if status:
+        found = pipeline.status(config)
+        _print([dataclasses.asdict(row) for row in found]) if as_json else render.status(found)
+        return
     watch = Terminal()
+    if dry_run:
+        try:
+            planned = pipeline.plan(config, llm_users=households, fresh=fresh, watch=watch)
+        finally:
+            watch.stop()
+        _print(dataclasses.asdict(planned)) if as_json else render.plan(planned)
+        return
     try:
         outcome = pipeline.run(config, llm_users=households, fresh=fresh, watch=watch)
     finally:
         watch.stop()
     for inspection, events in outcome.shown:
-        chain(inspection, events=events)
+        render.chain(inspection, events=events)
     for verdict in outcome.verdicts:
         typer.echo(f"- {verdict}")
     typer.echo(json.dumps(outcome.figures))
@@ -123,8 +138,6 @@ def recommend(
 @app.command()
 def inspect(user: User, bundles: Bundles = Path("bundles"), as_json: AsJson = False) -> None:
     """Show all that a bundle knows of one user: attributes, history, interests, tags, items, explanations."""
-    import dataclasses
-
     from recgpt.cli.render import chain
     from recgpt.serving import Recommender
 
@@ -140,8 +153,6 @@ def why_not(
     as_json: AsJson = False,
 ) -> None:
     """Say why an item is not among a user's recommendations: its rank and scores, a filter, or not in the index."""
-    import dataclasses
-
     from recgpt.serving import Recommender
 
     verdict = dataclasses.asdict(Recommender.open(bundles).why_not(user, item))

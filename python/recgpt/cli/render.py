@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from rich.console import Console
@@ -11,6 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from recgpt.serving import Inspection
+
+if TYPE_CHECKING:
+    from recgpt.pipeline import Plan, Status
 
 HISTORY_LINES = 12
 """Lines of a history that are shown; the report has them all."""
@@ -55,6 +59,34 @@ def recommendations(answers: pa.Table) -> None:
     """Print `Recommender.recommend`'s table."""
     columns = ("item_id", "score", "y_col", "y_sem", "tag", "interest", "explanation", "cold")
     _rows(Console(width=max(Console().width, 120), highlight=False), "recommended", columns, answers.to_pylist())
+
+
+def status(stages: Sequence[Status]) -> None:
+    """Print how far each stage's requests are."""
+    rows = [dataclasses.asdict(row) | {"stage": row.stage or "(older recgpt)"} for row in stages]
+    _rows(Console(highlight=False), "requests", ("stage", "done", "failed", "quarantined", "waiting"), rows)
+
+
+def plan(planned: Plan) -> None:
+    """Print what a run would cost."""
+    rows = []
+    for stage, seconds in planned.seconds.items():
+        tally = planned.llm.get(stage)
+        counts: dict[str, Any] = dict.fromkeys(("rows", "known", "tokens in", "computed", "tokens out"))
+        if tally is not None:
+            counts = {
+                "rows": tally.rows,
+                "known": tally.reused,
+                "tokens in": tally.prompt_tokens,
+                "computed": tally.computed_tokens,
+                "tokens out": tally.answer_tokens,
+            }
+        rows.append({"stage": stage, **counts, "seconds": round(seconds)})
+    columns = ("stage", "rows", "known", "tokens in", "computed", "tokens out", "seconds")
+    console = Console(highlight=False)
+    _rows(console, "dry run", columns, rows)
+    total, disk = sum(planned.seconds.values()), planned.disk / 1e6
+    console.print(f"about {total:,.0f} s in all and {disk:,.0f} MB on disk; nothing was asked and nothing was written")
 
 
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:

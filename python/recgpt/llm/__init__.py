@@ -13,17 +13,19 @@ if TYPE_CHECKING:
     from recgpt.llm.ledger import Recorded
     from recgpt.llm.llama_cpp import LlamaCpp
     from recgpt.llm.models import default_model_path
+    from recgpt.llm.openai import OpenAI
     from recgpt.llm.tokenizer import Tokenizer
 
 _HOMES = {
     "FakeEngine": "fake",
     "LlamaCpp": "llama_cpp",
+    "OpenAI": "openai",
     "Recorded": "ledger",
     "Tokenizer": "tokenizer",
     "default_model_path": "models",
 }
 
-__all__ = ["FakeEngine", "LlamaCpp", "Recorded", "Tokenizer", "default_model_path"]
+__all__ = ["FakeEngine", "LlamaCpp", "OpenAI", "Recorded", "Tokenizer", "default_model_path"]
 
 
 def __getattr__(name: str) -> Any:

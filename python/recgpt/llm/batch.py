@@ -90,6 +90,7 @@ class Job:
     temperature: float = 0.0
     seed: tuple[int, ...] = (0,)
     candidates: list[list[int]] | None = None
+    adapter: str = ""
 
     slot: int = -1
     computed: int = 0
@@ -166,6 +167,11 @@ class Scheduler:
                 self._release(job)
                 finished(job, how)
             beat()
+
+    def forget(self) -> None:
+        """Drop every prefix that was kept: other weights would compute another."""
+        for row in range(len(self.slots)):
+            self._cut(row, 0)
 
     def _admit(self, job: Job, waiting: Sequence[Job]) -> bool:
         """Give a job its slot, unless it should wait for room or for a prefix that is being computed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,8 @@ from recgpt.errors import EngineError
 
 WORKER = ("-P", "-m", "recgpt.llm.worker")
 """Arguments of the child's interpreter."""
+LONGEST = 1 << 26
+"""Bytes of one event, at most; a child that sends more without an end of line has lost its mind."""
 
 
 class Crash(Exception):
@@ -29,6 +32,10 @@ class Child:
 
     def __init__(self, settings: dict[str, Any], patience: float) -> None:
         self.stats: dict[str, int] = {}
+        self.memory: int | None = None
+        """Bytes that the process held after its latest call."""
+        self.memory_at_first: int | None = None
+        """Bytes that it held after its first call: the model, its cache, and the buffers that one call makes."""
         self._patience = patience
         # A file, not a pipe: nobody reads it until the end, and a full pipe would stop the child.
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -39,6 +46,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            bufsize=0,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         )
         self._buffer = b""
@@ -54,7 +62,9 @@ class Child:
             raise
         if event["event"] != "ready":
             self.end()
-            raise EngineError(f"the model {settings['path']} cannot be loaded: {event['reason']}")
+            raise EngineError(f"the model {settings['path']} cannot be loaded: {event.get('reason', event)}")
+        self.ready = event
+        """What the child said of the model when it was loaded."""
 
     def call(self, message: dict[str, Any], handle: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
         """Send one line and handle events until it is done."""
@@ -63,8 +73,14 @@ class Child:
             event = self._receive()
             if event["event"] == "done":
                 self.stats = event.get("stats", self.stats)
+                self.memory = event.get("memory")
+                self.memory_at_first = self.memory_at_first or self.memory
                 return event
             handle(event)
+
+    def grown(self, memory: int | None) -> int:
+        """Return by how many bytes `memory` exceeds what the process held after its first call; 0 if not known."""
+        return memory - self.memory_at_first if memory and self.memory_at_first else 0
 
     def end(self) -> None:
         """Kill the process and free its pipes; once."""
@@ -72,9 +88,16 @@ class Child:
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
+        pipe, left = self.process.stdin.fileno(), memoryview(json.dumps(message).encode() + b"\n")
+        # A stopped child reads nothing: a plain write of more than the pipe holds would wait for ever.
+        os.set_blocking(pipe, False)
         try:
-            self.process.stdin.write(json.dumps(message).encode() + b"\n")
-            self.process.stdin.flush()
+            while left:
+                with selectors.DefaultSelector() as selector:
+                    selector.register(pipe, selectors.EVENT_WRITE)
+                    if not selector.select(self._patience):
+                        raise self._crash(f"it read nothing in {self._patience:.0f} s")
+                left = left[os.write(pipe, left) :]
         except OSError as error:
             raise self._crash("it ended") from error
 
@@ -89,15 +112,27 @@ class Child:
             if not block:
                 raise self._crash("it ended")
             self._buffer += block
+            if len(self._buffer) > LONGEST:
+                raise self._crash(f"it sent more than {LONGEST} bytes without an end of line")
         line, _, self._buffer = self._buffer.partition(b"\n")
-        event: dict[str, Any] = json.loads(line)
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            event = None
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            raise self._crash(f"it sent {line[:60]!r}, which is no event")
         return event
 
     def _crash(self, how: str) -> Crash:
         """Describe the end: signal or exit code, and the last words."""
         if how == "it ended":
-            code = self.process.wait()
-            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+            try:
+                code = self.process.wait(timeout=10)
+                how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+                if code == -signal.SIGKILL:
+                    how += " (which the system also sends when memory runs out)"
+            except subprocess.TimeoutExpired:
+                how = "it closed its pipe"
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - 300))
         words = self._errors.read().decode("utf-8", "replace").strip().splitlines()

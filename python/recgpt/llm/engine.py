@@ -65,7 +65,8 @@ class Result:
     value: Any = None
     """The parsed JSON when the request had a schema and the status is `ok`."""
     reason: str = ""
-    """Why it is unscored: `length`, `parse: ...`, `schema: ...`, `engine: ...`."""
+    """Why it is unscored: `length` (cut), `length: ...` (the prompt does not fit), `refusal: ...`, `parse: ...`,
+    `schema: ...`, `engine: ...`."""
     usage: Usage = field(default_factory=Usage)
 
 
@@ -95,7 +96,7 @@ class ScoreResult:
 
 
 class Engine(Protocol):
-    """What a stage needs of an LLM. Implementations: `llama_cpp`, `fake`; `ledger.Recorded` wraps any of them."""
+    """What a stage needs of an LLM. `llama_cpp`, `openai` and `fake` are some; `ledger.Recorded` wraps any."""
 
     @property
     def name(self) -> str:

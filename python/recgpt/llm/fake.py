@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -12,6 +13,7 @@ from typing import Any
 
 from recgpt.errors import EngineError
 from recgpt.llm import grammar
+from recgpt.llm.adapters import adapter_file
 from recgpt.llm.engine import Progress, Request, Result, ScoreRequest, ScoreResult, Usage
 from recgpt.llm.tokenizer import Tokenizer
 
@@ -103,6 +105,17 @@ class FakeEngine:
         if self._tokenizer is not None:
             return [int(count) for count in self._tokenizer.count(texts)]
         return [len(_WORD.findall(text)) for text in texts]
+
+    def adapted(self, adapter: str) -> FakeEngine:
+        """Return this engine under a name that holds the adapter's digest; it answers as before.
+
+        Raises:
+            ModelNotFoundError: there is no GGUF file at `adapter`.
+        """
+        path, digest = adapter_file(adapter)
+        view = copy.copy(self)
+        view.name = f"{self.name},adapter={path.name}/{digest[:16]}"
+        return view
 
     def close(self) -> None:
         """Do nothing: there is no model."""

@@ -1,48 +1,40 @@
 """Finished LLM calls, kept exactly once: the same command continues after a kill.
 
 A call is keyed by the SHA-256 of engine name and whole request, so a changed prompt, schema, model or seed is a
-new call. Results are written as a Parquet shard (temporary file, fsync, rename, fsync of the folder), then one SQLite
-transaction names the shard's calls and its checksum. A kill in between leaves a file without rows, which is garbage;
-a row whose file is missing or altered is redone. The model may be asked twice, a result is stored once.
+new call. Finished answers go to disk a shard at a time (`recgpt.llm.store`); what an interruption loses is asked
+again. The model may be asked twice, a result is stored once.
+
+An answer that is no valid JSON under its schema is asked for again, sampled with another seed, at most `RETRIES` times;
+then it is quarantined: stored as unscored with its first text and reason, and never asked again. Free text is not
+retried here: every stage that asks for it takes several samples with seeds of its own.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import sqlite3
 import time
-import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from recgpt.llm.engine import Engine, Progress, Request, Result, ScoreRequest, ScoreResult, Usage
+from recgpt.llm.store import Reader, Row, Spent, Status, Store
+from recgpt.llm.wire import digest, request_to, result_to
 
-from recgpt.errors import LedgerError
-from recgpt.llm.engine import Engine, Progress, Request, Result, ScoreRequest, ScoreResult
-from recgpt.llm.wire import digest, request_to, result_from, result_to
-
-FORMAT = 1
-TRIES = 3
+RETRIES = 2
+"""How often an unusable answer is asked for again, with a different seed."""
+TRIES = 1 + RETRIES
 """How often a request that broke the engine is tried, over all runs, before its failure is final."""
+RETRY_TEMPERATURE = 0.7
+"""Least temperature of a retry: greedy decoding would give the same answer whatever the seed."""
 SECONDS = 5.0
 """About how much work an interruption may lose."""
 
-_SCHEMA = pa.schema(
-    [(name, pa.string()) for name in ("digest", "kind", "key", "engine", "prompt_digest")]
-    + [("seed", pa.int64()), ("result", pa.string())]
-)
-_TABLES = """
-CREATE TABLE IF NOT EXISTS shards (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, rows INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS calls (digest TEXT PRIMARY KEY, shard TEXT NOT NULL, row INTEGER NOT NULL) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS calls_shard ON calls (shard);
-CREATE TABLE IF NOT EXISTS tries (digest TEXT PRIMARY KEY, count INTEGER NOT NULL, reason TEXT NOT NULL) WITHOUT ROWID;
-"""
+_SEED_STEP = 7919
+"""Between the seeds of two tries; stages number their own samples 0, 1, 2, so a prime far from those."""
 
 _Request = TypeVar("_Request", Request, ScoreRequest)
 _Answer = TypeVar("_Answer", Result, ScoreResult)
@@ -69,7 +61,7 @@ class Recorded:
         """Open or make the ledger, and lock it.
 
         Raises:
-            LedgerError: another run holds the lock, or the ledger is damaged or of a newer format.
+            LedgerError: another run holds the lock, or the ledger is damaged, of a newer format or not writable.
         """
         self.engine = engine
         self.name, self.context_tokens = engine.name, engine.context_tokens
@@ -77,20 +69,14 @@ class Recorded:
         """Distinct requests that were passed to the engine. A double inside one call is asked once and copied."""
         self.reused = 0
         """Distinct requests of each call that the ledger had already; doubles inside a call count neither here."""
+        self.retried = 0
+        """Requests passed to the engine once more because their answer was unusable."""
         self.folder = Path(folder)
-        self._shards = self.folder / "shards"
-        self._shards.mkdir(parents=True, exist_ok=True)
-        self._lock = self._take_lock()
-        try:
-            self._database = self._open()
-        except BaseException:
-            self._lock.close()
-            raise
-        self._loaded: dict[str, list[str] | None] = {}
+        self._store = Store(self.folder, tries=TRIES)
 
     def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
         """Answer every request; results in the order of the requests."""
-        return self._answer(requests, self.engine.generate, Result, progress, least=32)
+        return self._answer(requests, self._generate, Result, progress, least=32)
 
     def score(self, requests: Sequence[ScoreRequest], progress: Progress | None = None) -> list[ScoreResult]:
         """Score every request's candidates; results in the order of the requests."""
@@ -103,8 +89,7 @@ class Recorded:
     def close(self) -> None:
         """Close engine and ledger. Closing twice is allowed."""
         self.engine.close()
-        self._database.close()
-        self._lock.close()
+        self._store.close()
 
     def __enter__(self) -> Recorded:
         """Return the engine."""
@@ -115,9 +100,8 @@ class Recorded:
         self.close()
 
     def quarantined(self) -> dict[str, str]:
-        """Return digest and reason of the requests that broke the engine `TRIES` times."""
-        rows = self._database.execute("SELECT digest, reason FROM tries WHERE count >= ?", (TRIES,))
-        return dict(rows.fetchall())
+        """Return digest and reason of the requests that failed `TRIES` times."""
+        return self._store.quarantined()
 
     def estimate(self, requests: Sequence[Request | ScoreRequest]) -> Estimate:
         """Count what is known and what the rest would cost, without asking the model anything."""
@@ -127,7 +111,7 @@ class Recorded:
             key = digest(self.name, request)
             if key in new or key in reused:
                 continue
-            if self._find(key) is not None:
+            if self._store.find(key) is not None:
                 reused.add(key)
             else:
                 new[key] = request
@@ -160,7 +144,7 @@ class Recorded:
         for key, request in zip(keys, requests, strict=True):
             if key in found or key in waiting:
                 continue
-            known = self._find(key)
+            known = self._store.find(key)
             if isinstance(known, kind):
                 found[key] = known
             else:
@@ -169,6 +153,8 @@ class Recorded:
         done: int = sum(key in found for key in keys)
         if progress is not None and done:
             progress(done, len(requests))
+        stages = dict.fromkeys(map(stage_of, requests))
+        self._store.expect([(key, stage_of(request)) for key, request in waiting.items()], stages=stages)
 
         todo, size = list(waiting.items()), least
         while todo:
@@ -181,135 +167,114 @@ class Recorded:
             begin = time.monotonic()
             answers = ask([request for _, request in part], inner)
             self.calls += len(part)
-            self._store(part, answers)
+            seconds = time.monotonic() - begin
+            self._keep(part, answers, seconds)
             found.update(zip((key for key, _ in part), answers, strict=True))
             done += len(part)
             # Larger shards while they are quick: a batch that is always full is the faster one.
-            size = max(least, min(1024, int(size * SECONDS / max(time.monotonic() - begin, 0.01))))
+            size = max(least, min(1024, int(size * SECONDS / max(seconds, 0.01))))
         if progress is not None and done < len(requests):
             progress(len(requests), len(requests))
         return [found[key] for key in keys]
 
-    def _find(self, key: str) -> Result | ScoreResult | None:
-        """Return a stored result whose file is what the ledger says it is."""
-        at = self._database.execute("SELECT shard, row FROM calls WHERE digest = ?", (key,)).fetchone()
-        if at is None:
-            return None
-        rows = self._load(at[0])
-        try:
-            return result_from(json.loads(rows[at[1]])) if rows is not None else None
-        except (IndexError, KeyError, TypeError, ValueError):
-            return None
+    def _generate(self, requests: Sequence[Request], progress: Progress | None) -> list[Result]:
+        """Ask, and ask again for what is unusable; a usage counts all tries."""
+        answers = self.engine.generate(requests, progress)
+        for attempt in range(1, RETRIES + 1):
+            rows = [row for row, answer in enumerate(answers) if unusable(requests[row], answer)]
+            if not rows:
+                break
+            self.retried += len(rows)
+            for row, again in zip(rows, self.engine.generate([other(requests[r], attempt) for r in rows]), strict=True):
+                usage = _sum(answers[row].usage, again.usage)
+                answers[row] = replace(again if again.status == "ok" else answers[row], usage=usage)
+        return answers
 
-    def _load(self, shard: str) -> list[str] | None:
-        """Read and check a shard once; forget it when it is not what was written."""
-        if shard not in self._loaded:
-            path = self._shards / shard
-            (expected,) = self._database.execute("SELECT sha256 FROM shards WHERE name = ?", (shard,)).fetchone()
-            try:
-                data = path.read_bytes()
-            except OSError:
-                data = b""
-            if hashlib.sha256(data).hexdigest() == expected:
-                self._loaded[shard] = pq.read_table(pa.BufferReader(data), columns=["result"])["result"].to_pylist()
-            else:
-                self._forget(shard)
-                path.unlink(missing_ok=True)
-                self._loaded[shard] = None
-        return self._loaded[shard]
-
-    def _forget(self, shard: str) -> None:
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("DELETE FROM calls WHERE shard = ?", (shard,))
-            self._database.execute("DELETE FROM shards WHERE name = ?", (shard,))
-
-    def _store(self, part: list[tuple[str, _Request]], answers: Sequence[Result | ScoreResult]) -> None:
-        """Keep finished answers in one shard and count the tries of the others, in one transaction."""
-        rows: list[dict[str, Any]] = []
-        tries: list[tuple[str, int, str]] = []
+    def _keep(self, part: list[tuple[str, _Request]], answers: Sequence[Result | ScoreResult], seconds: float) -> None:
+        """Keep finished answers, and count the failures of the others."""
+        rows: list[Row] = []
+        tries: list[tuple[str, int, str, str]] = []
         for (key, request), answer in zip(part, answers, strict=True):
+            stage = stage_of(request)
             if answer.status == "unscored" and answer.reason.startswith("engine"):
-                known = self._database.execute("SELECT count FROM tries WHERE digest = ?", (key,)).fetchone()
-                tries.append((key, (known[0] if known else 0) + 1, answer.reason))
+                tries.append((key, self._store.tried(key) + 1, answer.reason, stage))
                 if tries[-1][1] < TRIES:
                     continue
+            elif isinstance(request, Request) and isinstance(answer, Result) and unusable(request, answer):
+                tries.append((key, TRIES, answer.reason, stage))
             wire = request_to(request)
             prompt = hashlib.sha256(json.dumps(wire["prompt"]).encode()).hexdigest()
-            rows.append(
-                {"digest": key, "kind": wire["kind"], "key": request.key, "engine": self.name, "prompt_digest": prompt}
-                | {"seed": wire.get("seed", 0), "result": json.dumps(result_to(answer))}
-            )
-        shard = f"{uuid.uuid4().hex}.parquet"
-        sink = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), sink, compression="zstd")
-        data = sink.getvalue().to_pybytes()
-        if rows:
-            _write(self._shards / shard, data)
-        with self._database:
-            self._database.execute("BEGIN IMMEDIATE")
-            if rows:
-                checksum = hashlib.sha256(data).hexdigest()
-                self._database.execute("INSERT INTO shards VALUES (?, ?, ?)", (shard, checksum, len(rows)))
-                self._database.executemany(
-                    "INSERT OR REPLACE INTO calls VALUES (?, ?, ?)",
-                    [(row["digest"], shard, at) for at, row in enumerate(rows)],
-                )
-            self._database.executemany("INSERT OR REPLACE INTO tries VALUES (?, ?, ?)", tries)
-        self._loaded[shard] = [row["result"] for row in rows]
+            data = {"digest": key, "kind": wire["kind"], "key": request.key, "engine": self.name}
+            data |= {"prompt_digest": prompt, "seed": wire.get("seed", 0), "result": json.dumps(result_to(answer))}
+            rows.append(Row(data, stage, answer.status))
+        self._store.keep(rows, tries, self._spent([request for _, request in part], answers, seconds))
 
-    def _take_lock(self) -> Any:
-        file = (self.folder / "lock").open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "an unknown process"
-            file.close()
-            raise LedgerError(
-                f"the ledger {self.folder} is in use by {holder}; wait for that run or end it, or use another folder"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
-        return file
-
-    def _open(self) -> sqlite3.Connection:
-        """Open the index, then sweep shards that no row names."""
-        path = self.folder / "ledger.sqlite"
-        try:
-            database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version not in (0, FORMAT):
-                database.close()
-                raise LedgerError(
-                    f"the ledger {self.folder} has format {version}, this recgpt reads {FORMAT}: update recgpt"
-                )
-            database.executescript(_TABLES)
-            database.execute(f"PRAGMA user_version = {FORMAT}")
-            known = {name for (name,) in database.execute("SELECT name FROM shards")}
-        except sqlite3.DatabaseError as error:
-            raise LedgerError(
-                f"the ledger index {path} is damaged ({error}); move {self.folder} away to start anew"
-            ) from error
-        for file in self._shards.iterdir():
-            if file.name not in known and file.suffix in (".parquet", ".tmp"):
-                file.unlink()
-        return database
+    def _spent(
+        self, requests: Sequence[_Request], answers: Sequence[Result | ScoreResult], seconds: float
+    ) -> list[Spent]:
+        """Share the seconds of one call of the engine among its stages, by requests; nearly always it is one."""
+        kind = "score" if requests and isinstance(requests[0], ScoreRequest) else "generate"
+        rows, computed, answered, room = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+        for request, answer in zip(requests, answers, strict=True):
+            stage = stage_of(request)
+            rows[stage] += 1
+            computed[stage] += answer.usage.computed_tokens
+            answered[stage] += answer.usage.answer_tokens
+            room[stage] += request.max_tokens if isinstance(request, Request) else answer.usage.answer_tokens
+        return [
+            Spent(self.name, s, kind, n, computed[s], answered[s], room[s], seconds * n / len(requests))
+            for s, n in rows.items()
+        ]
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, even after a power cut."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+def status(folder: str | Path) -> list[Status]:
+    """Tell how far each stage's requests are, also while a run is at work; an empty list where there is no ledger."""
+    reader = Reader(Path(folder), tries=TRIES)
     try:
-        os.fsync(folder)
+        return reader.status()
     finally:
-        os.close(folder)
+        reader.close()
+
+
+def clear(folder: str | Path) -> None:
+    """Forget every answer; what answering took stays, for estimates. Nothing happens where there is no ledger.
+
+    Raises:
+        LedgerError: a run is at work there; nothing was forgotten.
+    """
+    if not Path(folder).is_dir():
+        return
+    store = Store(Path(folder), tries=TRIES)
+    try:
+        store.clear()
+    finally:
+        store.close()
+
+
+def stage_of(request: Request | ScoreRequest) -> str:
+    """Return the stage that asks: the first part of the key."""
+    return request.key.partition("/")[0]
+
+
+def unusable(request: Request, answer: Result) -> bool:
+    """Tell whether an answer under a schema should be asked for again: cut, declined, or not what the schema says.
+
+    A prompt that does not fit (`length: ...`) would not fit again.
+    """
+    if request.schema is None or answer.status == "ok":
+        return False
+    return answer.reason == "length" or answer.reason.startswith(("parse", "schema", "refusal"))
+
+
+def other(request: Request, attempt: int) -> Request:
+    """Return the same request with another seed, sampled."""
+    warm = max(request.temperature, RETRY_TEMPERATURE)
+    return replace(request, seed=request.seed + _SEED_STEP * attempt, temperature=warm)
+
+
+def _sum(one: Usage, two: Usage) -> Usage:
+    return Usage(
+        one.prompt_tokens + two.prompt_tokens,
+        one.computed_tokens + two.computed_tokens,
+        one.answer_tokens + two.answer_tokens,
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 from recgpt.errors import EngineError, InvalidConfigError, MissingExtraError, ModelNotFoundError
 from recgpt.llm import grammar
+from recgpt.llm.adapters import Adapted
 from recgpt.llm.child import Child, Crash
 from recgpt.llm.engine import Progress, Prompt, Request, Result, ScoreRequest, ScoreResult, Usage
 from recgpt.llm.wire import prompt_to, request_to
@@ -28,6 +30,10 @@ COUNTERS = ("decodes", "decoded_tokens", "prompt_tokens", "computed_tokens", "an
 """`llama_decode` calls, the tokens in them, and of all requests: prompt tokens, those not shared, answer tokens."""
 
 _Answer = TypeVar("_Answer", Result, ScoreResult)
+
+
+class _Grown(Exception):
+    """The child holds more memory than it may."""
 
 
 class LlamaCpp:
@@ -51,6 +57,7 @@ class LlamaCpp:
         weights: Literal["q8_0", "f16", "bf16", "f32"] | None = None,
         seed: int = 0,
         patience: float = 600.0,
+        memory_growth: int = 1 << 30,
     ) -> None:
         """Check the arguments; the child starts at the first call.
 
@@ -70,6 +77,7 @@ class LlamaCpp:
                 1.5 (q8_0) to 2.2 (bf16 on CPUs that have it) times faster, and f16 to f32 round less.
             seed: Joined with each request's own.
             patience: Seconds without a sign of life after which the child is ended.
+            memory_growth: Bytes by which the child may grow after its first call; then a fresh one takes its place.
 
         Raises:
             ModelNotFoundError: there is no GGUF file at `path`.
@@ -99,12 +107,15 @@ class LlamaCpp:
             ("context_tokens", context_tokens, 64, 1 << 20),
             ("threads", 1 if threads is None else threads, 1, 1024),
             ("sequences", sequences, 1, 128),
+            ("memory_growth", memory_growth, 1, 1 << 50),
         ):
             if not low <= value <= high:
                 raise InvalidConfigError(f"{name} must be from {low} to {high}, not {value}")
         self.context_tokens = context_tokens
         self.restarts = 0
         """How often the child had to be started again after a crash."""
+        self.recycled = 0
+        """How often a child was replaced because its memory had grown."""
         self._settings: dict[str, Any] = {
             "path": str(self.path.resolve()),
             "context_tokens": context_tokens,
@@ -116,8 +127,10 @@ class LlamaCpp:
             "kv_type": kv_type,
             "weights": weights,
             "seed": seed,
+            "check": False,
         }
         self._patience = patience
+        self._memory_growth = memory_growth
         self._child: Child | None = None
         self._past = dict.fromkeys(COUNTERS, 0)
         self._lock = threading.Lock()
@@ -152,8 +165,24 @@ class LlamaCpp:
         """Process id of the child, None while none runs."""
         return self._child.process.pid if self._child else None
 
-    def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
-        """Answer every request; results in the order of the requests.
+    def check(self) -> int:
+        """Let llama.cpp read the file's header in a child of its own; the weights are not loaded.
+
+        Returns:
+            The longest prompt plus answer that this engine and this model can take.
+
+        Raises:
+            EngineError: the file is damaged, cut off, of an architecture that this llama.cpp does not know, or carries
+                no chat template.
+        """
+        child = Child({**self._settings, "check": True}, self._patience)
+        child.end()
+        return min(self.context_tokens, int(child.ready["trained_tokens"]))
+
+    def generate(
+        self, requests: Sequence[Request], progress: Progress | None = None, *, adapter: str = ""
+    ) -> list[Result]:
+        """Answer every request; results in the order of the requests. `adapter` is the path of a LoRA adapter.
 
         Raises:
             EngineError: the model cannot be loaded.
@@ -161,7 +190,7 @@ class LlamaCpp:
         """
         lines = []
         for request in requests:
-            line = request_to(request)
+            line = request_to(request) | {"adapter": adapter}
             line["grammar"] = grammar.to_gbnf(request.schema) if request.schema else None
             line["max_tokens"] += grammar.reasoning_tokens(request.schema)
             del line["schema"]
@@ -181,8 +210,10 @@ class LlamaCpp:
 
         return self._call(lines, read, lambda reason: Result("unscored", "", None, reason), progress)
 
-    def score(self, requests: Sequence[ScoreRequest], progress: Progress | None = None) -> list[ScoreResult]:
-        """Score every request's candidates; results in the order of the requests.
+    def score(
+        self, requests: Sequence[ScoreRequest], progress: Progress | None = None, *, adapter: str = ""
+    ) -> list[ScoreResult]:
+        """Score every request's candidates; results in the order of the requests. `adapter` as in `generate`.
 
         Raises:
             EngineError: the model cannot be loaded.
@@ -197,8 +228,31 @@ class LlamaCpp:
                 return ScoreResult("unscored", reason="engine: the model gave log-probabilities that are none")
             return ScoreResult("ok", totals, tuple(event["tokens"]), usage=usage)
 
-        lines = [request_to(request) for request in requests]
+        lines = [request_to(request) | {"adapter": adapter} for request in requests]
         return self._call(lines, read, lambda reason: ScoreResult("unscored", reason=reason), progress)
+
+    def adapted(self, adapter: str | Path) -> Adapted:
+        """Return this engine with a LoRA adapter, a GGUF file; both share the model's process.
+
+        Raises:
+            ModelNotFoundError: there is no GGUF file at `adapter`.
+        """
+        return Adapted(self, adapter)
+
+    def load_adapter(self, path: str) -> None:
+        """Let the child load an adapter, so that one that does not fit is an error before any work.
+
+        Raises:
+            EngineError: it is damaged, made for another model, or ended the child.
+        """
+        with self._lock:
+            try:
+                done = self._running().call({"op": "adapter", "path": path}, lambda event: None)
+            except Crash as crash:
+                self._crashed()
+                raise EngineError(f"the adapter {path} ended the model's process: {crash}") from crash
+        if done["reason"]:
+            raise EngineError(f"the adapter {path} cannot be used: {done['reason']}")
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count tokens of plain texts; control tokens in them count as plain text."""
@@ -244,12 +298,25 @@ class LlamaCpp:
             if settings["weights"]:
                 cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recgpt" / "models"
                 settings["converted"] = str(cache / f"{self._digest[:32]}-{settings['weights']}.gguf")
-            self._child = Child(settings, self._patience)
+            # Right after a crash the machine may be short of memory: loading is tried again before a run ends for it.
+            for pause in (1, 5, None) if self.restarts else (None,):
+                try:
+                    self._child = Child(settings, self._patience)
+                    break
+                except EngineError:
+                    if pause is None:
+                        raise
+                    time.sleep(pause)
+        assert self._child is not None
         return self._child
 
     def _crashed(self) -> None:
         self.close()
         self.restarts += 1
+
+    def _recycle(self) -> None:
+        self.close()
+        self.recycled += 1
 
     def _call(
         self,
@@ -264,26 +331,43 @@ class LlamaCpp:
         def work(indices: list[int]) -> tuple[list[int], str]:
             """Send some requests; return those in flight when the child crashed, and how."""
             flying: set[int] = set()
+            before, child = len(answers), self._running()
 
             def handle(event: dict[str, Any]) -> None:
-                if event["event"] == "started":
-                    flying.add(indices[event["index"]])
-                elif event["event"] == "result":
-                    index = indices[event["index"]]
-                    flying.discard(index)
-                    answers[index] = read(index, event)
-                    if progress is not None:
-                        progress(len(answers), len(lines))
+                try:
+                    if event["event"] == "started":
+                        flying.add(indices[event["index"]])
+                    elif event["event"] == "result":
+                        index = indices[event["index"]]
+                        answers[index] = read(index, event)
+                        flying.discard(index)
+                    elif len(answers) > before and child.grown(event.get("memory")) > self._memory_growth:
+                        # A beat. Only after some answer: a request that takes this much alone would begin for ever.
+                        raise _Grown
+                except (KeyError, IndexError, TypeError, ValueError) as error:
+                    # Memory that a bug of the model overwrote can hold anything.
+                    raise Crash(f"it sent an event that cannot be read ({error!r})") from error
+                if event["event"] == "result" and progress is not None:
+                    progress(len(answers), len(lines))
 
             try:
-                self._running().call({"op": "run", "requests": [lines[index] for index in indices]}, handle)
+                child.call({"op": "run", "requests": [lines[index] for index in indices]}, handle)
             except Crash as crash:
                 self._crashed()
                 return sorted(flying) or [index for index in indices if index not in answers], str(crash)
+            except _Grown:
+                self._recycle()
+                return [], ""
             except BaseException:
                 # Ctrl-C, or a progress callback that raised: the child is in the middle of something, so it goes.
                 self.close()
                 raise
+            left = [index for index in indices if index not in answers]
+            if left:
+                self._crashed()
+                return left, "it left requests unanswered"
+            if child.grown(child.memory) > self._memory_growth:
+                self._recycle()
             return [], ""
 
         with self._lock:

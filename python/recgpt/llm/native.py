@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,8 +26,21 @@ _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float3
 _FLASH = {None: -1, False: 0, True: 1}
 
 
+_ERROR = 4
+"""GGML_LOG_LEVEL_ERROR."""
+_complaints: deque[str] = deque(maxlen=4)
+
+
 def _quiet(level: int, text: bytes, user_data: Any) -> None:
-    """Drop what llama.cpp says; failures are seen by their return values."""
+    """Keep the latest errors; drop what else llama.cpp says."""
+    if level == _ERROR:
+        _complaints.append(text.decode("utf-8", "replace").strip())
+
+
+def _why() -> str:
+    """Return what llama.cpp complained of, the cause first."""
+    # The lines after the first only repeat that loading failed: "llama_model_load: error loading model: CAUSE".
+    return f": {_complaints[0].rpartition('error loading model: ')[2][:200]}" if _complaints else ""
 
 
 # Kept for the life of the process: llama.cpp holds the pointer.
@@ -54,6 +68,35 @@ def convert(source: str, target: str, weights: str) -> None:
             os.unlink(temporary)
 
 
+def inspect(path: str) -> dict[str, Any]:
+    """Read a GGUF file's header and vocabulary as llama.cpp does, which also checks that no tensor is cut off.
+
+    Returns:
+        `trained_tokens`: the longest context that the model was trained for.
+    """
+    C.llama_log_set(_silent, ctypes.c_void_p(0))
+    C.llama_backend_init()
+    _complaints.clear()
+    parameters = C.llama_model_default_params()
+    parameters.vocab_only = True
+    model = C.llama_model_load_from_file(os.fsencode(path), parameters)
+    if not model:
+        raise RuntimeError(f"llama.cpp cannot read it{_why()}; fetch it again, or take a model that it knows")
+    template = C.llama_model_chat_template(model, None)
+    if not template:
+        raise RuntimeError("it carries no tokenizer.chat_template: give an instruct model")
+    # Without the weights llama.cpp knows the model's sizes only as texts of the header.
+    trained = _meta(model, f"{_meta(model, 'general.architecture')}.context_length")
+    return {"trained_tokens": int(trained) if trained.isdigit() and int(trained) else 1 << 30}
+
+
+def _meta(model: Any, key: str) -> str:
+    """Return one value of the header, empty if it is not there."""
+    buffer = ctypes.create_string_buffer(256)
+    size = C.llama_model_meta_val_str(model, key.encode(), buffer, 256)
+    return buffer.raw[: max(0, min(size, 255))].decode("utf-8", "replace")
+
+
 class Model:
     """One GGUF model and one context with a unified KV cache."""
 
@@ -69,13 +112,14 @@ class Model:
     ) -> None:
         C.llama_log_set(_silent, ctypes.c_void_p(0))
         C.llama_backend_init()
+        _complaints.clear()
         parameters = C.llama_model_default_params()
         parameters.n_gpu_layers = n_gpu_layers
         # Repacked weights crash at the first decode on CPUs with AMX (llama.cpp #20824).
         parameters.use_extra_bufts = False
         model = C.llama_model_load_from_file(os.fsencode(path), parameters)
         if not model:
-            raise RuntimeError(f"llama.cpp cannot load {path}: the file is damaged or of an unknown architecture")
+            raise RuntimeError(f"llama.cpp cannot read it{_why()}")
         self._model = model
         self.vocab = C.llama_model_get_vocab(model)
         self.vocabulary = int(C.llama_vocab_n_tokens(self.vocab))
@@ -95,6 +139,7 @@ class Model:
         self.cells = int(C.llama_n_ctx(self._context))
         self.trained_tokens = int(C.llama_model_n_ctx_train(model))
         self._memory = C.llama_get_memory(self._context)
+        self._adapters: dict[str, Any] = {}
         # One batch for all calls. The physical batch is as large: one call is one pass over the weights.
         self._batch = C.llama_batch_init(BATCH, 0, self.sequences)
         control = [token for token in range(self.vocabulary) if C.llama_vocab_is_control(self.vocab, token)]
@@ -129,6 +174,22 @@ class Model:
         if not pointer:
             raise RuntimeError("llama.cpp returned no logits")
         return np.ctypeslib.as_array(pointer, shape=(outputs * self.vocabulary,)).reshape(outputs, self.vocabulary)
+
+    def adapt(self, path: str) -> None:
+        """Put a LoRA adapter before all that follows; an empty path takes it off. Prefixes from before are void."""
+        pointers, scales = None, None
+        if path:
+            if path not in self._adapters:
+                pointer = C.llama_adapter_lora_init(self._model, os.fsencode(path))
+                # llama-cpp-python's own class serves the base model when this fails.
+                if not pointer:
+                    raise RuntimeError("llama.cpp cannot load it: it is damaged, no adapter, or made for another model")
+                self._adapters[path] = pointer
+            pointers = (C.llama_adapter_lora_p_ctypes * 1)(self._adapters[path])
+            scales = (ctypes.c_float * 1)(1.0)
+        code = C.llama_set_adapters_lora(self._context, pointers, 1 if path else 0, scales)
+        if code != 0:
+            raise RuntimeError(f"llama_set_adapters_lora failed with code {code}")
 
     def copy(self, source: int, target: int, end: int) -> None:
         """Let `target` share the first `end` positions of `source`; no data moves."""

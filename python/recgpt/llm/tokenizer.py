@@ -26,6 +26,8 @@ class Tokenizer:
         """The compiled tokenizer, which kernels take directly."""
         self.name = name
         """Identifies the vocabulary: part of every key under which token counts are kept."""
+        self.chat_template: str | None = None
+        """The model's own chat template, where the file has one."""
 
     @classmethod
     def bytes(cls) -> Tokenizer:
@@ -38,7 +40,8 @@ class Tokenizer:
 
         Raises:
             ModelNotFoundError: `path` is not a GGUF file.
-            TokenizerError: the model's tokenizer is of another kind, so counts would not be exact.
+            TokenizerError: the file's header is damaged, or the model's tokenizer is of another kind, so counts would
+                not be exact.
             MissingExtraError: the `gguf` package is not installed.
         """
         path = Path(path)
@@ -52,20 +55,31 @@ class Tokenizer:
             from gguf import GGUFReader
         except ImportError as error:
             raise MissingExtraError("GGUF files need the gguf package: pip install 'recgpt[llama]'") from error
-        fields = GGUFReader(path).fields
+        try:
+            # Its own byte counts are trusted by the reader, so a damaged header can make it raise nearly anything.
+            fields = GGUFReader(path).fields
 
-        def value(key: str) -> Any:
-            return fields[key].contents() if key in fields else None
+            def value(key: str) -> Any:
+                return fields[key].contents() if key in fields else None
 
-        kind, pre = value("tokenizer.ggml.model"), value("tokenizer.ggml.pre") or "default"
+            kind, pre = value("tokenizer.ggml.model"), value("tokenizer.ggml.pre") or "default"
+            tokens, merges = value("tokenizer.ggml.tokens"), value("tokenizer.ggml.merges")
+            template = value("tokenizer.chat_template")
+        except Exception as error:
+            raise TokenizerError(
+                f"the GGUF file {path} is damaged or cut off ({type(error).__name__}: {error}); fetch it again"
+            ) from error
         if kind != "gpt2":
             raise TokenizerError(
                 f"{path.name} carries a `{kind}` tokenizer; exact counts are built for byte-level BPE (`gpt2`): "
                 "choose a model of the GPT-2, SmolLM, Llama 3 or Qwen family"
             )
-        tokens, merges = value("tokenizer.ggml.tokens"), value("tokenizer.ggml.merges")
+        if not tokens or merges is None:
+            raise TokenizerError(f"the GGUF file {path} carries no vocabulary; give a whole model")
         digest = hashlib.sha256("\0".join([pre, *tokens, *merges]).encode()).hexdigest()
-        return cls(_core.Tokenizer.bpe(tokens, merges, pre), f"{pre}-{digest[:16]}")
+        made = cls(_core.Tokenizer.bpe(tokens, merges, pre), f"{pre}-{digest[:16]}")
+        made.chat_template = template
+        return made
 
     def count(self, texts: Sequence[str]) -> npt.NDArray[np.uint32]:
         """Count tokens: `(len(texts),) uint32`. Control tokens inside a text count as plain text."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import resource
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ import numpy as np
 
 from recgpt.llm.batch import BATCH, Job, Scheduler
 from recgpt.llm.chat import Chat
-from recgpt.llm.native import Model, convert
+from recgpt.llm.native import Model, convert, inspect
 from recgpt.llm.wire import prompt_from
 
 Emit = Callable[[dict[str, Any]], None]
@@ -53,6 +54,7 @@ class Worker:
         self.emit = emit
         self.computed = self.prompted = self.answered = 0
         self._beaten = time.monotonic()
+        self._adapter = ""
 
     def counters(self) -> dict[str, int]:
         """Return what this process did so far."""
@@ -72,15 +74,34 @@ class Worker:
         elif message["op"] == "encode":
             counts = [len(self.chat.encode(prompt_from(prompt))) for prompt in message["prompts"]]
             self.emit({"event": "done", "counts": counts})
+        elif message["op"] == "adapter":
+            try:
+                self._adapt(message["path"])
+                self.emit({"event": "done", "reason": ""})
+            except RuntimeError as error:
+                self.emit({"event": "done", "reason": str(error)})
         else:
             jobs = [self._job(index, request) for index, request in enumerate(message["requests"])]
-            self.scheduler.run(
+            self._run(
                 [job for job in jobs if job is not None],
                 started=self._started,
                 finished=self._finished,
                 beat=self._beat,
             )
-            self.emit({"event": "done", "stats": self.counters()})
+            self.emit({"event": "done", "stats": self.counters(), "memory": memory()})
+
+    def _run(self, jobs: list[Job], **events: Callable[..., None]) -> None:
+        """Work on the jobs, those with the same adapter together."""
+        for adapter in dict.fromkeys(job.adapter for job in jobs):
+            self._adapt(adapter)
+            self.scheduler.run([job for job in jobs if job.adapter == adapter], **events)
+
+    def _adapt(self, adapter: str) -> None:
+        """Change the LoRA adapter; what was computed with another one is forgotten."""
+        if adapter != self._adapter:
+            self.model.adapt(adapter)
+            self.scheduler.forget()
+            self._adapter = adapter
 
     def _job(self, index: int, request: dict[str, Any]) -> Job | None:
         """Tokenize a request; None when it cannot be worked on, which has then been answered."""
@@ -104,6 +125,7 @@ class Worker:
                 seed=(self.seed, request["seed"]),
             )
             longest = job.room
+        job.adapter = request.get("adapter", "")
         if len(prompt) + longest > self.context_tokens or (job.candidates is not None and longest > BATCH):
             self._refuse(
                 job,
@@ -140,7 +162,26 @@ class Worker:
         """Say that we live, at most once a second."""
         if time.monotonic() - self._beaten > 1:
             self._beaten = time.monotonic()
-            self.emit({"event": "beat"})
+            self.emit({"event": "beat", "memory": memory()})
+
+
+def memory() -> int:
+    """Return how many bytes this process holds; on Linux without the pages of the model's file, which come and go."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon"))
+    except (OSError, StopIteration):
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most << 10
+
+
+def expendable() -> None:
+    """Ask the system to end this process before others when memory runs out."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("800")
+    except OSError:
+        return  # Not Linux, or not allowed.
 
 
 def main() -> None:
@@ -150,6 +191,7 @@ def main() -> None:
     os.dup2(2, 1)
     # Ctrl-C reaches the whole terminal group; the parent decides what ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    expendable()
     lines: queue.Queue[str] = queue.Queue()
 
     def read() -> None:
@@ -165,9 +207,13 @@ def main() -> None:
         out.flush()
 
     try:
-        worker = Worker(json.loads(lines.get()), emit)
+        load = json.loads(lines.get())
+        if load["check"]:
+            emit({"event": "ready", **inspect(load["path"])})
+            return
+        worker = Worker(load, emit)
     except Exception as error:
-        emit({"event": "failed", "reason": f"{type(error).__name__}: {error}"})
+        emit({"event": "failed", "reason": str(error) or type(error).__name__})
         return
     emit({"event": "ready", "context_tokens": worker.context_tokens, "cells": worker.model.cells})
     while True:

@@ -1,7 +1,9 @@
 """Joins the stages: `run(config)` does the whole loop, resumable; nothing else knows the stages' order."""
 
+from recgpt.llm.store import Status
 from recgpt.pipeline.config import Config, load
+from recgpt.pipeline.plan import Plan, plan, status
 from recgpt.pipeline.run import DOING, Outcome, run
 from recgpt.pipeline.watch import Silent, Watch
 
-__all__ = ["DOING", "Config", "Outcome", "Silent", "Watch", "load", "run"]
+__all__ = ["DOING", "Config", "Outcome", "Plan", "Silent", "Status", "Watch", "load", "plan", "run", "status"]

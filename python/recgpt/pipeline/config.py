@@ -13,11 +13,14 @@ from recgpt.behaviors import Rule
 from recgpt.errors import InvalidConfigError, RecGPTError
 from recgpt.explanations import Config as ExplanationsConfig
 from recgpt.interests import Config as InterestsConfig
+from recgpt.llm.dialects import NO_SCORES
 from recgpt.retrieval import Config as RetrievalConfig
 from recgpt.schema import RELIABLE
 from recgpt.tags import Config as TagsConfig
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Stage = Literal["interests", "tags", "explanations"]
+"""Stages that ask a model."""
 
 
 def _known_keys(stage: type) -> BeforeValidator:
@@ -77,10 +80,34 @@ class HistoryConfig(_Section):
     layout: Literal["cheapest", "sequence", "item", "sequence-by-bucket", "item-by-bucket"] = "cheapest"
 
 
+class ServerConfig(_Section):
+    """The server that `engine = "openai"` asks."""
+
+    url: str
+    """Address, with or without `/v1`."""
+    model: str = ""
+    """Name under which it serves the model; empty where it serves one."""
+    dialect: Literal["auto", "llama-server", "vllm", "openai"] = "auto"
+    """`auto` asks the server."""
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key. The key itself has no place in this file."""
+    concurrency: int = Field(16, ge=1, le=1024)
+    """Most requests at the server at once."""
+    timeout: float = Field(600.0, gt=0, le=86400)
+    """Seconds for one try of one request."""
+    tries: int = Field(8, ge=1, le=20)
+    """How often a request is sent at most."""
+    tokenizer: Path | None = None
+    """A GGUF file with the model's tokenizer, which counts the tokens of histories exactly; None counts bytes, which
+    is never too few."""
+    extra: dict[str, Any] = {}
+    """More fields for every request, for example `reasoning_effort = "low"`."""
+
+
 class LlmConfig(_Section):
     """Which model answers, and for how many users."""
 
-    engine: Literal["llama_cpp", "fake"] = "llama_cpp"
+    engine: Literal["llama_cpp", "openai", "fake"] = "llama_cpp"
     model: str = "smollm2"
     """Path of a GGUF file, or `smollm2` for the small model that comes as a package."""
     mode: Literal["rank", "generate"] = "rank"
@@ -97,6 +124,10 @@ class LlmConfig(_Section):
     gpu_layers: int = 0
     candidates: int = Field(200, ge=1)
     """Catalogue tags that `rank` asks about, at most, a user; preselected without the model."""
+    server: ServerConfig | None = None
+    """`[llm.server]`, with `engine = "openai"`."""
+    adapters: dict[Stage, str] = {}
+    """LoRA adapters by stage: paths of GGUF files, or with `openai` the names under which the server has them."""
 
 
 class ServingConfig(_Section):
@@ -153,10 +184,10 @@ def load(path: str | Path) -> Config:
     except RecGPTError as error:
         raise InvalidConfigError(f"{path} does not fit: {error}") from error
     except ValidationError as error:
-        defects = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (came: {item['input']!r})" for item in error.errors()
-        )
-        raise InvalidConfigError(f"{path} does not fit: {defects}") from error
+        defects = "; ".join(map(_defect, error.errors()))
+        # Without its cause: pydantic's own text repeats every value, and one of them may be a key.
+        raise InvalidConfigError(f"{path} does not fit: {defects}") from None
+    _check_engine(config.llm, path)
     if (config.data.dataset is None) == (config.data.folder is None):
         raise InvalidConfigError(f"{path}: [data] needs exactly one of `dataset` and `folder`")
     stated = [key for key in ("time_zone", "behaviors", "columns") if getattr(config.data, key)]
@@ -165,3 +196,25 @@ def load(path: str | Path) -> Config:
             f"{path}: [data] {', '.join(stated)} only go with `folder`; a data set by name brings its own"
         )
     return config
+
+
+def _defect(item: Any) -> str:
+    """Say where and what; what came is not shown for unknown keys of the server, where people would put a key."""
+    place = item["loc"]
+    came = "" if place[:2] == ("llm", "server") and item["type"] == "extra_forbidden" else f" (came: {item['input']!r})"
+    return f"{'.'.join(map(str, place))}: {item['msg']}{came}"
+
+
+def _check_engine(llm: LlmConfig, path: Path) -> None:
+    """Check that engine, server and mode go together."""
+    if (llm.engine == "openai") != (llm.server is not None):
+        raise InvalidConfigError(f'{path}: engine = "openai" and [llm.server] go together')
+    if llm.server is None:
+        return
+    local = sorted(llm.model_fields_set & {"model", "weights", "threads", "gpu_layers"})
+    if local:
+        raise InvalidConfigError(
+            f"{path}: [llm] {', '.join(local)} concern a model in our own process; the server's goes into [llm.server]"
+        )
+    if llm.mode == "rank" and llm.server.dialect == "openai":
+        raise InvalidConfigError(f"{path}: {NO_SCORES}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property, partial
@@ -38,8 +39,9 @@ from recgpt.datasets import Dataset
 from recgpt.errors import InvalidConfigError
 from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
-from recgpt.llm import Recorded, Tokenizer
-from recgpt.pipeline import beta, engines, figures, households, page, served, tables
+from recgpt.llm import Recorded, Tokenizer, ledger
+from recgpt.llm.planning import Planned
+from recgpt.pipeline import beta, engines, figures, households, page, preflight, served, servers, tables
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -93,15 +95,17 @@ def run(
     Raises:
         RecGPTError: of the stage that could not go on; what was finished before is kept.
     """
-    config = config if isinstance(config, Config) else load(config)
-    if llm_users is not None:
-        config = config.model_copy(update={"llm": config.llm.model_copy(update={"households": llm_users})})
+    config = resolve(config, llm_users)
+    notes: list[str] = []
+    if list(DOING).index(until) >= list(DOING).index("history"):
+        config, notes = preflight.check(config)
     if fresh:
-        for folder in ("llm", "retrieval"):
-            shutil.rmtree(config.out / folder, ignore_errors=True)
+        # Raises while another run holds the ledger; nothing is removed then.
+        ledger.clear(config.out / "llm")
+        shutil.rmtree(config.out / "retrieval", ignore_errors=True)
     if until == "evaluation" and not config.data.test_days:
         until = "serving"
-    stages = Stages(config, Clock(watch or Silent()))
+    stages = Stages(config, Clock(watch or Silent()), notes)
     outcome = Outcome(config.out)
     try:
         for stage, doing in DOING.items():
@@ -120,12 +124,22 @@ def run(
     return outcome
 
 
+def resolve(config: Config | str | Path, llm_users: int | None) -> Config:
+    """Read a configuration file, and set the number of users for the LLM stages if one is given."""
+    config = config if isinstance(config, Config) else load(config)
+    if llm_users is None:
+        return config
+    return config.model_copy(update={"llm": config.llm.model_copy(update={"households": llm_users})})
+
+
 class Stages:
     """One method a stage. Each reads the tables of the stages before it and leaves its own."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, notes: Sequence[str] = ()) -> None:
         self.config = config
         self.clock = clock
+        self.notes = notes
+        """What of the configuration was shortened so that prompts fit."""
         self.now: datetime
 
     def close(self) -> None:
@@ -134,7 +148,7 @@ class Stages:
             self.engine.close()
 
     @cached_property
-    def engine(self) -> Recorded:
+    def engine(self) -> Recorded | Planned:
         """Opened by the first stage that asks a model."""
         return engines.open_engine(self.config.llm, self.config.out / "llm")
 
@@ -218,6 +232,7 @@ class Stages:
         raw, tight = figures.tokens_raw(self.whole), figures.total(self.whole, "tokens")
         summary.append(f"{self.whole.num_rows:,} users: {raw:,} tokens raw -> {tight:,} compressed")
         summary.append(f"{figures.total(self.budgeted, 'tokens'):,} within {config.budget:,} each")
+        summary.extend(self.notes)
 
     def interests(self, summary: list[str]) -> None:
         """Stage 4: interests of the drawn users."""
@@ -230,7 +245,7 @@ class Stages:
         self.mined = interests.mine(
             tables.only(self.users, self.drawn),
             tables.only(self.budgeted, self.drawn),
-            engine=self.engine,
+            engine=servers.engine_of(self.config.llm, self.engine, "interests"),
             now=self.now,
             mode=llm.mode,
             config=self.config.interests,
@@ -249,7 +264,7 @@ class Stages:
             tables.only(self.users, self.drawn),
             self.mined.table,
             self.events,
-            engine=self.engine,
+            engine=servers.engine_of(self.config.llm, self.engine, "tags"),
             now=self.now,
             categories=self.phi,
             items=self.items,
@@ -271,9 +286,7 @@ class Stages:
     def retrieval(self, summary: list[str]) -> None:
         """Stage 6: the towers, trained once for the same input, and the exact index."""
         config = self.config.retrieval
-        known = (str(self.now), str(config), str(self.config.serving.beta == "auto"))
-        key = fingerprint(self.events, self.items, self.item_tags, *known)
-        self.towers_folder = self.config.out / "retrieval" / key
+        self.towers_folder = self.config.out / "retrieval" / self.towers_key()
         # The marker comes last, so that a folder without it is one whose writing was stopped.
         if (self.towers_folder / "done").exists():
             self.towers = retrieval.load(self.towers_folder)
@@ -295,13 +308,18 @@ class Stages:
         self.beta = beta.read(self)
         summary.append(f"beta {self.beta:g}")
 
+    def towers_key(self) -> str:
+        """Name the towers by all that they are trained on."""
+        known = (str(self.now), str(self.config.retrieval), str(self.config.serving.beta == "auto"))
+        return fingerprint(self.events, self.items, self.item_tags, *known)
+
     def explanations(self, summary: list[str]) -> None:
         """Stage 7: why, for each item that the drawn users will be served, and for the item alone."""
         self.written = explanations.write(
             self.mined.table,
             self.items,
             categories=self.phi,
-            engine=self.engine,
+            engine=servers.engine_of(self.config.llm, self.engine, "explanations"),
             now=self.now,
             tags=self.predicted.table,
             item_tags=self.item_tags,
@@ -350,6 +368,7 @@ class Stages:
             now=self.now,
             lineage={
                 "engine": self.engine.name,
+                "adapters": servers.names(self.config.llm, self.engine),
                 "towers": self.towers_folder.name,
                 "configuration": self.config.model_dump(mode="json"),
             },

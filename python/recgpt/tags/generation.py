@@ -53,11 +53,12 @@ def run(context: Context) -> None:
         engine=context.engine,
         config=context.config,
     )
+    schema = answer_schema(context.config.quantity)
     requests = [
         Request(
             prompt,
             max_tokens=context.config.answer_tokens,
-            schema=answer_schema(context.config.quantity),
+            schema=schema,
             seed=context.config.seed,
             key=f"tags/{household.user}",
         )
@@ -65,12 +66,14 @@ def run(context: Context) -> None:
     ]
     answers: list[tuple[Household, TagAnswer]] = []
     for household, result in zip(households, context.engine.generate(requests, context.progress), strict=True):
-        listed = result.value.get("tags") if isinstance(result.value, dict) else None
-        if result.status != "ok" or not isinstance(listed, list):
+        # Parsed again, whatever the engine says of its own answer.
+        parsed = grammar.parse(result.text, schema) if result.status == "ok" else None
+        if parsed is None or parsed.reason:
             context.counts["answers_total"] += 1
-            context.reject(household.user, None, "unscored", result.reason or "schema: tags", result.text)
+            reason = parsed.reason if parsed is not None else result.reason or "engine: no answer"
+            context.reject(household.user, None, "unscored", reason, result.text)
             continue
-        for value in listed:
+        for value in parsed.value["tags"]:
             context.counts["answers_total"] += 1
             try:
                 answers.append((household, TagAnswer.model_validate(value)))

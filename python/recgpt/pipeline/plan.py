@@ -1,0 +1,131 @@
+"""`recgpt run --dry-run`: every stage's arithmetic in a temporary folder, with an engine that counts, without a model.
+
+Nothing of the run's own folders is changed. The towers are trained for one epoch, if the run would train them, and the
+time of the others is added.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from recgpt import retrieval
+from recgpt.index import ExactIndex
+from recgpt.llm import LlamaCpp, ledger
+from recgpt.llm.planning import Planned, Tally, measure
+from recgpt.llm.store import Spent, Status
+from recgpt.pipeline import engines, preflight
+from recgpt.pipeline.config import Config
+from recgpt.pipeline.run import DOING, Stages, resolve
+from recgpt.pipeline.watch import Clock, Silent, Watch
+
+ROW_BYTES = 600
+"""Bytes of the ledger for each answer: 836 kB for 1,414 answers in the demo."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do."""
+
+    llm: dict[str, Tally]
+    """Requests, tokens and seconds of the model, by stage."""
+    seconds: dict[str, float]
+    """By stage, the model's included."""
+    disk: int
+    """Bytes of tables, towers, ledger, bundle and report that the run would write or write again."""
+
+
+class _Dry(Stages):
+    """The stages, with a counting engine and towers that are hardly trained."""
+
+    real: Path
+    """The run's own folder."""
+    fresh = False
+    """Whether the run would begin with an empty ledger and without towers."""
+    training = 0.0
+    """Seconds of the epochs that are not trained here."""
+
+    @cached_property
+    def engine(self) -> Planned:
+        """Count instead of asking."""
+        real = engines.model(self.config.llm)
+        fake = self.config.llm.engine == "fake"
+
+        def rates() -> list[Spent]:
+            try:
+                return measure(real)
+            finally:
+                real.close()
+
+        return Planned(
+            real.name,
+            self.real / "llm",
+            context_tokens=real.context_tokens,
+            tokenizer=None if fake else self.tokenizer,
+            measure=rates if isinstance(real, LlamaCpp) else None,
+            known=not self.fresh,
+        )
+
+    def retrieval(self, summary: list[str]) -> None:
+        """Take the towers of the run if they are there, else train one epoch."""
+        trained, own = self.real / "retrieval" / self.towers_key(), self.config.out / "retrieval" / self.towers_key()
+        if (trained / "done").exists() and not self.fresh:
+            shutil.copytree(trained, own)
+            super().retrieval(summary)
+            return
+        steps: list[float] = []
+        config = self.config.retrieval
+        begin = time.monotonic()
+        self.towers = retrieval.train(
+            self.events,
+            self.items,
+            self.item_tags,
+            now=self.now,
+            config=replace(config, epochs=1),
+            progress=lambda done, total, doing: steps.append(time.monotonic()),
+        )
+        epoch = time.monotonic() - (steps[0] if steps else begin)
+        self.training = (config.epochs - 1) * epoch
+        self.towers_folder = own
+        self.towers.save(own)
+        self.index = ExactIndex(self.towers.item_vectors, self.towers.item_ids)
+
+
+def status(config: Config | str | Path) -> list[Status]:
+    """Tell how far the model's answers of a run are, by stage, also while it is at work."""
+    return ledger.status(resolve(config, None).out / "llm")
+
+
+def plan(
+    config: Config | str | Path, *, llm_users: int | None = None, fresh: bool = False, watch: Watch | None = None
+) -> Plan:
+    """Tell rows, tokens, seconds and disk of a run without running it; arguments as for `run`.
+
+    Raises:
+        RecGPTError: what would stop the run, too.
+    """
+    config, notes = preflight.check(resolve(config, llm_users))
+    with tempfile.TemporaryDirectory(prefix="recgpt-dry-run-") as folder:
+        out, bundles = Path(folder) / "out", Path(folder) / "bundles"
+        serving = config.serving.model_copy(update={"bundles": bundles})
+        dry = _Dry(config.model_copy(update={"out": out, "serving": serving}), Clock(watch or Silent()), notes)
+        dry.real, dry.fresh = config.out, fresh
+        try:
+            for stage, doing in DOING.items():
+                if stage == "evaluation" and not config.data.test_days:
+                    break
+                with dry.clock.stage(stage, doing) as summary:
+                    getattr(dry, stage)(summary)
+            llm = dry.engine.stages
+        finally:
+            dry.close()
+        seconds = dict(dry.clock.seconds)
+        disk = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
+    for stage, tally in llm.items():
+        seconds[stage] = max(0.0, seconds[stage] - tally.busy) + tally.seconds
+    seconds["retrieval"] += dry.training
+    return Plan(llm, seconds, disk + ROW_BYTES * sum(tally.rows - tally.reused for tally in llm.values()))

@@ -1,0 +1,237 @@
+"""What a run checks before it begins, what it would cost, how far it is, and what a changed prompt costs."""
+
+import json
+import shutil
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from recgpt import pipeline
+from recgpt.cli import render
+from recgpt.errors import EngineError, LedgerError, PromptError
+from recgpt.llm import FakeEngine, Recorded, ledger
+from recgpt.llm.engine import Prompt, Request, ScoreRequest
+from recgpt.llm.planning import Planned
+
+CONFIG = """
+out = "{folder}/out"
+[data]
+dataset = "world"
+[history]
+budget = {budget}
+[llm]
+engine = "fake"
+mode = "{mode}"
+households = 2
+min_events = 20
+context_tokens = {context}
+[tags]
+quantity = 10
+[retrieval]
+epochs = 2
+steps = 3
+threads = 1
+[serving]
+bundles = "{folder}/bundles"
+explained = 3
+"""
+
+
+def write(folder: Path, *, budget: int = 600, context: int = 4096, mode: str = "rank") -> Path:
+    path = folder / "run.toml"
+    path.write_text(CONFIG.format(folder=folder, budget=budget, context=context, mode=mode), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A dry run, then the run itself."""
+    folder = tmp_path_factory.mktemp("plan")
+    path = write(folder)
+    planned = pipeline.plan(path)
+    left = sorted(entry.name for entry in folder.iterdir())
+    return folder, planned, left, pipeline.run(path)
+
+
+@pytest.fixture
+def own_prompts(tmp_path, monkeypatch):
+    """A copy of the package's prompts that may be changed."""
+    shutil.copytree(str(resources.files("recgpt") / "prompts"), tmp_path / "prompts")
+    files = resources.files
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path if package == "recgpt" else files(package))
+    return tmp_path / "prompts"
+
+
+def edit(folder: Path, name: str, old: str, new: str) -> None:
+    text = (folder / f"{name}.md").read_text(encoding="utf-8")
+    assert old in text
+    (folder / f"{name}.md").write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_dry_run_changes_nothing_and_foresees_the_first_stage_exactly(done) -> None:
+    folder, planned, left, outcome = done
+    assert left == ["run.toml"]
+    asked = {row.stage: row.done + row.failed + row.quarantined for row in pipeline.status(folder / "run.toml")}
+    assert set(planned.llm) == set(asked) == {"interests", "tags", "explanations"}
+    assert planned.llm["interests"].reused == 0
+    assert abs(planned.llm["interests"].rows - asked["interests"]) <= 0.2 * asked["interests"]
+    assert planned.llm["tags"].prompt_tokens > planned.llm["tags"].computed_tokens > 0
+    assert set(planned.seconds) == set(outcome.figures["seconds"]) - {"total"}
+    disk = sum(
+        path.stat().st_size for part in ("out", "bundles") for path in (folder / part).rglob("*") if path.is_file()
+    )
+    assert abs(planned.disk - disk) <= 0.2 * disk
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_after_the_run_nothing_is_left_to_ask(done, capsys) -> None:
+    folder, _, _, outcome = done
+    again = pipeline.plan(folder / "run.toml")
+    assert {stage: tally.rows - tally.reused for stage, tally in again.llm.items()} == dict.fromkeys(again.llm, 0)
+    assert (
+        sum(tally.rows for tally in again.llm.values()) == outcome.figures["llm_calls"] + outcome.figures["llm_reused"]
+    )
+    anew = pipeline.plan(folder / "run.toml", fresh=True)
+    assert not any(tally.reused for tally in anew.llm.values())
+    # With the ledger's own rates and shares it knows better than at first.
+    render.plan(anew)
+    render.status(pipeline.status(folder / "run.toml"))
+    shown = capsys.readouterr().out
+    assert "interests" in shown
+    assert "quarantined" in shown
+    assert "nothing was asked and nothing was written" in shown
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_changed_prompt_asks_its_stage_and_what_depends_on_it(done, tmp_path, own_prompts) -> None:
+    folder, _, _, before = done
+    shutil.copytree(folder / "out", tmp_path / "out")
+    shutil.copytree(folder / "bundles", tmp_path / "bundles")
+    path = write(tmp_path)
+    calls: Counter[str] = Counter()
+    generate, score = FakeEngine.generate, FakeEngine.score
+
+    def noted(ask):
+        def asking(engine, requests, progress=None):
+            calls.update(ledger.stage_of(request) for request in requests)
+            return ask(engine, requests, progress)
+
+        return asking
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeEngine, "generate", noted(generate))
+        patch.setattr(FakeEngine, "score", noted(score))
+        pipeline.run(path)
+        assert not calls
+        edit(own_prompts, "explanations", "Finish one short", "Please finish one short")
+        outcome = pipeline.run(path)
+        assert set(calls) == {"explanations"}
+        assert outcome.summaries["retrieval"].startswith("trained before")
+        calls.clear()
+        edit(own_prompts, "tags_reason", "Say in a few words", "Tell in a few words")
+        outcome = pipeline.run(path)
+        assert set(calls) == {"tags"}
+        calls.clear()
+        edit(own_prompts, "interests_rank", "You study what", "You look at what")
+        outcome = pipeline.run(path)
+        assert "interests" in calls
+        assert outcome.summaries["retrieval"].startswith("trained before")
+        calls.clear()
+        assert pipeline.run(path).figures["llm_calls"] == 0
+    assert before.figures["llm_users"] == outcome.figures["llm_users"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_fresh_waits_for_the_lock_before_it_removes_anything(done, tmp_path) -> None:
+    folder = done[0]
+    shutil.copytree(folder / "out", tmp_path / "out")
+    files = sorted(path for path in (tmp_path / "out").rglob("*.parquet"))
+    with Recorded(FakeEngine(), tmp_path / "out" / "llm"), pytest.raises(LedgerError, match="in use by process"):
+        pipeline.run(write(tmp_path), fresh=True)
+    assert sorted(path for path in (tmp_path / "out").rglob("*.parquet")) == files
+    assert any("retrieval" in str(path) for path in (tmp_path / "out").rglob("done"))
+
+
+def test_status_of_a_run_that_never_began_is_empty(tmp_path: Path) -> None:
+    assert pipeline.status(write(tmp_path)) == []
+
+
+@pytest.mark.parametrize("until", ["history", "interests", "evaluation"])
+def test_a_missing_slot_is_an_error_before_any_work(tmp_path, own_prompts, until) -> None:
+    edit(own_prompts, "interests_rank", '{{ history | fence("history") }}', "")
+    with pytest.raises(
+        PromptError, match=r"interests_rank\.md do not fit the header's inputs; missing: {{ history }}"
+    ) as e:
+        pipeline.run(write(tmp_path), until=until)
+    assert "Traceback" not in str(e.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prompt_that_is_too_long_by_itself_names_file_and_numbers(tmp_path, own_prompts) -> None:
+    edit(own_prompts, "tags_rank", "You advise the shoppers of one store.", "Mind this. " * 900)
+    message = (
+        r"the prompt .*tags_rank\.md does not fit: its own words take 2,\d\d\d tokens and the answer 32 "
+        r"\(a candidate\), so that -\d,\d\d\d of a context of 1,024 \(llm\.context_tokens"
+    )
+    with pytest.raises(PromptError, match=message):
+        pipeline.run(write(tmp_path, context=1024))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", ["rank", "generate"])
+def test_the_history_is_cut_so_that_it_fits(tmp_path, mode) -> None:
+    context = 1024 if mode == "rank" else 4096
+    outcome = pipeline.run(write(tmp_path, budget=3000, context=context, mode=mode), until="history")
+    assert f"instead of 3,000 to fit {context:,}" in outcome.summaries["history"]
+    assert "3,000 each" not in outcome.summaries["history"]
+
+
+def replaced(old, new):
+    return lambda data: data.replace(old, new, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "not within the file bounds, model is corrupted or incomplete"),
+        (lambda data: data[:5000], "failed to read key-value pairs"),
+        (replaced(b"\5\0\0\0\0\0\0\0llama", b"\5\0\0\0\0\0\0\0llxyz"), "unknown model architecture: 'llxyz'"),
+        (replaced(b"tokenizer.chat_template", b"tokenizer.chat_templatx"), "no tokenizer.chat_template"),
+    ],
+)
+def test_a_damaged_model_is_an_error_before_any_work(tmp_path, smollm2_path, damage, message) -> None:
+    pytest.importorskip("llama_cpp")
+    model = tmp_path / "model.gguf"
+    model.write_bytes(damage(smollm2_path.read_bytes()))
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace('engine = "fake"', f'model = "{model}"'))
+    with pytest.raises(EngineError, match=message) as e:
+        pipeline.run(path)
+    assert str(model) in str(e.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_planned_counts_what_is_shared_and_what_is_known(tmp_path) -> None:
+    texts = [Request(Prompt("one two three four", f"five {word}"), 10, key=f"tags/{word}") for word in "abc"]
+    score = ScoreRequest(Prompt("x", "y"), (" a b", " c"), key="interests/u")
+    with Recorded(FakeEngine(), tmp_path) as engine:
+        known = engine.generate(texts[:1])
+    planned = Planned("fake", tmp_path, context_tokens=100, tokenizer=None)
+    assert planned.generate([*texts, texts[2]])[0] == known[0]
+    assert len(planned.score([score])[0].logprobs) == 2
+    tally = planned.stages["tags"]
+    # b and c are new: the second shares five of its six words with the first.
+    assert (tally.rows, tally.reused, tally.prompt_tokens, tally.computed_tokens) == (3, 1, 12, 7)
+    assert (planned.calls, planned.reused) == (3, 1)
+    assert planned.stages["interests"].answer_tokens == 3
+    assert json.loads(json.dumps(planned.count_tokens(["a b"]))) == [2]
+    planned.close()
