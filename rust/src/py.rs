@@ -11,7 +11,6 @@ use crate::{behaviors, index, tokenizer};
 
 mod history;
 
-
 /// Each case becomes one class of `recgpt.errors`; the class is looked up by name so that Python owns the tree.
 impl From<Error> for PyErr {
     fn from(error: Error) -> Self {
@@ -202,9 +201,9 @@ mod _core {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::Tokenizer;
-    #[pymodule_export]
     use super::history::{compress_history, Catalogue};
+    #[pymodule_export]
+    use super::Tokenizer;
     #[pymodule_export]
     use super::{check_vectors, keep_reliable, search};
 

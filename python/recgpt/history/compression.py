@@ -189,7 +189,7 @@ def _check(now: datetime, budget: int | None, layout: str, time_zone: str, threa
 
 
 def _events(kept: schema.ArrowStream) -> pa.Table:
-    """Judge the columns; ids as whole numbers and dictionaries stay what they are, because they cross without a copy."""
+    """Judge the columns; whole numbers and dictionaries stay what they are, because they cross without a copy."""
     came: Any = kept if isinstance(kept, pa.Table) or not hasattr(kept, "__arrow_c_stream__") else pa.table(kept)
 
     def wanted(field: pa.Field) -> pa.Field:

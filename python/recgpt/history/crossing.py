@@ -53,7 +53,9 @@ class Crossing(NamedTuple):
     missing: int
 
 
-def cross(events: pa.Table, catalogue: Catalogue, *, now: datetime, zone: ZoneInfo, keep: Sequence[str] | None) -> Crossing:
+def cross(
+    events: pa.Table, catalogue: Catalogue, *, now: datetime, zone: ZoneInfo, keep: Sequence[str] | None
+) -> Crossing:
     """Lay out a log for the kernel."""
     users, user = _users(events["user_id"])
     behaviors, behavior = _behaviors(events["behavior"], keep)
@@ -208,8 +210,8 @@ def _ranks(events: pa.Table, now_us: int, zone: ZoneInfo) -> tuple[pa.ChunkedArr
     outside = np.flatnonzero(~undated & ((times < 0) | (times >= END_US)))
     if len(outside):
         raise TimestampRangeError(
-            f"`kept.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {times[outside[0]]} us since "
-            "1970; check the unit of the timestamps"
+            f"`kept.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {times[outside[0]]} us "
+            "since 1970; check the unit of the timestamps"
         )
     second = np.where(undated, -1, times // 1_000_000)
     order = np.lexsort((position, second))

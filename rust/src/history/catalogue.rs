@@ -157,7 +157,7 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.slots.slots().len()
     }
 
@@ -192,8 +192,8 @@ pub struct Entries<'a> {
 
 impl<'a> Entries<'a> {
     pub fn new(base: &'a Catalogue, mut extra: Catalogue) -> Self {
-        let first = base.len() as u32;
-        for row in 0..extra.len() {
+        let first = base.count() as u32;
+        for row in 0..extra.count() {
             let slot = extra.slots.slots()[row];
             let same = std::str::from_utf8(&extra.text(&slot)[1..])
                 .ok()
@@ -203,8 +203,8 @@ impl<'a> Entries<'a> {
         Self { base, extra }
     }
 
-    pub fn len(&self) -> usize {
-        self.base.len() + self.extra.len()
+    pub fn count(&self) -> usize {
+        self.base.count() + self.extra.count()
     }
 
     #[inline]
@@ -218,7 +218,7 @@ impl<'a> Entries<'a> {
 
     /// The text of an entry, with the space before it.
     pub fn text(&self, entry: u32) -> &[u8] {
-        let of = if (entry as usize) < self.base.len() {
+        let of = if (entry as usize) < self.base.count() {
             self.base
         } else {
             &self.extra
@@ -232,8 +232,7 @@ fn forms(text: &str, tokenizer: &Tokenizer, memo: &mut Memo) -> [u16; 3] {
     const ENDS: [&str; 3] = ["", ",", "\n"];
     let (head, last) = text.rsplit_once(' ').unwrap_or(("", text));
     let apart = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
-    if !additive(tokenizer) || !(head.is_empty() || head.split(' ').all(apart)) || !apart(last)
-    {
+    if !additive(tokenizer) || !(head.is_empty() || head.split(' ').all(apart)) || !apart(last) {
         return ENDS.map(|end| tokenizer.count(&format!(" {text}{end}")) as u16);
     }
     // The words of a catalogue are few, so nearly all of them have been counted before.
@@ -277,7 +276,10 @@ fn check(offsets: &[i64], bytes: &str, categories: &[i32]) -> Result<(), Error> 
         let came = offsets[position].to_string();
         return Err(wrong(position, "at the beginning of a character", came));
     }
-    if let Some(position) = offsets.windows(2).position(|pair| pair[1] - pair[0] > MAX_TEXT) {
+    if let Some(position) = offsets
+        .windows(2)
+        .position(|pair| pair[1] - pair[0] > MAX_TEXT)
+    {
         let came = format!("{} bytes long", offsets[position + 1] - offsets[position]);
         return Err(wrong(position, "at most 30,000 bytes apart", came));
     }

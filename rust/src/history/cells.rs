@@ -2,6 +2,7 @@
 
 use super::catalogue::Entries;
 use super::dates::Dates;
+use super::near::near;
 use super::partition::Record;
 use super::pieces::Pieces;
 use super::readings::Cell;
@@ -11,14 +12,12 @@ use super::write::{Mark, Things};
 #[derive(Default)]
 pub struct Cells {
     pub things: Things,
-    pub cells: Vec<Cell>,
+    pub all: Vec<Cell>,
     /// Tokens of one line an event.
     pub tokens_in: u64,
     seen: Seen,
-    /// The newest cell of each thing.
-    last: Vec<u32>,
-    /// Events of each thing.
-    events: Vec<u32>,
+    /// The newest cell of each thing, and how many events it has.
+    last: Vec<(u32, u32)>,
     shared: Vec<(u32, bool, u32, u32)>,
 }
 
@@ -51,9 +50,8 @@ impl Cells {
         pieces: &mut Pieces<'_>,
     ) -> bool {
         self.things.clear();
-        self.cells.clear();
+        self.all.clear();
         self.last.clear();
-        self.events.clear();
         self.seen.clear(records.len());
         let mut tokens_in = 0u64;
         let (mut stretch, mut same, mut bucket) = (0, 0..0, 0);
@@ -72,25 +70,26 @@ impl Cells {
             tokens_in += u64::from(pieces.raw(stretch, behavior));
             let thing = self.seen.place(entry) as usize;
             if thing == self.last.len() {
+                near(entries.slot(entry));
                 self.things.rows.push(entry);
-                self.events.push(0);
-                self.last.push(self.cells.len() as u32);
+                self.last.push((self.all.len() as u32, 1));
                 self.push(thing, bucket, behavior);
             } else {
-                let cell = &mut self.cells[self.last[thing] as usize];
+                let last = &mut self.last[thing];
+                last.1 += 1;
+                let cell = &mut self.all[last.0 as usize];
                 if cell.bucket == bucket {
                     cell.mask |= 1 << behavior;
                 } else {
-                    self.last[thing] = self.cells.len() as u32;
+                    last.0 = self.all.len() as u32;
                     self.push(thing, bucket, behavior);
                 }
             }
-            self.events[thing] += 1;
         }
         self.things.fetch(entries);
-        let lines = self.things.slots.iter().zip(&self.events);
+        let lines = self.things.slots.iter().zip(&self.last);
         tokens_in += lines
-            .map(|(slot, &events)| u64::from(slot.line) * u64::from(events))
+            .map(|(slot, last)| u64::from(slot.line) * u64::from(last.1))
             .sum::<u64>();
         if let Some(last) = records.last() {
             let last = entries.slot(last.entry());
@@ -102,7 +101,7 @@ impl Cells {
 
     #[inline]
     fn push(&mut self, thing: usize, bucket: u16, behavior: u32) {
-        self.cells.push(Cell {
+        self.all.push(Cell {
             thing: thing as u32,
             bucket,
             mask: 1 << behavior,
@@ -127,7 +126,7 @@ impl Cells {
             return;
         }
         let mut closed = vec![false; self.things.rows.len()];
-        for cell in &self.cells {
+        for cell in &self.all {
             closed[cell.thing as usize] |= cell.bucket < open;
         }
         for shared in &mut self.shared {
@@ -163,7 +162,9 @@ const MOST_AT_FIRST: usize = 1 << 13;
 impl Seen {
     /// Empties the table and makes it fit a user with so many records.
     fn clear(&mut self, records: usize) {
-        let size = (2 * records).next_power_of_two().clamp(64, MOST_AT_FIRST);
+        let size = (records * 5 / 4)
+            .next_power_of_two()
+            .clamp(64, MOST_AT_FIRST);
         self.slots.clear();
         self.slots.resize(size, (0, 0));
         self.used = 0;

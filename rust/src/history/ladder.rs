@@ -79,7 +79,13 @@ pub struct Ladder<'a> {
 }
 
 impl<'a> Ladder<'a> {
-    pub fn new(records: &[Record], cells: &mut Cells, dates: &'a Dates, counts: bool, other: u32) -> Self {
+    pub fn new(
+        records: &[Record],
+        cells: &mut Cells,
+        dates: &'a Dates,
+        counts: bool,
+        other: u32,
+    ) -> Self {
         let mut ladder = Self {
             dates,
             atoms: atoms(records, cells, dates),
@@ -142,7 +148,7 @@ impl<'a> Ladder<'a> {
             .map(|(row, atom)| (self.bucket(atom, widened), atom.category, atom.thing, row))
             .collect();
         items.sort_unstable();
-        let mut folds: Vec<(u16, std::cmp::Reverse<usize>, u32, &[(u16, u32, u32, usize)])> = items
+        let mut folds: Vec<_> = items
             .chunk_by(|left, right| (left.0, left.1) == (right.0, right.1))
             .map(|same| {
                 let things = same.chunk_by(|left, right| left.2 == right.2).count();
@@ -170,10 +176,20 @@ impl<'a> Ladder<'a> {
         places.sort_unstable();
         let mut drops: Vec<(u64, &[(Place, usize)])> = places
             .chunk_by(|left, right| left.0 == right.0)
-            .map(|same| (same.iter().map(|&(_, row)| self.atoms[row].events).sum(), same))
+            .map(|same| {
+                (
+                    same.iter().map(|&(_, row)| self.atoms[row].events).sum(),
+                    same,
+                )
+            })
             .collect();
         drops.sort_unstable_by_key(|&(events, same)| {
-            let Place { bucket, behavior, is_thing, row } = same[0].0;
+            let Place {
+                bucket,
+                behavior,
+                is_thing,
+                row,
+            } = same[0].0;
             (events, bucket, is_thing, row, behavior)
         });
         self.drops = drops.len();
@@ -192,7 +208,14 @@ impl<'a> Ladder<'a> {
     /// Where each kind of step ends, so that a search need not leap over kinds.
     pub fn ends(&self) -> [usize; 5] {
         let mut end = 0;
-        [self.days.len(), self.months.len(), self.rare, self.folds, self.drops].map(|steps| {
+        [
+            self.days.len(),
+            self.months.len(),
+            self.rare,
+            self.folds,
+            self.drops,
+        ]
+        .map(|steps| {
             end += steps;
             end
         })
@@ -242,7 +265,14 @@ impl<'a> Ladder<'a> {
     }
 
     /// The history after `steps` steps.
-    pub fn cells(&self, steps: usize, whole: &Things, entries: &Entries<'_>, out: &mut Vec<Cell>, things: &mut Things) {
+    pub fn cells(
+        &self,
+        steps: usize,
+        whole: &Things,
+        entries: &Entries<'_>,
+        out: &mut Vec<Cell>,
+        things: &mut Things,
+    ) {
         let taken = self.taken(steps);
         let mut placed: Vec<(Place, u32, u64)> = self
             .atoms
@@ -255,7 +285,12 @@ impl<'a> Ladder<'a> {
         let mut written: Vec<((bool, u32, u64), u16, u32)> = placed
             .chunk_by(|left, right| left.0 == right.0)
             .map(|same| {
-                let Place { bucket, behavior, is_thing, row } = same[0].0;
+                let Place {
+                    bucket,
+                    behavior,
+                    is_thing,
+                    row,
+                } = same[0].0;
                 let events: u64 = same.iter().map(|atom| atom.2).sum();
                 let distinct = same.chunk_by(|left, right| left.1 == right.1).count() as u64;
                 let shown = match (is_thing, self.counts) {
@@ -272,17 +307,34 @@ impl<'a> Ladder<'a> {
         things.clear();
         for same in written.chunk_by(|left, right| left.0 == right.0) {
             let (is_thing, row, shown) = same[0].0;
-            let number = if is_thing { whole.marks.get(row as usize).map_or(0, |mark| mark.number) } else { 0 };
-            let entry = if is_thing { whole.rows[row as usize] } else { row };
+            let number = if is_thing {
+                whole.marks.get(row as usize).map_or(0, |mark| mark.number)
+            } else {
+                0
+            };
+            let entry = if is_thing {
+                whole.rows[row as usize]
+            } else {
+                row
+            };
             things.marks.push(Mark { number, shown });
             things.rows.push(entry);
             for &(_, bucket, behavior) in same {
                 let thing = things.rows.len() as u32 - 1;
                 match out.last_mut() {
-                    Some(cell) if (cell.thing, cell.bucket) == (thing, bucket) => cell.mask |= 1 << behavior,
-                    _ => out.push(Cell { thing, bucket, mask: 1 << behavior }),
+                    Some(cell) if (cell.thing, cell.bucket) == (thing, bucket) => {
+                        cell.mask |= 1 << behavior;
+                    }
+                    _ => out.push(Cell {
+                        thing,
+                        bucket,
+                        mask: 1 << behavior,
+                    }),
                 }
             }
+        }
+        if things.marks.iter().all(Mark::is_empty) {
+            things.marks.clear();
         }
         things.fetch(entries);
         // Stable, so that inside a bucket things keep their order.

@@ -3,11 +3,13 @@
 //! The way of an event: `columns` (as the log has it) -> `partition` (8 bytes, by user) -> `cells` (what happened to a
 //! thing in a bucket) -> `readings` (lines) -> `write` (text and tokens). `ladder` cuts what does not fit.
 
+mod block;
 pub mod catalogue;
 mod cells;
 pub mod columns;
 mod dates;
 mod ladder;
+mod near;
 mod partition;
 mod pieces;
 mod readings;
@@ -141,7 +143,10 @@ fn dates(clock: Clock, days: &[(i64, i64)], options: &Options) -> Result<Dates, 
             Dates::of_times(days, origin, end, today, stable)
         }
         Clock::Ranks => {
-            let (starts, days) = days.iter().map(|&(start, day)| (start as u32, day as i32)).unzip();
+            let (starts, days) = days
+                .iter()
+                .map(|&(start, day)| (start as u32, day as i32))
+                .unzip();
             Dates::of_stretches(starts, days, today, stable)
         }
     }
@@ -218,7 +223,7 @@ fn chunk(
 fn check(log: &Log<'_>, entries: &Entries<'_>, behaviors: &[String]) -> Result<(), Error> {
     log.check()?;
     for (argument, most, came) in [
-        ("entries", MAX_ENTRIES - 1, entries.len()),
+        ("entries", MAX_ENTRIES - 1, entries.count()),
         ("behaviors", MAX_BEHAVIORS, behaviors.len()),
     ] {
         if came > most {
@@ -231,9 +236,9 @@ fn check(log: &Log<'_>, entries: &Entries<'_>, behaviors: &[String]) -> Result<(
         }
     }
     for (argument, size, most) in [
-        ("items", log.items.size, entries.len()),
-        ("queries", log.queries.size, entries.len()),
-        ("nothing", log.nothing as usize + 1, entries.len()),
+        ("items", log.items.size, entries.count()),
+        ("queries", log.queries.size, entries.count()),
+        ("nothing", log.nothing as usize + 1, entries.count()),
         ("behaviors", log.behaviors.size, behaviors.len()),
     ] {
         if size > most {

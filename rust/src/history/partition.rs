@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
-use super::columns::{Block, Log, Stretch, BLOCK};
+use super::block::Block;
+use super::columns::{Log, Stretch, BLOCK};
 use crate::error::Error;
 
 const BEHAVIOR_BITS: u32 = 5;
@@ -291,16 +292,13 @@ fn make(
     let mut late = false;
     for (place, made) in made[..block.kept].iter_mut().enumerate() {
         let row = block.rows[place] as usize;
-        *made = match clock.read(moments[row], stretch.row + row)? {
-            Some(moment) => {
-                let behavior = u32::from(block.behaviors[place]);
-                Record::new(moment, block.entry(place), behavior)
-            }
-            None => {
-                late = true;
-                NOT_SEEN
-            }
-        };
+        *made = NOT_SEEN;
+        if let Some(moment) = clock.read(moments[row], stretch.row + row)? {
+            let behavior = u32::from(block.behaviors[place]);
+            *made = Record::new(moment, block.entry(place), behavior);
+        } else {
+            late = true;
+        }
     }
     Ok(late)
 }

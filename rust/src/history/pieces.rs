@@ -172,8 +172,7 @@ impl<'a> Pieces<'a> {
         text.truncate(text.len() - 2);
         text.push(')');
         let count = |text: &str| self.tokenizer.count(text) as u32;
-        let tokens =
-            [&text[1..], &text].map(|text| [count(text), count(&format!("{text},"))]);
+        let tokens = [&text[1..], &text].map(|text| [count(text), count(&format!("{text},"))]);
         let start = self.bytes.len() - WIDE;
         self.bytes.truncate(start);
         self.bytes.extend_from_slice(text.as_bytes());

@@ -112,7 +112,14 @@ const NONE: u32 = 0;
 impl Reader {
     /// Groups cells into lines. Cells come by bucket and, inside a bucket, each thing at most once; `things` is how
     /// many there are; buckets from `open` on are open and share no line with closed ones.
-    pub fn read(&mut self, cells: &[Cell], things: usize, layout: Layout, open: u16, out: &mut Lines) {
+    pub fn read(
+        &mut self,
+        cells: &[Cell],
+        things: usize,
+        layout: Layout,
+        open: u16,
+        out: &mut Lines,
+    ) {
         out.clear();
         match layout {
             Layout::Item => self.item(cells, things, open, out),
@@ -164,7 +171,11 @@ impl Reader {
         for (place, &set) in self.set_of.iter().enumerate() {
             if set != NONE {
                 let to = &mut self.counts[set as usize];
-                out.things[*to as usize] = if place < things { place } else { place - things } as u32;
+                out.things[*to as usize] = if place < things {
+                    place
+                } else {
+                    place - things
+                } as u32;
                 *to += 1;
             }
         }
@@ -173,11 +184,14 @@ impl Reader {
     fn item_by_bucket(&mut self, cells: &[Cell], out: &mut Lines) {
         for bucket in cells.chunk_by(|left, right| left.bucket == right.bucket) {
             self.keys.clear();
-            let keys = bucket.iter().map(|cell| u64::from(cell.mask) << 32 | u64::from(cell.thing));
+            let keys = bucket
+                .iter()
+                .map(|cell| u64::from(cell.mask) << 32 | u64::from(cell.thing));
             self.keys.extend(keys);
             self.keys.sort_unstable();
             for same in self.keys.chunk_by(|left, right| left >> 32 == right >> 32) {
-                out.groups.push(Group::new(bucket[0].bucket, (same[0] >> 32) as u32));
+                out.groups
+                    .push(Group::new(bucket[0].bucket, (same[0] >> 32) as u32));
                 out.things.extend(same.iter().map(|&key| key as u32));
                 out.close();
             }
@@ -205,7 +219,11 @@ impl Reader {
             let mut start = first;
             for things in self.keys[first..].chunk_by(|left, right| left >> 32 == right >> 32) {
                 self.contexts.push(Context {
-                    scope: if by_bucket { bucket } else { u16::from(bucket >= open) },
+                    scope: if by_bucket {
+                        bucket
+                    } else {
+                        u16::from(bucket >= open)
+                    },
                     len: things.len() as u32,
                     hash: things.iter().fold(0, |hash: u64, &key| {
                         (hash.rotate_left(5) ^ (key & 0xFFFF_FFFF)).wrapping_mul(MIX)
@@ -240,14 +258,18 @@ impl Reader {
                 .take_while(|context| context.group.bucket() == contexts[0].group.bucket())
                 .fold(0, |mask, context| mask | context.group.mask());
             let group = Group::new(contexts[0].group.bucket(), first);
-            self.order.push((group, Group(contexts.len() as u64), start));
+            self.order
+                .push((group, Group(contexts.len() as u64), start));
             start += contexts.len() as u32;
         }
         self.order.sort_unstable();
         for &(_, count, start) in &self.order {
             let contexts = &self.contexts[start as usize..start as usize + count.0 as usize];
-            for same in contexts.chunk_by(|left, right| left.group.bucket() == right.group.bucket()) {
-                let mask = same.iter().fold(0, |mask, context| mask | context.group.mask());
+            for same in contexts.chunk_by(|left, right| left.group.bucket() == right.group.bucket())
+            {
+                let mask = same
+                    .iter()
+                    .fold(0, |mask, context| mask | context.group.mask());
                 out.groups.push(Group::new(same[0].group.bucket(), mask));
             }
             out.things.extend(things(&contexts[0]));

@@ -81,8 +81,12 @@ impl<'a> Worker<'a> {
     /// Compresses one user and appends the text.
     pub fn compress(&mut self, user: usize, out: &mut Buffer) -> Receipt {
         self.partition.read(user, &mut self.records);
-        self.whole
-            .read(&mut self.records, self.dates, self.entries, &mut self.pieces);
+        self.whole.read(
+            &mut self.records,
+            self.dates,
+            self.entries,
+            &mut self.pieces,
+        );
         let events = self.records.len() as u64;
         let tokens_in = if self.additive {
             self.whole.tokens_in
@@ -188,7 +192,7 @@ impl<'a> Worker<'a> {
             let (cells, things) = if cut {
                 (&self.cells, &self.things)
             } else {
-                (&self.whole.cells, &self.whole.things)
+                (&self.whole.all, &self.whole.things)
             };
             self.reader
                 .read(cells, things.rows.len(), layout, open, &mut self.lines);
@@ -216,7 +220,11 @@ impl<'a> Worker<'a> {
 
     /// Exact tokens of the first lines.
     fn count(&mut self, lines: usize, cut: bool) -> u64 {
-        let things = if cut { &self.things } else { &self.whole.things };
+        let things = if cut {
+            &self.things
+        } else {
+            &self.whole.things
+        };
         let row_ids = self.options.row_ids;
         if self.additive {
             return write::tokens(&self.lines, lines, things, &mut self.pieces, row_ids);
@@ -237,7 +245,11 @@ impl<'a> Worker<'a> {
 
     /// Appends the best lines and gives their exact tokens; `counted` are those that choosing them found, if it did.
     fn write(&mut self, cut: bool, counted: u64, out: &mut Buffer) -> u64 {
-        let things = if cut { &self.things } else { &self.whole.things };
+        let things = if cut {
+            &self.things
+        } else {
+            &self.whole.things
+        };
         let start = out.len();
         let tokens = write::text(
             &self.best,

@@ -38,6 +38,12 @@ pub struct Mark {
     pub shown: u64,
 }
 
+impl Mark {
+    pub fn is_empty(&self) -> bool {
+        self.number < 2 && self.shown == 0
+    }
+}
+
 /// What the written things of one user are; a thing is a row of these.
 #[derive(Default)]
 pub struct Things {
@@ -65,7 +71,7 @@ impl Things {
 
     fn mark(&self, thing: u32) -> Option<Mark> {
         let mark = *self.marks.get(thing as usize)?;
-        (mark.number > 1 || mark.shown > 0).then_some(mark)
+        (!mark.is_empty()).then_some(mark)
     }
 }
 
@@ -94,9 +100,15 @@ pub fn tokens(
     for (line, (groups, written)) in lines.iter().take(count).enumerate() {
         total += if row_ids { of_row_id(line, pieces) } else { 0 };
         for (place, &group) in groups.iter().enumerate() {
-            total += pieces.label(group).count(row_ids || place > 0, place + 1 < groups.len());
+            total += pieces
+                .label(group)
+                .count(row_ids || place > 0, place + 1 < groups.len());
         }
-        let end = if line + 1 == count { End::Text } else { End::Line };
+        let end = if line + 1 == count {
+            End::Text
+        } else {
+            End::Line
+        };
         total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
     }
     total
@@ -110,13 +122,20 @@ fn of_row_id(line: usize, pieces: &mut Pieces<'_>) -> u64 {
 fn of_things(written: &[u32], end: End, things: &Things, pieces: &mut Pieces<'_>) -> u64 {
     if !things.marks.is_empty() {
         let of = |(place, &thing): (usize, &u32)| {
-            let end = if place + 1 < written.len() { End::Comma } else { end };
+            let end = if place + 1 < written.len() {
+                End::Comma
+            } else {
+                end
+            };
             of_marked(thing, end, things, pieces)
         };
         return written.iter().enumerate().map(of).sum();
     }
     let slot = |&thing: &u32| &things.slots[thing as usize];
-    let sum: u64 = written.iter().map(|thing| u64::from(slot(thing).comma)).sum();
+    let sum: u64 = written
+        .iter()
+        .map(|thing| u64::from(slot(thing).comma))
+        .sum();
     match written.last().map(slot) {
         Some(last) => sum - u64::from(last.comma) + u64::from(end.tokens(last)),
         None => sum,
@@ -251,7 +270,11 @@ pub fn text(
         out.len -= 1;
         out.push(b' ');
         out.push(b'|');
-        let end = if line + 1 == count { End::Text } else { End::Line };
+        let end = if line + 1 == count {
+            End::Text
+        } else {
+            End::Line
+        };
         total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
         if things.marks.is_empty() {
             out.reserve(written.len() * (WIDE + 1));

@@ -38,14 +38,13 @@ impl Catalogue {
         let (offsets, bytes) = (offsets.as_slice()?, bytes.as_slice()?);
         let categories = categories.as_slice()?;
         let tokenizer = Arc::clone(&tokenizer.inner);
-        let inner = py.detach(|| {
-            catalogue::Catalogue::new(offsets, utf8(bytes)?, categories, &tokenizer)
-        })?;
+        let inner =
+            py.detach(|| catalogue::Catalogue::new(offsets, utf8(bytes)?, categories, &tokenizer))?;
         Ok(Self { inner })
     }
 
     fn __len__(&self) -> usize {
-        self.inner.len()
+        self.inner.count()
     }
 }
 
@@ -140,10 +139,7 @@ pub(super) fn compress_history<'py>(
     ),
     nothing: u32,
     catalogue: &Catalogue,
-    extra: (
-        PyReadonlyArray1<'py, i64>,
-        PyReadonlyArray1<'py, u8>,
-    ),
+    extra: (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, u8>),
     behaviors: Vec<String>,
     tokenizer: &Tokenizer,
     clock: Option<(i64, i64)>,
