@@ -216,8 +216,8 @@ def compress(
             local = stamp and stamp.astimezone(zone).date()
             second = stamp and stamp.replace(microsecond=0)
             moment = (stamp is not None, second, position is not None, position)
-            key = (bucket_of(local, today, stable), moment, thing(event), order(event["behavior"]))
-            seen.append((*key, event["behavior"], local))
+            when = (bucket_of(local, today, stable), moment)
+            seen.append((*when, thing(event), order(event["behavior"]), event["behavior"], local))
         seen.sort()
         raw = "\n".join(f"{local or 'undated'} ({behavior}) | {entry[2]}" for *_, entry, _, behavior, local in seen)
         placed = [(bucket, behavior, entry) for bucket, _, entry, _, behavior, _ in seen]

@@ -57,8 +57,9 @@ def compress(
     Args:
         kept: reliable events, `schema.EVENTS`; their order does not matter. Ids may also be whole numbers, and any text
             a dictionary: such columns cross to the kernel without a copy.
-        briefs: `schema.BRIEFS`, or the `catalogue` of them. An item that is not there is written as `item <id>`; how many were is in the result's
-            schema metadata under `recgpt.missing_briefs`.
+        briefs: `schema.BRIEFS`, or the `catalogue` of them, which is worth it from the second call on. An item that is
+            not there is written as `item <id>`; how many were is in the result's schema metadata under
+            `recgpt.missing_briefs`.
         now: time-zone-aware; an event at or after it is not seen.
         tokenizer: counts the tokens; the counts are exact.
         keep: behaviors to read, for example `schema.RELIABLE`; the kernel skips all others, so that a log need not be
@@ -77,8 +78,8 @@ def compress(
 
     Returns:
         `schema.HISTORY`, by user_id (whole numbers by value), the same for any number of threads. Inside a line things
-        stand in the order in which the user first met them: by second, then by position, then by item id. A user without an event before `now` is
-        absent. In the receipt, `tokens_in` counts one line an event, `YYYY-MM-DD (behavior) | brief`.
+        stand in the order in which the user first met them: by second, then by position, then by item id (whole numbers
+        by value). A user without an event before `now` is absent. In the receipt, `tokens_in` counts one line an event, `YYYY-MM-DD (behavior) | brief`.
 
     Raises:
         EmptyLogError: no event lies before `now`.
