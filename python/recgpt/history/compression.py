@@ -79,7 +79,8 @@ def compress(
     Returns:
         `schema.HISTORY`, by user_id (whole numbers by value), the same for any number of threads. Inside a line things
         stand in the order in which the user first met them: by second, then by position, then by item id (whole numbers
-        by value). A user without an event before `now` is absent. In the receipt, `tokens_in` counts one line an event, `YYYY-MM-DD (behavior) | brief`.
+        by value). A user without an event before `now` is absent. In the receipt, `tokens_in` counts one line an event,
+        `YYYY-MM-DD (behavior) | brief`.
 
     Raises:
         EmptyLogError: no event lies before `now`.
