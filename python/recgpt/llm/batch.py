@@ -8,6 +8,7 @@ their room is needed, so the next call shares with them too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,6 +25,8 @@ RETAINED = 2
 """Finished prompts that stay for sharing. Each costs attention time at every later step, so few."""
 SHORT = 256
 """Finished prompts up to this many tokens stay whole: looking through the waiting jobs would cost more than they do."""
+_THINKING = re.compile(rb'\{"reasoning": ?"(?:[^"\\]|\\.)*\\?', re.S)
+"""An answer that is still within its reasoning."""
 TOP = 48
 """Tokens tried against a grammar, best first, before the whole vocabulary is masked."""
 
@@ -90,6 +93,10 @@ class Job:
     temperature: float = 0.0
     seed: tuple[int, ...] = (0,)
     candidates: list[list[int]] | None = None
+    thoughts: int = 0
+    """Tokens for a `reasoning` that comes first; where they end, so does it, and the answer keeps its own room."""
+    quote: int = -1
+    """The token that ends a text in JSON."""
 
     slot: int = -1
     computed: int = 0
@@ -353,6 +360,9 @@ class Scheduler:
         scores[self.model.control] = -np.inf
         token = int(scores.argmax())
         if job.matcher is not None:
+            if 0 < job.thoughts <= len(job.answer) and _THINKING.fullmatch(job.raw):
+                # Not allowed within a character of several tokens: then at the next step.
+                token = next(iter(job.matcher.allowed(np.array([job.quote], np.int32)).tolist()), token)
             chosen = self._allowed(job.matcher, scores, token)
             if chosen is None:
                 return "end"

@@ -103,6 +103,8 @@ class Worker:
                 stop=tuple(request["stop"]),
                 temperature=request["temperature"],
                 seed=(self.seed, request["seed"]),
+                thoughts=request["thoughts"],
+                quote=self.model.tokenize('"')[0],
             )
             longest = job.room
         if len(prompt) + longest > self.context_tokens or (job.candidates is not None and longest > BATCH):
