@@ -19,7 +19,7 @@ from recgpt.text import clean
 NOW = datetime(2024, 3, 15, tzinfo=UTC)
 ATTACKS = attacks()
 USERS = 25
-REAL = int(os.environ.get("RECGPT_INJECTIONS", "6"))
+REAL = int(os.environ.get("RECGPT_INJECTIONS", "4"))
 _TOKENS = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(start|end)_of_turn>|\[/?INST\]", re.I)
 
 
