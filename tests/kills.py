@@ -100,9 +100,9 @@ class Shop:
         kept = behaviors.extract(log.events)
         hist = history.compress(
             kept, history.brief(log.items, tokenizer=tokenizer), now=self.now, tokenizer=tokenizer, row_ids=True,
-            budget=600 if real else 1500,
+            budget=250 if real else 1500,
         )  # fmt: skip
-        self.hist = hist.slice(0, 2 if real else 4)
+        self.hist = hist.slice(0, 1 if real else 4)
         self.users = log.users.filter(
             [user in self.hist["user_id"].to_pylist() for user in log.users["user_id"].to_pylist()]
         )
@@ -112,16 +112,17 @@ class Shop:
 
     def run(self, engine, out):
         """The three stages that ask a model; their tables go to `out`."""
-        few = {"evidence_rows": 3, "reason_samples": 2} if self.real else {}
+        few = {"evidence_rows": 2, "reason_samples": 1, "candidates": 12} if self.real else {}
         mined = interests.mine(
             self.users, self.hist, engine=engine, now=self.now, config=interests.Config(control=not self.real, **few)
         )
         predicted = tags.predict(
             self.users, mined.table, self.events, engine=engine, now=self.now, categories=self.phi, items=self.items,
-            item_tags=self.item_tags, candidates=20, config=tags.Config(quantity=6, prompt_tokens=300),
+            item_tags=self.item_tags, candidates=8 if self.real else 20,
+            config=tags.Config(quantity=3 if self.real else 6, prompt_tokens=150 if self.real else 300),
         )  # fmt: skip
         written = explanations.write(
-            mined.table, self.items.slice(0, 4 if self.real else 20), categories=self.phi, engine=engine, now=self.now,
+            mined.table, self.items.slice(0, 3 if self.real else 20), categories=self.phi, engine=engine, now=self.now,
             tags=predicted.table, item_tags=self.item_tags,
         )  # fmt: skip
         out.mkdir(exist_ok=True)
@@ -134,7 +135,7 @@ def engine_of(kind, folder):
     if kind == "fake":
         return Noted(folder / "asked.txt")
     # Scores of f32 weights depend on the company in the batch by 1e-6 only; those of quantized ones by far more.
-    return LlamaCpp(default_model_path(), context_tokens=2048, weights="f32", kv_type="f32")
+    return LlamaCpp(default_model_path(), context_tokens=2048, threads=1, weights="f32", kv_type="f32")
 
 
 def start(shop, kind, folder, point=0):

@@ -224,3 +224,62 @@ def test_grammar_stop_and_sampling():
     assert again.answer == sampled[4].answer
     assert len({tuple(job.answer) for job in sampled}) > 10
     assert all(7 not in job.answer for job in sampled)
+
+
+class Spelling:
+    """A grammar of `{"reasoning": "` + any letters + `"}`, a token a byte."""
+
+    head = b'{"reasoning": "'
+
+    def __init__(self):
+        self.text = b""
+
+    def allowed(self, tokens):
+        if len(self.text) < len(self.head):
+            return tokens[tokens == self.head[len(self.text)]]
+        if self.text.endswith(b'"') and len(self.text) > len(self.head):
+            return tokens[tokens == ord("}")]
+        if self.text.endswith(b"}"):
+            return tokens[tokens == END]
+        # Like the middle of a character: after five letters no quote.
+        quote = len(self.text) - len(self.text.rstrip(b"a")) != 5
+        return tokens[(tokens == ord("a")) | ((tokens == ord('"')) & quote)]
+
+    def accept(self, token):
+        self.text += bytes([token])
+
+    def close(self):
+        self.text = b""
+
+
+class Typist(Toy):
+    """Prefers `a` above all; a token is a byte."""
+
+    vocabulary = 128
+    control = np.array([], np.int32)
+
+    def decode(self, tokens):
+        count = super().decode(tokens).shape[0]
+        rows = np.zeros((count, 128), np.float32)
+        rows[:, ord("a")] = 5
+        return rows
+
+    def piece(self, token):
+        return bytes([token])
+
+    def matcher(self, grammar):
+        return Spelling()
+
+
+def test_reasoning_ends_with_its_own_tokens_and_leaves_the_answer_its_room():
+    def answer(thoughts):
+        job = Job(0, np.array([1, 2], np.int32), room=40, grammar="spelling", thoughts=thoughts, quote=ord('"'))
+        how = {}
+        Scheduler(Typist(500), slots=2).run([job], started=lambda _: None, finished=lambda _, end: how.update(end=end))
+        return job.raw.decode(), how["end"]
+
+    assert answer(0) == ('{"reasoning": "' + "a" * 25, "length")
+    assert answer(18) == ('{"reasoning": "aaa"}', "end")
+    # Where the quote may not come after the last allowed token, it comes as soon as it may.
+    assert answer(20) == ('{"reasoning": "aaaaaa"}', "end")
+    assert answer(5) == ('{"reasoning": ""}', "end")

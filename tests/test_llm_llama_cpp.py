@@ -106,6 +106,8 @@ def test_scores_equal_a_plain_reference(engine, model):
         " bread",
         " baby clothes for winter",
         " cat toys",
+        " yes",
+        " no",
     )
     results = engine.score([ScoreRequest(prompt, candidates) for prompt in PROMPTS[:2]])
     chat = Chat(model.chat_template(), model.tokenize, bos=model.text("bos"), eos=model.text("eos"))
@@ -137,6 +139,21 @@ def test_json_under_a_grammar_is_valid_and_cuts_are_unscored(engine):
     assert (cut.status, cut.reason, cut.value) == ("unscored", "length", None)
     assert reasoned.status == "ok"
     assert list(reasoned.value) == ["want", "stage", "rank"]
+
+
+def test_long_thoughts_are_ended_and_the_answer_still_comes(engine):
+    schema = grammar.from_model(Want)
+    prompts = [Prompt("Think long and in detail before you answer.", prompt.user) for prompt in PROMPTS[:4]]
+    own, least = 40, 12
+    results = engine.generate(
+        [Request(prompt, own, grammar.with_reasoning(schema, tokens=least)) for prompt in prompts]
+    )
+    for result in results:
+        assert result.status == "ok", result
+        Want.model_validate(result.value, strict=True)
+        thought = result.text.partition('", "want"')[0].partition('","want"')[0]
+        (count,) = engine.count_tokens([thought])
+        assert count <= least + 3
 
 
 def test_requests_that_cannot_be_worked_on(engine):

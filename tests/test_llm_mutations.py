@@ -24,7 +24,7 @@ INTEREST = {
     "reason": "Bought flour and yeast in two months.",
     "evidence": [1, 2],
 }
-TAG = {"tag": "bread tin", "interest": "", "reason": "They bake bread at home every week."}
+TAG = {"tag": "bread tin", "interest": "", "reason": "Bought flour, so a bread tin helps with baking."}
 PIECES = [
     "{", "}", "[", "]", '"', ":", ",", "NaN", "Infinity", "-Infinity", "1e999", "\\u0000", "\\ud800", "\x00",
     "\x1b[31m", "null", "true", "😀", " ", "9" * 30, "9" * 5000, '"rank": 1,', '"interests": [],', '"tags": [],',
@@ -42,12 +42,12 @@ class TagAnswers(BaseModel):
 
 
 def mutations(good: dict[str, Any], count: int, seed: int) -> list[str]:
-    """Texts around a good answer: cut, doubled, spliced, of other types, nested, huge, with doubled keys."""
+    """Different texts around a good answer: cut, doubled, spliced, of other types, nested, huge, with doubled keys."""
     draw = random.Random(seed)
     whole = json.dumps(good)
     (key,) = good
-    texts = []
-    for _ in range(count):
+    texts: dict[str, None] = {}
+    while len(texts) < count:
         text = whole
         for _ in range(draw.randint(1, 3)):
             at, end = sorted(draw.randrange(len(text) + 1) for _ in range(2))
@@ -62,7 +62,9 @@ def mutations(good: dict[str, Any], count: int, seed: int) -> list[str]:
                 text = text[:at] + text[at:end] * draw.choice((0, 2, 30)) + text[end:]
             elif move == 4:
                 field = draw.choice([*good[key][0], key])
-                odd: Any = draw.choice([None, True, 3, 2.5, -1, "", [], {}, [[]], "x" * 5000, [1] * 50, {"a": 1}])
+                odd: Any = draw.choice(
+                    [None, True, draw.random(), -1, "", [], {}, [[]], "x" * 5000, [1] * 50, {"a": 1}]
+                )
                 changed = {key: [{**good[key][0], field: odd}]} if field != key else {key: odd}
                 text = json.dumps(changed)
             elif move == 5:
@@ -74,8 +76,8 @@ def mutations(good: dict[str, Any], count: int, seed: int) -> list[str]:
                 text = json.dumps({key: [{k: v for k, v in good[key][0].items() if k != field}]})
             elif draw.random() < 0.05:
                 text = text + " " * 200_000
-        texts.append(text)
-    return texts
+        texts[text] = None
+    return list(texts)
 
 
 def doubled(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -176,7 +178,10 @@ def through_tags(count: int, seed: int) -> tuple[int, int]:
     users = users_of(count)
     items = schema.rows([{"item_id": "1", "title": "flour", "category": "Baking"}], schema.ITEMS)
     events = schema.rows(
-        [{"user_id": users[0], "item_id": "1", "behavior": "purchase", "timestamp": datetime(2024, 1, 1, tzinfo=UTC)}],
+        [
+            {"user_id": user, "item_id": "1", "behavior": "purchase", "timestamp": datetime(2024, 1, 1, tzinfo=UTC)}
+            for user in users
+        ],
         schema.EVENTS,
     )
     predicted = tags.predict(
@@ -196,7 +201,7 @@ def through_tags(count: int, seed: int) -> tuple[int, int]:
 @pytest.mark.parametrize("through", [through_interests, through_tags])
 def test_broken_answers_do_not_stop_a_stage(through) -> None:
     kept, unscored = through(200, seed=2)
-    assert kept >= 0
+    assert kept > 0
     assert unscored > 100
 
 

@@ -691,12 +691,16 @@ def test_generate_validates_every_triplet_again(triplet, reason):
 
 def test_generate_keeps_what_cannot_be_read():
     results = [Result("unscored", "[{", reason="parse: end of text"), answered(GOOD)]
+    # What the engine says that its text means is not believed.
     results[1].value["tags"].append({"tag": "x"})
     engine = Scripted(lambda request: results[request.key == "tags/ann"])
     predicted = predict(engine, mode="generate")
-    assert predicted.counts["unscored"] == {"parse: end of text": 1, "schema: interest": 1}
+    assert predicted.counts["unscored"] == {"parse: end of text": 1}
     assert predicted.rejections["raw"].to_pylist()[0] is not None
     assert predicted.table.num_rows == 1
+    broken = Result("ok", '{"tags": [{"tag": "x"}]}', results[1].value)
+    (said,) = predict(Scripted(lambda request: broken), users=USERS.slice(0, 1), mode="generate").counts["unscored"]
+    assert said == "schema: answer.tags[0] must be an object with tag, interest, reason"
 
 
 def test_the_generate_prompt_carries_the_paper_s_points():

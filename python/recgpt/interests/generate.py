@@ -60,7 +60,7 @@ def ask(
                 most=config.most,
                 reasoning=bool(config.reasoning_tokens),
             ),
-            max_tokens=config.answer_tokens + config.reasoning_tokens,
+            max_tokens=config.answer_tokens,
             schema=schema,
             seed=config.seed,
             key=f"interests/{case.user_id}",

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recgpt.llm.candidates import Logits, Node, Tree, above, split
+from recgpt.llm.sampling import Matcher, sample
 
 Tokens = npt.NDArray[np.int32]
 
@@ -24,8 +25,6 @@ RETAINED = 2
 """Finished prompts that stay for sharing. Each costs attention time at every later step, so few."""
 SHORT = 256
 """Finished prompts up to this many tokens stay whole: looking through the waiting jobs would cost more than they do."""
-TOP = 48
-"""Tokens tried against a grammar, best first, before the whole vocabulary is masked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +35,6 @@ class Token:
     position: int
     sequences: tuple[int, ...]
     logits: bool = False
-
-
-class Matcher(Protocol):
-    """One grammar's state in one sequence."""
-
-    def allowed(self, tokens: Tokens) -> Tokens:
-        """Return those of `tokens` that may come next, in the given order."""
-
-    def accept(self, token: int) -> None:
-        """Advance by an allowed token."""
-
-    def close(self) -> None:
-        """Free the state."""
 
 
 class Model(Protocol):
@@ -91,6 +77,10 @@ class Job:
     seed: tuple[int, ...] = (0,)
     candidates: list[list[int]] | None = None
     adapter: str = ""
+    thoughts: int = 0
+    """Tokens for a `reasoning` that comes first; where they end, so does it, and the answer keeps its own room."""
+    quote: int = -1
+    """The token that ends a text in JSON."""
 
     slot: int = -1
     computed: int = 0
@@ -338,7 +328,7 @@ class Scheduler:
                 job.tree = Tree(job.candidates)
                 job.tree.observe([job.tree.root], logits[row : row + 1])
             else:
-                how = self._sample(job, logits[row])
+                how = sample(self.model, job, logits[row])
                 if how:
                     done.append((job, how))
         for job in active:
@@ -349,45 +339,6 @@ class Scheduler:
             if job.tree.next_branch >= len(job.tree.branches):
                 done.append((job, "score"))
         return done
-
-    def _sample(self, job: Job, logits: Logits) -> str:
-        """Choose the next token; return how the answer ended, or nothing."""
-        scores = logits.astype(np.float64) if job.random is not None else logits.copy()
-        if job.random is not None:
-            # The largest of logits/T + Gumbel noise is an exact sample, and stays one when a grammar strikes tokens.
-            scores = scores / job.temperature + job.random.gumbel(size=len(scores))
-        scores[self.model.control] = -np.inf
-        token = int(scores.argmax())
-        if job.matcher is not None:
-            chosen = self._allowed(job.matcher, scores, token)
-            if chosen is None:
-                return "end"
-            token = chosen
-        if self.model.is_end(token):
-            return "end"
-        if job.matcher is not None:
-            job.matcher.accept(token)
-        job.answer.append(token)
-        job.raw += self.model.piece(token)
-        if job.stop:
-            text = job.raw.decode("utf-8", "replace")
-            found = [at for at in (text.find(stop) for stop in job.stop) if at >= 0]
-            if found:
-                job.raw = text[: min(found)].encode("utf-8", "replace")
-                return "stop"
-        return "length" if len(job.answer) >= job.room else ""
-
-    def _allowed(self, matcher: Matcher, scores: npt.NDArray[np.floating], best: int) -> int | None:
-        """Return the best token that the grammar allows: first the best, then the best few, then all."""
-        if len(matcher.allowed(np.array([best], np.int32))):
-            return best
-        few = np.argpartition(-scores, TOP)[:TOP].astype(np.int32)
-        for tokens in (few, np.arange(len(scores), dtype=np.int32)):
-            allowed = matcher.allowed(tokens)
-            allowed = allowed[np.isfinite(scores[allowed])]
-            if len(allowed):
-                return int(allowed[scores[allowed].argmax()])
-        return None
 
 
 def _due(job: Job) -> int:

@@ -63,8 +63,8 @@ def from_model(model: type[BaseModel]) -> dict[str, Any]:
 def with_reasoning(schema: Mapping[str, Any], *, tokens: int) -> dict[str, Any]:
     """Put a free text `reasoning` before the other fields; `parse` strips it.
 
-    Engines add `tokens` to a request's `max_tokens`, so thinking takes nothing from the answer's own room; its text is
-    at most `4 * tokens` characters, the usual length of English tokens.
+    Engines add `tokens` to a request's `max_tokens`, so thinking takes nothing from the answer's own room: its text is
+    at most `4 * tokens` characters, the usual length of English tokens, and `llama_cpp` ends it after `tokens`.
     """
     if "reasoning" in schema.get("properties", {}):
         raise SchemaError("the schema already has a field `reasoning`; rename it")

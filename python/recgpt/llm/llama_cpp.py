@@ -192,7 +192,8 @@ class LlamaCpp:
         for request in requests:
             line = request_to(request) | {"adapter": adapter}
             line["grammar"] = grammar.to_gbnf(request.schema) if request.schema else None
-            line["max_tokens"] += grammar.reasoning_tokens(request.schema)
+            line["thoughts"] = grammar.reasoning_tokens(request.schema)
+            line["max_tokens"] += line["thoughts"]
             del line["schema"]
             lines.append(line)
 

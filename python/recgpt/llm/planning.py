@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from recgpt.llm import grammar
+from recgpt.llm.batch import RETAINED, Tokens, shared
 from recgpt.llm.chat import Chat
 from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result, ScoreRequest, ScoreResult
 from recgpt.llm.fake import FakeEngine
@@ -93,6 +93,8 @@ class Planned:
         self._chat = _chat(tokenizer) if tokenizer is not None and tokenizer.chat_template else None
         self._measure = measure
         self._use = known
+        self._kept: list[Tokens] = []
+        """The latest prompts, which the engine's cache would still hold."""
         self._rates: list[Spent] | None = None
 
     def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
@@ -146,14 +148,11 @@ class Planned:
     def _count(self, requests: Sequence[_Request]) -> None:
         """Count tokens: prompts in the order in which the scheduler takes them, each less what it shares."""
         prompts = sorted(((self._encode(request.prompt), at) for at, request in enumerate(requests)), key=_tokens)
-        before: npt.NDArray[np.uint32] = np.empty(0, np.uint32)
         work: dict[tuple[str, str], list[float]] = {}
         for tokens, at in prompts:
             request, tally = requests[at], self._tally(requests[at])
-            size = min(len(before), len(tokens) - 1)
-            differs = np.flatnonzero(before[:size] != tokens[:size])
-            computed = len(tokens) - (int(differs[0]) if len(differs) else max(size, 0))
-            before = tokens
+            computed = len(tokens) - max((shared(tokens[:-1], kept) for kept in self._kept), default=0)
+            self._kept = [tokens, *self._kept[:RETAINED]]
             if isinstance(request, ScoreRequest):
                 kind, answered = "score", float(sum(self.count_tokens(request.candidates)))
             else:
@@ -166,13 +165,13 @@ class Planned:
         for (stage, kind), (amount,) in work.items():
             self.stages[stage].seconds += amount * self._seconds_of(stage, kind)
 
-    def _encode(self, prompt: Prompt) -> npt.NDArray[np.uint32]:
+    def _encode(self, prompt: Prompt) -> Tokens:
         if self._chat is not None:
-            return np.array(self._chat.encode(prompt), np.uint32)
+            return np.array(self._chat.encode(prompt), np.int32)
         whole = f"{prompt.system}\n{prompt.user}\n{prompt.answer}"
         if self._tokenizer is not None:
-            return self._tokenizer.encode(whole)
-        return np.array([hash(word) & 0xFFFFFFFF for word in re.findall(r"\w+|[^\w\s]", whole)], np.uint32)
+            return self._tokenizer.encode(whole).astype(np.int32)
+        return np.array([hash(word) & 0x7FFFFFFF for word in re.findall(r"\w+|[^\w\s]", whole)], np.int32)
 
     def _expected(self, request: Request) -> float:
         """Tokens that a text will have: the stage's own share of its room so far, else the stated one."""
@@ -238,7 +237,7 @@ def _answer(request: Request) -> str | Result:
     return replace(scripted, status="ok", reason="") if request.schema is None else scripted
 
 
-def _tokens(pair: tuple[npt.NDArray[np.uint32], int]) -> list[int]:
+def _tokens(pair: tuple[Tokens, int]) -> list[int]:
     tokens: list[int] = pair[0].tolist()
     return tokens
 

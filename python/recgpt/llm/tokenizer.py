@@ -76,8 +76,11 @@ class Tokenizer:
             )
         if not tokens or merges is None:
             raise TokenizerError(f"the GGUF file {path} carries no vocabulary; give a whole model")
-        digest = hashlib.sha256("\0".join([pre, *tokens, *merges]).encode()).hexdigest()
-        made = cls(_core.Tokenizer.bpe(tokens, merges, pre), f"{pre}-{digest[:16]}")
+        try:
+            digest = hashlib.sha256("\0".join([pre, *tokens, *merges]).encode()).hexdigest()
+            made = cls(_core.Tokenizer.bpe(tokens, merges, pre), f"{pre}-{digest[:16]}")
+        except (TokenizerError, TypeError, ValueError) as error:
+            raise TokenizerError(f"the tokenizer of {path} cannot be used: {error}") from error
         made.chat_template = template
         return made
 

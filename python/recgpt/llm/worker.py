@@ -123,6 +123,8 @@ class Worker:
                 stop=tuple(request["stop"]),
                 temperature=request["temperature"],
                 seed=(self.seed, request["seed"]),
+                thoughts=request["thoughts"],
+                quote=self.model.tokenize('"')[0],
             )
             longest = job.room
         job.adapter = request.get("adapter", "")

@@ -74,7 +74,7 @@ def _uses(config: Config) -> list[_Use]:
     interests, tags, texts = config.interests, config.tags, config.explanations
     explanations = _Use("explanations", 256, "an item", texts.answer_tokens, "explanations.answer_tokens")
     if config.llm.mode == "generate":
-        answer = interests.answer_tokens + 2 * interests.reasoning_tokens
+        answer = interests.answer_tokens + interests.reasoning_tokens
         return [
             _Use("interests", config.history.budget + SHOPPER, "history.budget", answer, "interests.answer_tokens"),
             _Use("tags", tags.prompt_tokens, "tags.prompt_tokens", tags.answer_tokens, "tags.answer_tokens"),

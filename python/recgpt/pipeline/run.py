@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 from recgpt import (
     behaviors,
     categories,
-    datasets,
     evaluation,
     explanations,
     history,
@@ -35,13 +34,11 @@ from recgpt import (
     serving,
     tags,
 )
-from recgpt.datasets import Dataset
-from recgpt.errors import InvalidConfigError
 from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer, ledger
 from recgpt.llm.planning import Planned
-from recgpt.pipeline import beta, engines, figures, households, page, preflight, served, servers, tables
+from recgpt.pipeline import beta, engines, figures, households, page, preflight, served, servers, source, tables
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -166,7 +163,8 @@ class Stages:
 
     def logs(self, summary: list[str]) -> None:
         """Stage 1: the log, cut at `now`."""
-        self.data = data = self._dataset()
+        self.data, self.now = source.read(self.config.data)
+        data = self.data
         self.time_zone = data.time_zone or "UTC"
         log = logs.from_dataset(data)
         self.items, self.users, self.report = log.items, log.users, log.report
@@ -175,37 +173,13 @@ class Stages:
         self.events, self.future = log.events.filter(past), log.events.filter(pc.invert(past))
         # Local, so that prompts and labels show the shop's own date.
         self.now = self.now.astimezone(ZoneInfo(self.time_zone))
-        self._check_truth()
+        source.check_truth(self.future, self.config.data)
         self.keep("logs", events=self.events, items=self.items, users=self.users)
         (self.config.out / "logs" / "report.json").write_text(json.dumps(self.report.to_dict(), default=str, indent=1))
         summary.append(", ".join(f"{count:,} {name}" for name, count in self.report.rows_out.items()))
         summary.append(
             f"{len(self.report.defects)} kinds of defects counted in {self.config.out / 'logs' / 'report.json'}"
         )
-
-    def _check_truth(self) -> None:
-        """Refuse a run that could judge nothing before it costs anything."""
-        truth, days = self.config.data.truth, self.config.data.test_days
-        if days and truth not in self.future["behavior"].to_pylist():
-            came = ", ".join(sorted(set(self.future["behavior"].to_pylist())))
-            raise InvalidConfigError(
-                f"the last {days} days of the log hold no `{truth}` to judge on, but {came}; "
-                "set data.truth to one of them, or data.test_days to 0 to judge nothing"
-            )
-
-    def _dataset(self) -> Dataset:
-        """Read the data set, and set `now`: the moment before which everything happens."""
-        data = self.config.data
-        if data.folder is not None:
-            found = datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
-        else:
-            found = datasets.load(str(data.dataset))
-        # Everything happens strictly before `now`, so that the whole log is one moment more than its last event.
-        self.now = evaluation.cut(logs.from_dataset(found).events, days=data.test_days) + timedelta(
-            microseconds=not data.test_days
-        )
-        # Read twice where prices depend on `now`: they may only come from sales before it.
-        return datasets.load("completejourney", now=self.now) if data.dataset == "completejourney" else found
 
     def behaviors(self, summary: list[str]) -> None:
         """Stage 2: the reliable behaviors."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from recgpt.llm import grammar, prompts
 from recgpt.llm.engine import Request
@@ -75,11 +75,7 @@ def run(context: Context) -> None:
             continue
         for value in parsed.value["tags"]:
             context.counts["answers_total"] += 1
-            try:
-                answers.append((household, TagAnswer.model_validate(value)))
-            except ValidationError as error:
-                place = ".".join(map(str, error.errors()[0]["loc"])) or "entry"
-                context.reject(household.user, None, "unscored", f"schema: {place}", str(value))
+            answers.append((household, TagAnswer.model_validate(value)))
     category_of = context.mapped([_tag(answer) for _, answer in answers])
     for household in households:
         own = [answer for other, answer in answers if other is household]
