@@ -30,6 +30,8 @@ class Catalogue:
     tokenizer: Tokenizer
     core: _core.Catalogue
     """The briefs and, after them, the categories that items fold into."""
+    texts: pa.LargeStringArray
+    """What each item is called in a line."""
 
     @cached_property
     def numbers(self) -> tuple[int, Codes] | None:
@@ -84,7 +86,7 @@ def catalogue(
     fold = {name: len(texts) + row for row, name in enumerate(sorted({name for name in cleaned.values() if name}))}
     rows = [fold.get(cleaned[name], -1) for name in came] + [-1] * len(fold)
     core = _core.Catalogue(*flat([*texts, *fold]), np.array(rows, np.int32), tokenizer.core)
-    return Catalogue(ids, tokenizer, core)
+    return Catalogue(ids, tokenizer, core, pa.array(texts, pa.large_string()))
 
 
 def named(item_id: str) -> str:
