@@ -55,10 +55,10 @@ def compress(
     Items without a category and queries are not folded. A larger budget never drops more nor leaves less in full.
 
     Args:
-        kept: reliable events, `schema.EVENTS`; their order does not matter. Ids may also be whole numbers, and any text
-            a dictionary: such columns cross to the kernel without a copy.
-        briefs: `schema.BRIEFS`, or the `catalogue` of them. An item that is not there is written as `item <id>`; how many were is in the result's
-            schema metadata under `recgpt.missing_briefs`.
+        kept: reliable events, `schema.EVENTS`; their order does not matter. Ids may also be whole numbers, and any
+            text a dictionary: such columns cross to the kernel without a copy.
+        briefs: `schema.BRIEFS`, or the `catalogue` of them. An item that is not there is written as `item <id>`; how
+            many were is in the result's schema metadata under `recgpt.missing_briefs`.
         now: time-zone-aware; an event at or after it is not seen.
         tokenizer: counts the tokens; the counts are exact.
         keep: behaviors to read, for example `schema.RELIABLE`; the kernel skips all others, so that a log need not be
@@ -77,8 +77,9 @@ def compress(
 
     Returns:
         `schema.HISTORY`, by user_id (whole numbers by value), the same for any number of threads. Inside a line things
-        stand in the order in which the user first met them: by second, then by position, then by item id. A user without an event before `now` is
-        absent. In the receipt, `tokens_in` counts one line an event, `YYYY-MM-DD (behavior) | brief`.
+        stand in the order in which the user first met them: by second, then by position, then by item id. A user
+        without an event before `now` is absent. In the receipt, `tokens_in` counts one line an event, `YYYY-MM-DD
+        (behavior) | brief`.
 
     Raises:
         EmptyLogError: no event lies before `now`.
@@ -194,7 +195,7 @@ def check_options(
 
 
 def read_events(kept: schema.ArrowStream, name: str) -> pa.Table:
-    """Judge the columns; ids as whole numbers and dictionaries stay what they are, because they cross without a copy."""
+    """Judge the columns; whole numbers as ids and dictionaries stay what they are: they cross without a copy."""
     came: Any = kept if isinstance(kept, pa.Table) or not hasattr(kept, "__arrow_c_stream__") else pa.table(kept)
 
     def wanted(field: pa.Field) -> pa.Field:

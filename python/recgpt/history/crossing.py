@@ -54,7 +54,9 @@ class Crossing(NamedTuple):
     missing: int
 
 
-def cross(events: pa.Table, catalogue: Catalogue, *, now: datetime, zone: ZoneInfo, keep: Sequence[str] | None) -> Crossing:
+def cross(
+    events: pa.Table, catalogue: Catalogue, *, now: datetime, zone: ZoneInfo, keep: Sequence[str] | None
+) -> Crossing:
     """Lay out a log for the kernel."""
     users, user = code_users(events["user_id"])
     behaviors, behavior = code_behaviors(events["behavior"], keep)
@@ -131,6 +133,7 @@ def _codes(values: pa.Array, among: pa.Array) -> Codes:
 
 
 def code_users(column: pa.ChunkedArray) -> tuple[pa.Array | int, Encoded]:
+    """Give users their codes, and the id of each code or the number that code 0 stands for."""
     if pa.types.is_integer(column.type) and column.type != pa.uint64() and len(column):
         ends = pc.min_max(column).as_py()
         span = ends["max"] - ends["min"] + 1
@@ -144,6 +147,7 @@ def code_users(column: pa.ChunkedArray) -> tuple[pa.Array | int, Encoded]:
 
 
 def code_behaviors(column: pa.ChunkedArray, keep: Sequence[str] | None) -> tuple[list[str], Encoded]:
+    """Give behaviors their codes, -1 to those that are not wanted, and the name of each code."""
     values, indices = _dictionary(column)
     came: list[str] = values.to_pylist()
     kept = set(came) if keep is None else set(came) & set(keep)
@@ -175,7 +179,7 @@ def behavior_names(kept: Collection[str]) -> list[str]:
 
 
 def code_items(column: pa.ChunkedArray, catalogue: Catalogue) -> tuple[Encoded, list[str]]:
-    """Give items their entries; those without a brief, which are also given, come after all of the catalogue, by id."""
+    """Give items their entries, and the ids of those without a brief, which come after the catalogue, by id."""
     size = len(catalogue.core)
     if pa.types.is_integer(column.type) and column.type != pa.uint64() and (numbers := catalogue.numbers) is not None:
         base, entries = numbers
@@ -218,15 +222,15 @@ def _ranks(events: pa.Table, now_us: int, zone: ZoneInfo) -> tuple[pa.ChunkedArr
     outside = np.flatnonzero(~undated & ((times < 0) | (times >= END_US)))
     if len(outside):
         raise TimestampRangeError(
-            f"`kept.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {times[outside[0]]} us since "
-            "1970; check the unit of the timestamps"
+            f"`kept.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {times[outside[0]]} us "
+            "since 1970; check the unit of the timestamps"
         )
     rank, days = ranked(np.where(undated, -1, times // 1_000_000), position, zone)
     return pa.chunked_array([pa.array(rank)]), pa.array(seen), days
 
 
 def ranked(second: Longs, position: Longs, zone: ZoneInfo) -> tuple[Longs, Shifts]:
-    """Order moments by UTC second (-1: undated) and position; give the rank of each, and from which rank on which day."""
+    """Order moments by UTC second (-1: undated) and position; give each its rank, and from which rank on which day."""
     order = np.lexsort((position, second))
     new = (np.diff(second[order]) != 0) | (np.diff(position[order]) != 0)
     rank = np.zeros(len(second), np.int64)

@@ -1,11 +1,11 @@
 """The closed and the open part of histories, compressed apart and so that they can be put together exactly.
 
-With `stable=True` no line of a closed month depends on the open month. The open part depends on the closed one in three
-ways: its layout is the closed part's; things stand in the order in which the user first met them, which may be long ago;
-and of things with equal texts those of the closed part are numbered first. So the open events are compressed together
-with a stand-in for the closed part: one event of the month before for each closed thing that matters, in the order of
-meeting. In every layout they make one line, which is cut off again. What that line takes in tokens, a line break
-included, is measured by compressing it once more before a closing event whose cost is known.
+With `stable=True` no line of a closed month depends on the open month. The open part depends on the closed one in
+three ways: its layout is the closed part's; things stand in the order in which the user first met them, which may be
+long ago; and of things with equal texts those of the closed part are numbered first. So the open events are compressed
+together with a stand-in for the closed part: one event of the month before for each closed thing that matters, in the
+order of meeting. In every layout they make one line, which is cut off again. What that line takes in tokens, a line
+break included, is measured by compressing it once more before a closing event whose cost is known.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recgpt import _core
-from recgpt.history.crossing import Longs, Shifts, behavior_names, ranked
-from recgpt.history.days import EPOCH, local_days, shifts
+from recgpt.history.crossing import Longs, behavior_names, ranked
+from recgpt.history.days import EPOCH, Shifts, local_days, shifts
 from recgpt.history.vocabulary import NO_POSITION, NO_TIME, Ints, Rows, Vocabulary, joined
 
 SPAN_US = (2**32 - 1) * 1_000_000
@@ -49,7 +49,7 @@ class Now(NamedTuple):
 
     def opens(self, time: Longs) -> npt.NDArray[np.bool_]:
         """Tell which times belong to the part that still changes: this month and the undated."""
-        found = time == NO_TIME
+        found: npt.NDArray[np.bool_] = time == NO_TIME
         # Local time is less than two days away from UTC, so most times need no look at the zone.
         second = time // 1_000_000
         near = np.flatnonzero((second >= (self.first - 2) * 86_400) & (second < (self.end + 2) * 86_400))
@@ -171,11 +171,11 @@ class Kernel:
         names = behavior_names(self.vocabulary.behaviors)
         place = {name: row for row, name in enumerate(names)}
         behaviors = np.array([place[name] for name in self.vocabulary.behaviors], np.int32)
-        users, user = np.unique(rows.user, return_inverse=True)
+        users, user = _compact(rows.user)
         entries, extra, nothing = self.vocabulary.entries(rows.thing)
         size = nothing + 1
         chunks = _core.compress_history(
-            [(user.astype(np.int32), line.moments, rows.behavior, (entries, None), None)],
+            [(user, line.moments, rows.behavior, (entries, None), None)],
             ((0, None, len(users)), (0, behaviors, len(names)), (0, None, size), (0, None, 0)),
             nothing,
             self.vocabulary.catalogue.core,
@@ -202,6 +202,16 @@ class Kernel:
         return Made(users[codes], texts, numbers, receipts.reshape(-1, 7), layouts.astype(np.int8))
 
 
+def _compact(user: Ints) -> tuple[npt.NDArray[np.intp], Ints]:
+    """Give the users of some rows, and each row's place among them."""
+    if len(user) < _SMALL:
+        users, place = np.unique(user, return_inverse=True)
+        return users.astype(np.intp), place.astype(np.int32)
+    present = np.zeros(int(user.max()) + 1, bool)
+    present[user] = True
+    return np.flatnonzero(present), (np.cumsum(present, dtype=np.int32) - 1)[user]
+
+
 def _line(rows: Rows, now: Now) -> _Line:
     undated = rows.time == NO_TIME
     if undated.any() or np.any(rows.position != NO_POSITION):
@@ -211,5 +221,4 @@ def _line(rows: Rows, now: Now) -> _Line:
         return _Line(moments, after, None, (np.r_[starts, after], np.r_[days, now.today]))
     origin, last = max(0, now.us - SPAN_US) // 1_000_000, now.us // 1_000_000
     oldest = int(rows.time.min()) // 1_000_000 if now.zone.utcoffset(None) is None else 0
-    days = shifts(now.zone, min(max(oldest, origin), last), last)
-    return _Line(rows.time, now.us, (now.us + 1, origin), days)
+    return _Line(rows.time, now.us, (now.us + 1, origin), shifts(now.zone, min(max(oldest, origin), last), last))

@@ -15,9 +15,10 @@ from recgpt import schema
 from recgpt.errors import InvalidConfigError, TimestampRangeError
 from recgpt.history.catalogue import Catalogue, catalogue
 from recgpt.history.compression import LAYOUTS, check_options, read_events
+from recgpt.history.days import END_US
 from recgpt.history.meetings import Index, Past
 from recgpt.history.seams import SPAN_US, Closed, Kernel, Made, Now
-from recgpt.history.vocabulary import NO_POSITION, NO_TIME, Rows, Vocabulary, joined, nobody
+from recgpt.history.vocabulary import NO_POSITION, Rows, Vocabulary, joined, nobody
 from recgpt.llm.tokenizer import Tokenizer
 
 NONE = -1
@@ -79,11 +80,12 @@ class State:
 
     The result always equals `history.compress(all events, ..., stable=True)`, bit for bit: texts, tokens and receipts.
     A day's new events cost their users' open month and the writing of their texts; no other user and no closed month is
-    looked at. Only `stable=True` allows that, because without it the passing of a day moves edges of everybody's buckets.
+    looked at. Only `stable=True` allows that, because without it the passing of a day moves edges of everybody's
+    buckets.
 
-    What costs more: with the first `add` in another month, or with a `now` that goes back, everybody is compressed anew;
-    with events that arrive after their month was closed, their users' closed months are; and a user whose text does
-    not fit `budget` is compressed from all events at each change, because the ladder weighs them all.
+    What costs more: with the first `add` in another month, or with a `now` that goes back, everybody is compressed
+    anew; with events that arrive after their month was closed, their users' closed months are; and a user whose text
+    does not fit `budget` is compressed from all events at each change, because the ladder weighs them all.
 
     Args:
         briefs: `schema.BRIEFS`, or the `catalogue` of them.
@@ -128,6 +130,9 @@ class State:
         self._past = Past(nobody(), self._vocabulary, Now(0, self._zone, 0, 0, 0))
         self._open, self._future = nobody(), nobody()
         self._closed_part, self._open_part = Part(0), Part(0)
+        self._oldest = END_US
+        self._ranks = False
+        """Whether events have had positions or no time; the kernel then reaches back as far as one likes."""
         self._cut: dict[int, tuple[bytes, list[int], int]] = {}
         """Users whose text the budget cut: text, receipt, layout."""
 
@@ -140,8 +145,8 @@ class State:
             now: time-zone-aware.
 
         Returns:
-            `schema.HISTORY` of the users whose history changed, in the order of `table`; of everybody where everybody was
-            compressed anew.
+            `schema.HISTORY` of the users whose history changed, in the order of `table`; of everybody where everybody
+            was compressed anew (after a step back in time, who is not there has no event any more).
 
         Raises:
             InvalidTableError: the table does not fit, or a behavior has a separator in its name.
@@ -159,6 +164,8 @@ class State:
             known += [self._open, self._past.rows, *self._past.late]
         rows = joined(known)
         seen = rows.time < moment.us
+        ranks = table["timestamp"].null_count > 0 or bool(np.any(new.position != NO_POSITION))
+        self._ranks |= ranks
         self._check_reach(rows.take(seen), moment)
         if table.num_rows:
             self._order = self._order.add(table["user_id"])
@@ -194,12 +201,12 @@ class State:
 
     def _check_reach(self, rows: Rows, now: Now) -> None:
         """Refuse what lies so far back that the kernel would, before anything is changed."""
-        oldest = min((int(part.time.min()) for part in (rows, self._past.rows) if len(part.time)), default=now.us)
-        ranks = any(np.any((part.time == NO_TIME) | (part.position != NO_POSITION)) for part in (rows, self._open))
-        if not ranks and oldest // 1_000_000 < (now.us - SPAN_US) // 1_000_000:
+        oldest = min(int(rows.time.min(initial=now.us)), self._oldest)
+        if not self._ranks and oldest // 1_000_000 < (now.us - SPAN_US) // 1_000_000:
             raise TimestampRangeError(
                 f"`events.timestamp` must be at most 136 years before now, but one is {oldest} us since 1970"
             )
+        self._oldest = oldest
 
     def _close(self, rows: Rows, now: Now) -> None:
         if len(rows.user):
@@ -244,19 +251,24 @@ class State:
         receipts = self._receipts(users)
         closed, opened = self._closed_part, self._open_part
         layouts = np.where(closed.layouts[users] != NONE, closed.layouts[users], opened.layouts[users])
-        texts = []
+        parts: list[bytes] = []
+        ends = np.zeros(len(users) + 1, np.int64)
         for row, user in enumerate(users.tolist()):
+            before, after = closed.texts[user], opened.texts[user]
+            both = [before, b"\n", after] if before and after else [before, after]
             if user in self._cut:
                 text, receipts[row], layouts[row] = self._cut[user]
-            else:
-                text = b"\n".join(part for part in (closed.texts[user], opened.texts[user]) if part)
-            texts.append(text)
+                both = [text]
+            parts += both
+            ends[row + 1] = ends[row] + sum(map(len, both))
+        # One copy of all; an array made of Python objects would copy and judge them twice.
+        texts = pa.LargeStringArray.from_buffers(len(users), pa.py_buffer(ends), pa.py_buffer(b"".join(parts)))
         columns = [pa.array(column) for column in receipts.T.copy()]
         columns.append(pa.array(LAYOUTS, pa.large_string()).take(pa.array(layouts)))
         table = pa.Table.from_arrays(
             [
                 pa.array([names[user] for user in users.tolist()], pa.large_string()),
-                pa.array(texts, pa.large_binary()).cast(pa.large_string()),
+                texts,
                 pa.array(receipts[:, 1].astype(np.uint32)),
                 pa.StructArray.from_arrays(columns, fields=list(schema.RECEIPT)),
             ],

@@ -45,17 +45,19 @@ class Rows(NamedTuple):
 
     def take(self, rows: npt.NDArray[np.intp] | npt.NDArray[np.bool_]) -> Rows:
         """Give some rows."""
-        return Rows(*(column[rows] for column in self))
+        return Rows(self.user[rows], self.time[rows], self.position[rows], self.behavior[rows], self.thing[rows])
 
 
 def joined(parts: Sequence[Rows]) -> Rows:
     """Put rows one after the other."""
-    return Rows(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+    user, time, position, behavior, thing = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    return Rows(user, time, position, behavior, thing)
 
 
 def nobody() -> Rows:
     """Give no rows."""
-    return Rows(*(np.zeros(0, kind) for kind in (np.int32, np.int64, np.int64, np.int32, np.int32)))
+    short, long = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    return Rows(short, long, long, short, short)
 
 
 class Vocabulary:
@@ -165,15 +167,17 @@ class Vocabulary:
 
     def entries(self, things: Ints) -> tuple[Ints, Texts, int]:
         """Give things their entries in a call, the texts that come behind the catalogue, and the entry of nothing."""
-        outside = np.unique(things[things >= self.first] - self.first).tolist()
+        inside = things < self.first
+        outside = np.unique(things[~inside] - self.first).tolist()
         order = sorted({0, *outside}, key=self.keys.__getitem__)
         entry = np.zeros(len(self.keys), np.int32)
         entry[order] = self.first + np.arange(len(order))
         texts = []
         for kind, name in (self.keys[row] for row in order):
             texts.append(named(name) if kind == MISSING else f'"{name}"' if kind == QUERY else NOTHING)
-        inside = things < self.first
-        codes = np.where(inside, things, entry[np.where(inside, 0, things - self.first)]).astype(np.int32)
+        codes = things
+        if outside:
+            codes = np.where(inside, things, entry[np.where(inside, 0, things - self.first)])
         return codes, flat(texts), self.first + len(order) - 1
 
 
@@ -182,7 +186,9 @@ def _resolve(encoded: Encoded) -> Longs:
     base, codes, _ = encoded.meaning
     values = encoded.values
     null = values.is_null().to_numpy() if values.null_count else None
-    numbers: Longs = (values.fill_null(base) if null is not None else values).to_numpy().astype(np.int64) - base
+    if null is not None:
+        values = values.fill_null(base)
+    numbers: Longs = np.subtract(values.to_numpy(), base, dtype=np.int64)
     if codes is not None:
         numbers = codes[numbers].astype(np.int64) if len(codes) else np.full(len(numbers), -1)
     if null is not None:
