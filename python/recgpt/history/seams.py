@@ -19,9 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recgpt import _core
+from recgpt.errors import TokenizerError
 from recgpt.history.crossing import Longs, behavior_names, ranked
 from recgpt.history.days import EPOCH, Shifts, local_days, shifts
 from recgpt.history.vocabulary import NO_POSITION, NO_TIME, Ints, Rows, Vocabulary, joined
+from recgpt.llm.tokenizer import Tokenizer
 
 SPAN_US = (2**32 - 1) * 1_000_000
 """How far back the kernel's clock reaches."""
@@ -87,6 +89,24 @@ class _Line(NamedTuple):
     """A moment of today after all of them."""
     clock: tuple[int, int] | None
     days: Shifts
+
+
+def check_seams(tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer whose tokens go on over a line break, because parts could not be counted apart.
+
+    Raises:
+        TokenizerError: naming the pieces.
+    """
+    left = [f"{end}\n" for end in ("Tea", "2%", "a)", '"tea"', "-", "é", "茶", "Tea #2", "Tea x3", "12", "!")]
+    right = ["17-12-03 (cart) | Tea", "17-12", "9870", "2017-12-03 (cart) |", "undated (cart) | Tea"]
+    pairs = [(before, after) for before in left for after in right]
+    apart = tokenizer.count([piece for pair in pairs for piece in pair]).reshape(-1, 2).sum(axis=1)
+    wrong = np.flatnonzero(apart != tokenizer.count(["".join(pair) for pair in pairs]))
+    if len(wrong):
+        raise TokenizerError(
+            f"a history state needs a tokenizer that begins a new token after a line break, but the counts of "
+            f"{tokenizer.name} do not add up for {pairs[wrong[0]]}; use history.compress"
+        )
 
 
 class Kernel:
@@ -214,11 +234,11 @@ def _compact(user: Ints) -> tuple[npt.NDArray[np.intp], Ints]:
 
 def _line(rows: Rows, now: Now) -> _Line:
     undated = rows.time == NO_TIME
-    if undated.any() or np.any(rows.position != NO_POSITION):
+    origin, last = max(0, now.us - SPAN_US) // 1_000_000, now.us // 1_000_000
+    if np.any(rows.time < origin * 1_000_000) or np.any(rows.position != NO_POSITION):
         second = np.where(undated, NO_TIME, rows.time // 1_000_000)
         moments, (starts, days) = ranked(second, rows.position, now.zone)
         after = int(moments.max()) + 1
         return _Line(moments, after, None, (np.r_[starts, after], np.r_[days, now.today]))
-    origin, last = max(0, now.us - SPAN_US) // 1_000_000, now.us // 1_000_000
     oldest = int(rows.time.min()) // 1_000_000 if now.zone.utcoffset(None) is None else 0
     return _Line(rows.time, now.us, (now.us + 1, origin), shifts(now.zone, min(max(oldest, origin), last), last))

@@ -4,75 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from recgpt import schema
 from recgpt.errors import InvalidConfigError, TimestampRangeError
 from recgpt.history.catalogue import Catalogue, catalogue
 from recgpt.history.compression import LAYOUTS, check_options, read_events
-from recgpt.history.days import END_US
 from recgpt.history.meetings import Index, Past
-from recgpt.history.seams import SPAN_US, Closed, Kernel, Made, Now
+from recgpt.history.memory import NONE, Cut, Memory, Part
+from recgpt.history.seams import SPAN_US, Closed, Kernel, Now, check_seams
 from recgpt.history.vocabulary import NO_POSITION, Rows, Vocabulary, joined, nobody
 from recgpt.llm.tokenizer import Tokenizer
-
-NONE = -1
-"""The layout of a part that a user does not have."""
-
-
-class Part:
-    """One part of everybody's text, by user code."""
-
-    def __init__(self, users: int) -> None:
-        self.texts: list[bytes] = [b""] * users
-        self.receipts = np.zeros((users, 7), np.int64)
-        self.followed = np.zeros((users, 2), np.int64)
-        """Tokens in and out with a line break after the part."""
-        self.layouts = np.full(users, NONE, np.int8)
-
-    def grow(self, users: int) -> None:
-        """Make room for new users."""
-        more = Part(users - len(self.texts))
-        self.texts += more.texts
-        self.receipts = np.concatenate([self.receipts, more.receipts])
-        self.followed = np.concatenate([self.followed, more.followed])
-        self.layouts = np.concatenate([self.layouts, more.layouts])
-
-    def put(self, made: Made, followed: npt.NDArray[np.int64] | None = None) -> None:
-        """Replace the part of some users."""
-        for user, text in zip(made.users.tolist(), made.texts, strict=True):
-            self.texts[user] = text
-        self.receipts[made.users] = made.receipts
-        self.layouts[made.users] = made.layouts
-        if followed is not None:
-            self.followed[made.users] = followed
-
-
-class Order(NamedTuple):
-    """What decides the order of users: numbers go by value where `compress` would see few gaps between them."""
-
-    numbers: bool
-    least: int
-    most: int
-    rows: int
-
-    def add(self, column: pa.ChunkedArray) -> Order:
-        """Look at the ids of more rows."""
-        numbers = self.numbers and pa.types.is_integer(column.type) and column.type != pa.uint64()
-        if not numbers:
-            return Order(False, 0, 0, self.rows + len(column))
-        ends = pc.min_max(column).as_py()
-        least, most = (min(self.least, ends["min"]), max(self.most, ends["max"])) if self.rows else ends.values()
-        return Order(True, least, most, self.rows + len(column))
-
-    def by_value(self) -> bool:
-        """Tell whether ids are ordered as numbers."""
-        return self.numbers and self.most - self.least + 1 <= 4 * self.rows + 65_536
 
 
 class State:
@@ -121,20 +66,12 @@ class State:
                 "`tokenizer` must be the one that the catalogue was made with, and `categories` go into it: "
                 "history.catalogue(briefs, tokenizer=tokenizer, categories=categories)"
             )
+        check_seams(tokenizer)
         self._budget = budget
         self._vocabulary = Vocabulary(briefs, keep)
         row = None if layout == "cheapest" else LAYOUTS.index(layout)
         self._kernel = Kernel(self._vocabulary, layout=row, counts=counts, long_labels=long_labels, threads=threads)
-        self._order = Order(True, 0, 0, 0)
-        self._now: Now | None = None
-        self._past = Past(nobody(), self._vocabulary, Now(0, self._zone, 0, 0, 0))
-        self._open, self._future = nobody(), nobody()
-        self._closed_part, self._open_part = Part(0), Part(0)
-        self._oldest = END_US
-        self._ranks = False
-        """Whether events have had positions or no time; the kernel then reaches back as far as one likes."""
-        self._cut: dict[int, tuple[bytes, list[int], int]] = {}
-        """Users whose text the budget cut: text, receipt, layout."""
+        self._memory = Memory(self._vocabulary, self._no_past())
 
     def add(self, events: schema.ArrowStream, *, now: datetime) -> pa.Table:
         """Take new events and go to a later moment.
@@ -152,112 +89,123 @@ class State:
             InvalidTableError: the table does not fit, or a behavior has a separator in its name.
             NaiveTimestampError: `now` or the timestamps carry no time zone.
             TimestampRangeError: a timestamp lies outside the years 1970 to 9999, or more than 136 years before `now`.
+                After these errors the state is as it was. After any other one it still has all events of earlier calls,
+                `table` is empty, and the next `add` compresses everybody anew.
         """
         check_options(None, "cheapest", "UTC", None, now=now)
-        then, moment = self._now, Now.of(now, self._zone)
+        memory = self._memory
+        then, moment = memory.now, Now.of(now, self._zone)
         table = read_events(events, "events")
         new = nobody()
         if table.num_rows:
             new = self._vocabulary.code(table)
-        known = [new, self._future]
+        known = [new, memory.future]
         if then is None or then.us > moment.us or then.first != moment.first:
-            known += [self._open, self._past.rows, *self._past.late]
+            known += [memory.open, memory.past.rows, *memory.past.late]
         rows = joined(known)
         seen = rows.time < moment.us
         ranks = table["timestamp"].null_count > 0 or bool(np.any(new.position != NO_POSITION))
-        self._ranks |= ranks
+        memory.ranks |= ranks
         self._check_reach(rows.take(seen), moment)
         if table.num_rows:
-            self._order = self._order.add(table["user_id"])
-        self._future, rows, self._now = rows.take(~seen), rows.take(seen), moment
-        opens = moment.opens(rows.time)
+            memory.order = memory.order.add(table["user_id"])
+        before = [memory.future, memory.open, memory.past.rows, *memory.past.late]
+        try:
+            return self._step(rows, seen, moment, anew=len(known) > 2)
+        except BaseException:
+            # Half of the parts may be of yesterday and half of today.
+            memory.forget(joined(before), self._no_past())
+            raise
+
+    def _step(self, rows: Rows, seen: npt.NDArray[np.bool_], now: Now, *, anew: bool) -> pa.Table:
+        memory = self._memory
+        memory.future, rows, memory.now = rows.take(~seen), rows.take(seen), now
+        opens = now.opens(rows.time)
         closed, opened = rows.take(~opens), rows.take(opens)
         users = len(self._vocabulary.names)
-        if len(known) > 2:
-            self._past = Past(closed, self._vocabulary, moment)
-            self._open, self._cut = opened, {}
-            self._closed_part, self._open_part = Part(users), Part(users)
-            self._close(self._past.rows, moment)
+        if anew:
+            memory.past = Past(closed, self._vocabulary, now)
+            memory.open, memory.cut = opened, {}
+            memory.closed_part, memory.open_part = Part(users), Part(users)
+            self._close(memory.past.rows, now)
         else:
-            self._closed_part.grow(users)
-            self._open_part.grow(users)
-            self._open = joined([self._open, opened])
+            memory.closed_part.grow(users)
+            memory.open_part.grow(users)
+            memory.open = joined([memory.open, opened])
             if len(closed.user):
-                self._past.add(closed, users)
-                self._close(self._past.of(np.unique(closed.user).astype(np.intp)), moment)
+                memory.past.add(closed, users)
+                self._close(memory.past.of(np.unique(closed.user).astype(np.intp)), now)
         changed = np.unique(rows.user).astype(np.intp)
-        self._open_up(changed, moment)
+        self._open_up(changed, now)
         return self._table(changed)
 
     def table(self) -> pa.Table:
         """Give everybody's history, as `compress` would of all events: `schema.HISTORY`."""
-        some = (self._closed_part.layouts != NONE) | (self._open_part.layouts != NONE)
-        return self._table(np.flatnonzero(some))
+        return self._table(self._memory.users())
 
     def __len__(self) -> int:
         """Count the users."""
-        some = (self._closed_part.layouts != NONE) | (self._open_part.layouts != NONE)
-        return int(some.sum())
+        return len(self._memory.users())
+
+    def _no_past(self) -> Past:
+        return Past(nobody(), self._vocabulary, Now(0, self._zone, 0, 0, 0))
 
     def _check_reach(self, rows: Rows, now: Now) -> None:
         """Refuse what lies so far back that the kernel would, before anything is changed."""
-        oldest = min(int(rows.time.min(initial=now.us)), self._oldest)
-        if not self._ranks and oldest // 1_000_000 < (now.us - SPAN_US) // 1_000_000:
+        memory = self._memory
+        oldest = min(int(rows.time.min(initial=now.us)), memory.oldest)
+        if not memory.ranks and oldest // 1_000_000 < (now.us - SPAN_US) // 1_000_000:
             raise TimestampRangeError(
                 f"`events.timestamp` must be at most 136 years before now, but one is {oldest} us since 1970"
             )
-        self._oldest = oldest
+        memory.oldest = oldest
 
     def _close(self, rows: Rows, now: Now) -> None:
+        memory = self._memory
         if len(rows.user):
             closed: Closed = self._kernel.closed(rows, now)
-            self._closed_part.put(closed.made, np.column_stack([closed.tokens_in, closed.tokens]))
+            memory.closed_part.put(closed.made, np.column_stack([closed.tokens_in, closed.tokens]))
 
     def _open_up(self, users: Index, now: Now) -> None:
         """Write the open part of some users, and from all events the texts that do not fit the budget."""
+        memory = self._memory
         if not len(users):
             return
         wanted = np.zeros(len(self._vocabulary.names), bool)
         wanted[users] = True
-        rows = self._open.take(wanted[self._open.user])
+        rows = memory.open.take(wanted[memory.open.user])
         if len(rows.user):
-            met = self._past.met(rows, self._vocabulary, now)
-            for made in self._kernel.open(rows, met, self._closed_part.layouts, now):
-                self._open_part.put(made)
+            met = memory.past.met(rows, self._vocabulary, now)
+            for made in self._kernel.open(rows, met, memory.closed_part.layouts, now):
+                memory.open_part.put(made)
         for user in users.tolist():
-            self._cut.pop(user, None)
+            memory.cut.pop(user, None)
         if self._budget is None:
             return
-        over = users[self._receipts(users)[:, 1] > self._budget]
+        over = users[memory.receipts(users)[:, 1] > self._budget]
         if len(over):
             wanted[:] = False
             wanted[over] = True
-            every = joined([self._past.of(over), self._open.take(wanted[self._open.user])])
+            every = joined([memory.past.of(over), memory.open.take(wanted[memory.open.user])])
             made = self._kernel.whole(every, now, self._budget)
             columns = zip(made.texts, made.receipts.tolist(), made.layouts.tolist(), strict=True)
-            self._cut.update(zip(made.users.tolist(), columns, strict=True))
-
-    def _receipts(self, users: Index) -> npt.NDArray[np.int64]:
-        closed, opened = self._closed_part, self._open_part
-        receipts: npt.NDArray[np.int64] = closed.receipts[users] + opened.receipts[users]
-        both = (closed.layouts[users] != NONE) & (opened.layouts[users] != NONE)
-        receipts[both, :2] += (closed.followed - closed.receipts[:, :2])[users[both]]
-        return receipts
+            memory.cut.update(zip(made.users.tolist(), map(Cut._make, columns), strict=True))
 
     def _table(self, users: Index) -> pa.Table:
+        memory = self._memory
         names = self._vocabulary.names
-        key = int if self._order.by_value() else str
+        key = int if memory.order.by_value() else str
         users = np.array(sorted(users.tolist(), key=lambda user: key(names[user])), np.intp)
-        receipts = self._receipts(users)
-        closed, opened = self._closed_part, self._open_part
+        receipts = memory.receipts(users)
+        closed, opened = memory.closed_part, memory.open_part
         layouts = np.where(closed.layouts[users] != NONE, closed.layouts[users], opened.layouts[users])
         parts: list[bytes] = []
         ends = np.zeros(len(users) + 1, np.int64)
         for row, user in enumerate(users.tolist()):
             before, after = closed.texts[user], opened.texts[user]
             both = [before, b"\n", after] if before and after else [before, after]
-            if user in self._cut:
-                text, receipts[row], layouts[row] = self._cut[user]
+            if user in memory.cut:
+                text, receipts[row], layouts[row] = memory.cut[user]
                 both = [text]
             parts += both
             ends[row + 1] = ends[row] + sum(map(len, both))
