@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -81,6 +84,13 @@ class Both:
         names = changed["user_id"].to_pylist()
         assert names == [name for name in want["user_id"].to_pylist() if name in names]
         return names
+
+    def reload(self, folder: Path) -> None:
+        """Go on with what was saved."""
+        before = self.state.table()
+        self.state.save(folder)
+        self.state = history.State.load(folder, BRIEFS, **self.options)
+        assert self.state.table().equals(before, check_metadata=True)
 
     def texts(self) -> dict[str, str]:
         return {name: row["text"] for name, row in self.known.items()}
@@ -228,6 +238,80 @@ class TestErrors:
             history.State(BRIEFS, tokenizer=Greedy(BYTES.core, "greedy"))
 
 
+class TestSaving:
+    @pytest.fixture
+    def both(self, tmp_path) -> Both:
+        both = Both(budget=100, keep=("cart", "wink"))
+        both.add(events(("ann", "3", "cart", at("2017-11-01")), ("bob", "8", "cart", at("2017-12-11"))), NOW)
+        both.add(events(("ann", None, "cart", at("2017-10-01"), "a b"), ("cy", "1", "wink", at("2017-12-09"))), NOW)
+        both.reload(tmp_path)
+        return both
+
+    def test_days_go_on_after_loading(self, both, tmp_path):
+        for day in range(1, 4):
+            new = [("cy", str(row), "cart", NOW + timedelta(days=day - 1, hours=row)) for row in range(8)]
+            late = ("ann", "x", "cart", at("2017-09-09"))
+            both.add(events(*new, late), NOW + timedelta(days=day))
+            both.reload(tmp_path)
+        both.add(schema.EVENTS.empty_table(), at("2018-02-01"))
+        both.reload(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 12
+
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [("budget", 99), ("keep", None), ("layout", "item"), ("counts", True), ("time_zone", "Europe/Berlin")],
+    )
+    def test_another_option_is_refused_by_name(self, both, tmp_path, option, value):
+        with pytest.raises(errors.InvalidConfigError, match=f"`{option}` was .* and is"):
+            history.State.load(tmp_path, BRIEFS, **both.options | {option: value})
+
+    def test_another_catalogue_or_tokenizer_is_refused_by_name(self, both, tmp_path):
+        with pytest.raises(errors.InvalidConfigError, match="`tokenizer` was 'bytes' and is 'gpt-2'"):
+            history.State.load(tmp_path, BRIEFS, **both.options | {"tokenizer": TOKENIZERS["gpt-2"]})
+        for other in (BRIEFS.slice(1), BRIEFS.set_column(3, "category", pa.array(["x"] * 8, pa.large_string()))):
+            with pytest.raises(errors.InvalidConfigError, match="`catalogue` was"):
+                history.State.load(tmp_path, other, **both.options)
+
+    def test_what_is_damaged_or_missing_is_refused(self, both, tmp_path):
+        with pytest.raises(errors.BundleError, match="holds no history state"):
+            history.State.load(tmp_path / "nowhere", BRIEFS, **both.options)
+        for path in sorted(tmp_path.iterdir()):
+            good = path.read_bytes()
+            for bad in (good[:-1], good[:40] + bytes([good[40] ^ 1]) + good[41:]):
+                path.write_bytes(bad)
+                with pytest.raises((errors.BundleError, errors.InvalidConfigError)):
+                    history.State.load(tmp_path, BRIEFS, **both.options)
+            path.unlink()
+            with pytest.raises(errors.BundleError):
+                history.State.load(tmp_path, BRIEFS, **both.options)
+            path.write_bytes(good)
+        history.State.load(tmp_path, BRIEFS, **both.options)
+        index = tmp_path / "state.json"
+        index.write_text(index.read_text().replace('"format": 1', '"format": 2'))
+        with pytest.raises(errors.BundleError, match="has format 2"):
+            history.State.load(tmp_path, BRIEFS, **both.options)
+
+    def test_a_crash_while_saving_leaves_the_state_of_before(self, both, tmp_path, monkeypatch):
+        before = both.state.table()
+        both.add(events(("dan", "1", "cart", NOW)), NOW + timedelta(days=1))
+        real, calls = os.replace, []
+
+        def crash(source: Path, target: Path) -> None:
+            calls.append(target)
+            if target.name == "state.json":
+                raise OSError("no space left")
+            real(source, target)
+
+        monkeypatch.setattr(os, "replace", crash)
+        with pytest.raises(OSError, match="no space left"):
+            both.state.save(tmp_path)
+        monkeypatch.undo()
+        assert len(calls) > 3
+        assert history.State.load(tmp_path, BRIEFS, **both.options).table().equals(before)
+        both.reload(tmp_path)
+        assert len(list(tmp_path.iterdir())) == 12
+
+
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Kiritimati"])
 MOMENTS = st.one_of(
     st.integers(0, 59 * 24).map(lambda hours: timedelta(hours=hours)),
@@ -264,7 +348,7 @@ def days(draw: st.DrawFn) -> tuple[datetime, list[tuple[timedelta, list[tuple]]]
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     days(),
     st.sampled_from(sorted(TOKENIZERS)),
@@ -278,10 +362,14 @@ def days(draw: st.DrawFn) -> tuple[datetime, list[tuple[timedelta, list[tuple]]]
             "keep": st.sampled_from([None, ("cart", "other")]),
         }
     ),
+    st.booleans(),
 )
-def test_any_log_cut_into_days_equals_the_full_compression(steps, tokenizer, options):
+def test_any_log_cut_into_days_equals_the_full_compression(steps, tokenizer, options, reloads):
     both = Both(TOKENIZERS[tokenizer], **options)
     for now, rows in steps:
         both.add(events(*rows), now)
+        if reloads and now == steps[0][0]:
+            with tempfile.TemporaryDirectory() as folder:
+                both.reload(Path(folder))
     counted = TOKENIZERS[tokenizer].count([row["text"] for row in both.known.values()])
     assert counted.tolist() == [row["tokens"] for row in both.known.values()]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from recgpt.history.crossing import Longs
 from recgpt.history.days import local_days, shifts
 from recgpt.history.seams import Now
-from recgpt.history.vocabulary import NO_POSITION, Rows, Vocabulary, joined
+from recgpt.history.vocabulary import NO_POSITION, Rows, Vocabulary, joined, nobody
 
 Index = npt.NDArray[np.intp]
 
@@ -85,13 +85,29 @@ def spans(starts: Index, ends: Index) -> Index:
 class Past:
     """The closed events of everybody: sorted once, and beside them those that came late."""
 
-    def __init__(self, rows: Rows, vocabulary: Vocabulary, now: Now) -> None:
-        self.rows = in_order(rows, now)
-        self.offsets = np.searchsorted(self.rows.user, np.arange(len(vocabulary.names) + 1))
-        self.meetings = Meetings.of(self.rows, vocabulary)
+    def __init__(
+        self,
+        rows: Rows,
+        vocabulary: Vocabulary,
+        now: Now,
+        *,
+        meetings: Meetings | None = None,
+        late: Rows | None = None,
+    ) -> None:
+        """Sort rows of which `meetings` are not known; else they are sorted already."""
+        self.rows = rows if meetings is not None else in_order(rows, now)
+        users = len(vocabulary.names)
+        self.offsets = np.searchsorted(self.rows.user, np.arange(users + 1))
+        self.meetings = Meetings.of(self.rows, vocabulary) if meetings is None else meetings
         self.late: list[Rows] = []
-        self.stale = np.zeros(len(vocabulary.names), bool)
+        self.stale = np.zeros(users, bool)
         """Users with late events; where they met what is looked up anew."""
+        if late is not None and len(late.user):
+            self.add(late, users)
+
+    def all_late(self) -> Rows:
+        """Give the late events."""
+        return joined([nobody(), *self.late])
 
     def add(self, rows: Rows, users: int) -> None:
         """Take late events; there are so many users by now."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +18,7 @@ from recgpt.history.catalogue import Catalogue, catalogue
 from recgpt.history.compression import LAYOUTS, check_options, read_events
 from recgpt.history.meetings import Index, Past
 from recgpt.history.memory import NONE, Cut, Memory, Part
+from recgpt.history.saving import read, write
 from recgpt.history.seams import SPAN_US, Closed, Kernel, Now, check_seams
 from recgpt.history.vocabulary import NO_POSITION, Rows, Vocabulary, joined, nobody
 from recgpt.llm.tokenizer import Tokenizer
@@ -71,6 +75,17 @@ class State:
         self._vocabulary = Vocabulary(briefs, keep)
         row = None if layout == "cheapest" else LAYOUTS.index(layout)
         self._kernel = Kernel(self._vocabulary, layout=row, counts=counts, long_labels=long_labels, threads=threads)
+        self._made_with = {
+            "catalogue": briefs.digest,
+            "tokenizer": tokenizer.name,
+            "keep": None if keep is None else sorted(keep),
+            "budget": budget,
+            "time_zone": time_zone,
+            "layout": layout,
+            "counts": counts,
+            "long_labels": long_labels,
+        }
+        self._no_moment = Now(0, self._zone, 0, 0, 0)
         self._memory = Memory(self._vocabulary, self._no_past())
 
     def add(self, events: schema.ArrowStream, *, now: datetime) -> pa.Table:
@@ -139,6 +154,39 @@ class State:
         self._open_up(changed, now)
         return self._table(changed)
 
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write the state into a folder; one that is there is replaced in one step.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        write(Path(folder), self._memory, self._made_with)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        briefs: schema.ArrowStream | Catalogue,
+        *,
+        tokenizer: Tokenizer,
+        **options: Any,
+    ) -> State:
+        """Read a saved state, to go on with it.
+
+        Args:
+            folder: where it was saved.
+            briefs: the same as then, as all other arguments of the constructor, which follow as `options`. Only
+                `threads` may differ. With another catalogue texts of closed months would be others too.
+            tokenizer: the same as then.
+
+        Raises:
+            BundleError: the folder holds no state, a damaged one, or one of another version.
+            InvalidConfigError: the state was made with another catalogue, tokenizer or option; the message names it.
+        """
+        state = cls(briefs, tokenizer=tokenizer, **options)
+        state._memory = read(Path(folder), state._vocabulary, state._made_with, state._no_moment)
+        return state
+
     def table(self) -> pa.Table:
         """Give everybody's history, as `compress` would of all events: `schema.HISTORY`."""
         return self._table(self._memory.users())
@@ -148,7 +196,7 @@ class State:
         return len(self._memory.users())
 
     def _no_past(self) -> Past:
-        return Past(nobody(), self._vocabulary, Now(0, self._zone, 0, 0, 0))
+        return Past(nobody(), self._vocabulary, self._no_moment)
 
     def _check_reach(self, rows: Rows, now: Now) -> None:
         """Refuse what lies so far back that the kernel would, before anything is changed."""

@@ -80,16 +80,27 @@ class Vocabulary:
         self.missing: set[str] = set()
         """Ids without a brief, of all rows."""
         # Things with equal texts are one class: the first of them by code.
-        encoded = catalogue.texts.dictionary_encode()
+        texts = catalogue.texts.slice(0, len(catalogue.ids))
+        encoded = texts.dictionary_encode()
         code = encoded.indices.to_numpy()
         _, first = np.unique(code, return_index=True)
         self._classes = first.astype(np.int32)[code] if len(code) else np.zeros(0, np.int32)
-        unnamed = pc.starts_with(catalogue.texts, "item ")
+        unnamed = pc.starts_with(texts, "item ")
         rows = np.flatnonzero(unnamed.to_numpy(zero_copy_only=False))
-        texts = catalogue.texts.take(pa.array(rows)).to_pylist()
+        called = texts.take(pa.array(rows)).to_pylist()
         # An item without a brief is called `item <id>`, so only such texts can be another item's too.
-        self._of_text = {text: int(self._classes[row]) for text, row in zip(texts, rows.tolist(), strict=True)}
+        self._of_text = {text: int(self._classes[row]) for text, row in zip(called, rows.tolist(), strict=True)}
         self._extra_classes = [self.first]
+
+    def restore(
+        self, users: Sequence[str], behaviors: Sequence[str], keys: Sequence[tuple[int, str]], missing: Sequence[str]
+    ) -> None:
+        """Learn again what another vocabulary of the same catalogue knew; `keys` begin with that of nothing."""
+        self.names = list(users)
+        self.users = {name: code for code, name in enumerate(users)}
+        self.behaviors, self.missing = list(behaviors), set(missing)
+        for kind, name in keys[1:]:
+            self._extra(kind, name)
 
     def code(self, events: pa.Table) -> Rows:
         """Turn events of the wanted behaviors into codes, and learn what is new.
