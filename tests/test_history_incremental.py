@@ -117,6 +117,31 @@ class TestByHand:
         both.add(events(*new), NOW + timedelta(days=2))
         assert both.texts()["ann"].split("\n")[-1] == "17-12-11 (cart) | Milk, Earl Grey, Oat drink for two, item 8"
 
+    def test_what_was_met_in_one_second_goes_by_entry_whenever_it_was_heard_of(self):
+        both = Both(layout="item-by-bucket")
+        old = at("2017-03-01")
+        # Queries follow items, and stand in the order of their texts, which is not that of their coming.
+        both.add(events(("ann", None, "cart", old, "z"), ("ann", "3", "cart", old), ("ann", "1", "cart", old)), NOW)
+        both.add(events(("ann", None, "cart", old, "a"), ("bob", None, "cart", old, "b")), NOW)
+        new = [
+            ("ann", item, "cart", NOW + timedelta(hours=hour), query)
+            for hour, (item, query) in enumerate(((None, "z"), ("3", None), ("1", None), (None, "a")))
+        ]
+        both.add(events(*new), NOW + timedelta(days=2))
+        assert both.texts()["ann"].split("\n")[-1] == '17-12-10 (cart) | Milk, Earl Grey, "a", "z"'
+        # The same from the sorted past: in another month nothing is late any more.
+        for now in (at("2018-01-02"), at("2018-01-03")):
+            new = [("ann", None, "cart", now - timedelta(hours=2), "z"), ("ann", "1", "cart", now - timedelta(hours=1))]
+            both.add(events(*new, ("ann", None, "cart", now - timedelta(minutes=1), "a")), now)
+        assert both.texts()["ann"].split("\n")[-1] == '18-01-02 (cart) | Milk, "a", "z"'
+
+    def test_the_month_begins_in_the_shops_zone(self):
+        both = Both(layout="item-by-bucket", time_zone="Europe/Berlin")
+        edge = at("2017-11-30T23:00")
+        both.add(events(("ann", "1", "cart", edge), ("ann", "3", "cart", edge - timedelta(seconds=1))), NOW)
+        both.add(events(("ann", "1", "wink", edge), ("bob", "3", "cart", edge)), NOW + timedelta(days=1))
+        assert both.texts()["ann"] == "17-11 (cart) | Earl Grey\n17-12-01 (cart, wink) | Milk"
+
     def test_equal_texts_are_numbered_with_those_of_closed_months(self):
         both = Both(layout="item-by-bucket")
         both.add(events(("ann", "6", "cart", at("2016-03-01")), ("ann", "2", "cart", at("2017-12-01"))), NOW)
@@ -314,6 +339,7 @@ class TestSaving:
 
 ZONES = st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns", "Pacific/Kiritimati"])
 MOMENTS = st.one_of(
+    st.integers(0, 90).map(lambda days: timedelta(days=days)),
     st.integers(0, 59 * 24).map(lambda hours: timedelta(hours=hours)),
     st.integers(0, 800 * 86_400).map(lambda seconds: timedelta(seconds=seconds)),
 )
