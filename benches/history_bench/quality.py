@@ -106,8 +106,8 @@ def stability(work: Workload, counts: Tokenizer, *, threads: int | None) -> dict
     """Compress with `stable=True` on two neighboring days; give the share of tokens that stand unchanged at the start.
 
     The share is of the later text, the one that a key-value cache would have to read again. In the middle of a month,
-    on its last day, and where the month changes, which regroups the closed lines. `costs` is what `stable=True` takes in
-    tokens against the tightest text of the same day.
+    on its last day, and where the month changes, which regroups the closed lines. `costs` is what `stable=True` takes
+    in tokens against the tightest text of the same day.
     """
     data = ours.prepare(work, counts, categories=True)
     of = partial(ours.compress, data, layout=CHEAPEST, threads=threads)

@@ -282,8 +282,9 @@ def value(plan: Plan) -> dict[str, Any]:
     print(
         f"stable=True, heavy users, a day later: {stable['unchanged_median_user']:.1%} of the tokens stand unchanged "
         f"at the start (worst user {stable['unchanged_worst_user']:.1%}; on the last day of a month "
-        f"{stable['unchanged_median_user_last_day']:.1%}, worst {stable['unchanged_worst_user_last_day']:.1%}; where the "
-        f"month changes {stable['unchanged_median_user_new_month']:.1%}); it costs {stable['costs']:.2f}x the tightest"
+        f"{stable['unchanged_median_user_last_day']:.1%}, worst {stable['unchanged_worst_user_last_day']:.1%}; where "
+        f"the month changes {stable['unchanged_median_user_new_month']:.1%}); it costs "
+        f"{stable['costs']:.2f}x the tightest"
     )
     return {
         "layout_over_best": max(row["over_best_worst_user"] for row in tables.values()),
