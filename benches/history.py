@@ -28,6 +28,7 @@ KEPT = Path("out/bench/history.json")
 FIRST = (
     *("vs_polars_unsorted", "vs_polars_sorted", "vs_duckdb", "vs_stream_bound_unsorted", "vs_stream_bound_sorted"),
     *("threads_2_over_1", "skew", "extra_memory_ratio", "token_count_share", "layout_over_best", "coverage"),
+    *("stable_prefix", "incremental_over_full", "incremental_share_of_records"),
 )
 """The fields that the last line begins with; what was not measured is null."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -102,28 +103,28 @@ def coverage_lines(tables: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def stability(work: Workload, counts: Tokenizer, *, threads: int | None) -> dict[str, float]:
-    """Compress at a mid-month day and a day later; give the share of tokens that stand unchanged at the start.
+    """Compress with `stable=True` on two neighboring days; give the share of tokens that stand unchanged at the start.
 
-    The share is of the later text, the one that a key-value cache would have to read again. Both days are inside a
-    month, as 29 of 30 are. `costs` is what `stable=True` takes in tokens against the tightest text of the same day.
+    The share is of the later text, the one that a key-value cache would have to read again. In the middle of a month,
+    on its last day, and where the month changes, which regroups the closed lines. `costs` is what `stable=True` takes
+    in tokens against the tightest text of the same day.
     """
     data = ours.prepare(work, counts, categories=True)
-    today = NOW - timedelta(days=1)
-    texts = {}
-    for name, now, stable in (("before", today, True), ("after", NOW, True), ("tight", NOW, False)):
-        made = ours.compress(data, layout=CHEAPEST, now=now, stable=stable, threads=threads)
-        texts[name] = dict(zip(made["user_id"].to_pylist(), made["text"].to_pylist(), strict=True))
-        if name != "before":
-            texts[f"{name}_tokens"] = made["tokens"].to_numpy().astype(np.int64)
-    users = list(texts["after"])
-    same = [_unchanged(texts["before"].get(user, ""), texts["after"][user]) for user in users]
-    kept = counts.count(same).astype(np.int64) / np.maximum(texts["after_tokens"], 1)
-    return {
-        "unchanged_median_user": round(float(np.median(kept)), 4),
-        "unchanged_worst_user": round(float(kept.min()), 4),
-        "users_above_90_percent": _share(kept >= 0.9),
-        "costs": round(float(texts["after_tokens"].sum() / texts["tight_tokens"].sum()), 4),
-    }
+    of = partial(ours.compress, data, layout=CHEAPEST, threads=threads)
+    month_end = NOW.replace(day=1) - timedelta(hours=1)
+    found = {}
+    for name, now in (("", NOW), ("_last_day", month_end), ("_new_month", month_end + timedelta(days=1))):
+        before, after = of(now=now - timedelta(days=1), stable=True), of(now=now, stable=True)
+        old = dict(ours.pairs(before))
+        same = [_unchanged(old.get(user, ""), text) for user, text in ours.pairs(after)]
+        tokens = after["tokens"].to_numpy().astype(np.int64)
+        kept = counts.count(same).astype(np.int64) / np.maximum(tokens, 1)
+        found[f"unchanged_median_user{name}"] = round(float(np.median(kept)), 4)
+        found[f"unchanged_worst_user{name}"] = round(float(kept.min()), 4)
+        if not name:
+            found["users_above_90_percent"] = _share(kept >= 0.9)
+            found["costs"] = round(float(tokens.sum() / of(now=now)["tokens"].to_numpy().astype(np.int64).sum()), 4)
+    return found
 
 
 def _unchanged(before: str, after: str) -> str:

@@ -14,6 +14,7 @@ from recgpt.history.briefs import BriefConfig, brief
 from recgpt.history.catalogue import Catalogue, catalogue
 from recgpt.history.compression import LAYOUTS, UNDATED, compress, expand
 from recgpt.history.crossing import NOTHING, OTHER
+from recgpt.history.state import State
 from recgpt.history.wording import plain
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "UNDATED",
     "BriefConfig",
     "Catalogue",
+    "State",
     "brief",
     "catalogue",
     "compress",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,6 +31,22 @@ class Catalogue:
     tokenizer: Tokenizer
     core: _core.Catalogue
     """The briefs and, after them, the categories that items fold into."""
+    texts: pa.LargeStringArray
+    """What each item, and then each category, is called in a line."""
+    folds: Codes
+    """The row of each text's category among the texts, or -1."""
+
+    @cached_property
+    def digest(self) -> str:
+        """Identify the ids, texts and categories."""
+        digest = hashlib.sha256()
+        for column in (self.ids, self.texts, pa.array(self.folds)):
+            # The buffers of a slice hold more than its values, and null bits may be there or not.
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, pa.schema([("", column.type)])) as writer:
+                writer.write_batch(pa.record_batch([pa.concat_arrays([column])], [""]))
+            digest.update(sink.getvalue())
+        return digest.hexdigest()
 
     @cached_property
     def numbers(self) -> tuple[int, Codes | None] | None:
@@ -86,8 +103,11 @@ def catalogue(
     cleaned = {name: plain(name) for name in set(came)}
     fold = {name: len(texts) + row for row, name in enumerate(sorted({name for name in cleaned.values() if name}))}
     rows = [fold.get(cleaned[name], -1) for name in came] + [-1] * len(fold)
-    core = _core.Catalogue(*flat([*texts, *fold]), np.array(rows, np.int32), tokenizer.core)
-    return Catalogue(ids, tokenizer, core)
+    offsets, text = flat([*texts, *fold])
+    folds = np.array(rows, np.int32)
+    core = _core.Catalogue(offsets, text, folds, tokenizer.core)
+    named_so = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
+    return Catalogue(ids, tokenizer, core, named_so, folds)
 
 
 def named(item_id: str) -> str:

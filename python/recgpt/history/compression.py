@@ -89,8 +89,10 @@ def compress(
         NaiveTimestampError: `now` or the timestamps carry no time zone.
         TimestampRangeError: a timestamp lies outside the years 1970 to 9999, or more than 136 years before `now`.
     """
-    zone = _check(now, budget, layout, time_zone, threads)
-    events = _events(kept)
+    zone = check_options(budget, layout, time_zone, threads, now=now)
+    events = read_events(kept, "kept")
+    if not events.num_rows:
+        raise EmptyLogError("`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names")
     if not isinstance(briefs, Catalogue):
         briefs = catalogue(briefs, tokenizer=tokenizer, categories=categories)
     elif briefs.tokenizer is not tokenizer or categories is not None:
@@ -173,8 +175,11 @@ def expand(text: str) -> set[tuple[str, str, str]]:
     return triples
 
 
-def _check(now: datetime, budget: int | None, layout: str, time_zone: str, threads: int | None) -> ZoneInfo:
-    if now.tzinfo is None:
+def check_options(
+    budget: int | None, layout: str, time_zone: str, threads: int | None, now: datetime | None = None
+) -> ZoneInfo:
+    """Refuse options that do not fit, and look the time zone up."""
+    if now is not None and now.tzinfo is None:
         raise NaiveTimestampError(f"`now` must carry a time zone, but it is {now}; for example now.replace(tzinfo=UTC)")
     for name, value, least in (("budget", budget, 0), ("threads", threads, 1)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
@@ -190,8 +195,8 @@ def _check(now: datetime, budget: int | None, layout: str, time_zone: str, threa
         ) from error
 
 
-def _events(kept: schema.ArrowStream) -> pa.Table:
-    """Judge the columns; whole numbers and dictionaries stay what they are, because they cross without a copy."""
+def read_events(kept: schema.ArrowStream, name: str) -> pa.Table:
+    """Judge the columns; whole numbers as ids and dictionaries stay what they are: they cross without a copy."""
     came: Any = kept if isinstance(kept, pa.Table) or not hasattr(kept, "__arrow_c_stream__") else pa.table(kept)
 
     def wanted(field: pa.Field) -> pa.Field:
@@ -205,7 +210,4 @@ def _events(kept: schema.ArrowStream) -> pa.Table:
     # Columns that may be absent stay absent: filling 5 million rows with nulls takes longer than compressing them.
     absent = {"query", "position"} - set(getattr(came, "column_names", ()))
     fields = [wanted(field) for field in schema.EVENTS if field.name not in absent]
-    events = schema.table(came, pa.schema(fields), name="kept")
-    if not events.num_rows:
-        raise EmptyLogError("`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names")
-    return events
+    return schema.table(came, pa.schema(fields), name=name)

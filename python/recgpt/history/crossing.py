@@ -5,7 +5,7 @@ Columns of whole numbers and of dictionaries cross without a copy; strings are m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -26,6 +26,7 @@ NOTHING = "-"
 OTHER = "other"
 """Behaviors folded together."""
 
+Longs = npt.NDArray[np.int64]
 Meaning = tuple[int, Codes | None, int]
 """Base, map and size: a value means `map[value - base]`, or without a map `value - base`, which is below size."""
 _SPAN_US = (2**32 - 1) * 1_000_000
@@ -57,10 +58,10 @@ def cross(
     events: pa.Table, catalogue: Catalogue, *, now: datetime, zone: ZoneInfo, keep: Sequence[str] | None
 ) -> Crossing:
     """Lay out a log for the kernel."""
-    users, user = _users(events["user_id"])
-    behaviors, behavior = _behaviors(events["behavior"], keep)
-    item, missing = _items(events["item_id"], catalogue)
-    query, asked = _queries(events, len(catalogue.core) + len(missing))
+    users, user = code_users(events["user_id"])
+    behaviors, behavior = code_behaviors(events["behavior"], keep)
+    item, missing = code_items(events["item_id"], catalogue)
+    query, asked = code_queries(events, len(catalogue.core) + len(missing))
     nothing = len(catalogue.core) + len(missing) + len(asked)
     now_us = (now - EPOCH) // timedelta(microseconds=1)
     stamp = events["timestamp"]
@@ -84,7 +85,7 @@ def cross(
         [_views(batch) for batch in table.to_batches()],
         (user.meaning, behavior.meaning, item.meaning, query.meaning if query is not None else none),
         nothing,
-        flat([*missing, *asked, NOTHING]),
+        flat([*map(named, missing), *(f'"{text}"' for text in asked), NOTHING]),
         behaviors,
         clock,
         days,
@@ -131,7 +132,8 @@ def _codes(values: pa.Array, among: pa.Array) -> Codes:
     return found
 
 
-def _users(column: pa.ChunkedArray) -> tuple[pa.Array | int, Encoded]:
+def code_users(column: pa.ChunkedArray) -> tuple[pa.Array | int, Encoded]:
+    """Give users their codes, and the id of each code or the number that code 0 stands for."""
     if pa.types.is_integer(column.type) and column.type != pa.uint64() and len(column):
         ends = pc.min_max(column).as_py()
         span = ends["max"] - ends["min"] + 1
@@ -144,29 +146,40 @@ def _users(column: pa.ChunkedArray) -> tuple[pa.Array | int, Encoded]:
     return users, Encoded(indices, (0, _codes(values, users), len(users)))
 
 
-def _behaviors(column: pa.ChunkedArray, keep: Sequence[str] | None) -> tuple[list[str], Encoded]:
+def code_behaviors(column: pa.ChunkedArray, keep: Sequence[str] | None) -> tuple[list[str], Encoded]:
+    """Give behaviors their codes, -1 to those that are not wanted, and the name of each code."""
     values, indices = _dictionary(column)
     came: list[str] = values.to_pylist()
     kept = set(came) if keep is None else set(came) & set(keep)
+    names = behavior_names(kept)
+    code = {name: row for row, name in enumerate(names) if name in kept}
+    return names, Encoded(indices, (0, np.array([code.get(name, -1) for name in came], np.int32), len(names)))
+
+
+def behavior_names(kept: Collection[str]) -> list[str]:
+    """Judge the names of behaviors and put them into the order of a line; the last one is what rare ones become.
+
+    Raises:
+        InvalidTableError: a name cannot stand in a line, or there are too many.
+    """
     wrong = [name for name in kept if not name.strip() or set(name) & set(',()|"\n\r')]
     if wrong:
         raise InvalidTableError(
             f"`kept` is not usable: behavior {wrong[0]!r} is empty or has a comma, bracket, bar, quote or line break, "
             "which a history line needs for itself; map it to another name"
         )
+    kept = set(kept)
     if len(kept | {OTHER}) > 32:
         raise InvalidTableError(
             f"`kept` may have at most 31 kinds of behavior beside `{OTHER}`, but it has {len(kept - {OTHER})}; "
             "map rare ones to one name"
         )
     place = {name: row for row, name in enumerate(schema.RELIABLE)}
-    names = [*sorted(kept - {OTHER}, key=lambda name: (place.get(name, len(place)), name)), OTHER]
-    code = {name: row for row, name in enumerate(names) if name in kept}
-    return names, Encoded(indices, (0, np.array([code.get(name, -1) for name in came], np.int32), len(names)))
+    return [*sorted(kept - {OTHER}, key=lambda name: (place.get(name, len(place)), name)), OTHER]
 
 
-def _items(column: pa.ChunkedArray, catalogue: Catalogue) -> tuple[Encoded, list[str]]:
-    """Give items their entries, and name those without a brief, by id."""
+def code_items(column: pa.ChunkedArray, catalogue: Catalogue) -> tuple[Encoded, list[str]]:
+    """Give items their entries, and the ids of those without a brief, which come after the catalogue, by id."""
     size = len(catalogue.core)
     if pa.types.is_integer(column.type) and column.type != pa.uint64() and (numbers := catalogue.numbers) is not None:
         base, entries = numbers
@@ -182,10 +195,10 @@ def _items(column: pa.ChunkedArray, catalogue: Catalogue) -> tuple[Encoded, list
     missing = pc.index_in(values, value_set=unknown).to_numpy(zero_copy_only=False)
     codes = entry.fill_null(-1).to_numpy(zero_copy_only=False)
     codes = np.where(codes >= 0, codes, size + np.nan_to_num(missing)).astype(np.int32)
-    return Encoded(indices, (0, codes, size + len(unknown))), [named(name) for name in unknown.to_pylist()]
+    return Encoded(indices, (0, codes, size + len(unknown))), unknown.to_pylist()
 
 
-def _queries(events: pa.Table, first: int) -> tuple[Encoded | None, list[str]]:
+def code_queries(events: pa.Table, first: int) -> tuple[Encoded | None, list[str]]:
     """Give queries their entries from `first` on, in the order of their cleaned texts."""
     if not events["item_id"].null_count or not _has_values(events, "query"):
         return None, []
@@ -194,7 +207,7 @@ def _queries(events: pa.Table, first: int) -> tuple[Encoded | None, list[str]]:
     distinct = {text: first + row for row, text in enumerate(sorted({text for text in texts if text}))}
     nothing = first + len(distinct)
     codes = np.array([distinct.get(text, nothing) for text in texts], np.int32)
-    return Encoded(indices, (0, codes, nothing + 1)), [f'"{text}"' for text in distinct]
+    return Encoded(indices, (0, codes, nothing + 1)), list(distinct)
 
 
 def _ranks(events: pa.Table, now_us: int, zone: ZoneInfo) -> tuple[pa.ChunkedArray, pa.Array, Shifts]:
@@ -213,14 +226,19 @@ def _ranks(events: pa.Table, now_us: int, zone: ZoneInfo) -> tuple[pa.ChunkedArr
             f"`kept.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {times[outside[0]]} us "
             "since 1970; check the unit of the timestamps"
         )
-    second = np.where(undated, -1, times // 1_000_000)
+    rank, days = ranked(np.where(undated, -1, times // 1_000_000), position, zone)
+    return pa.chunked_array([pa.array(rank)]), pa.array(seen), days
+
+
+def ranked(second: Longs, position: Longs, zone: ZoneInfo) -> tuple[Longs, Shifts]:
+    """Order moments by UTC second (-1: undated) and position; give each its rank, and from which rank on which day."""
     order = np.lexsort((position, second))
     new = (np.diff(second[order]) != 0) | (np.diff(position[order]) != 0)
-    rank = np.zeros(len(times), np.int64)
+    rank = np.zeros(len(second), np.int64)
     rank[order] = np.concatenate([[0], np.cumsum(new)])
     first = order[np.concatenate([[True], new])]
     day = np.full(len(first), NO_DAY, np.int64)
     dated = second[first] >= 0
     day[dated] = local_days(second[first][dated], zone)
     starts = np.flatnonzero(np.concatenate([[True], np.diff(day) != 0])).astype(np.int64)
-    return pa.chunked_array([pa.array(rank)]), pa.array(seen), (starts, day[starts])
+    return rank, (starts, day[starts])
