@@ -136,7 +136,7 @@ impl Codes<'_> {
             None => Ok(()),
             Some(position) => Err(Error::Value {
                 argument,
-                expected: format!("a code from {least} to {}", self.size as i64 - 1),
+                expected: format!("a code from {least} to below {}", self.size),
                 came: self.map.map_or(0, |map| map[position]).to_string(),
                 position,
             }),
@@ -358,7 +358,7 @@ fn outside(
     let size = codes.map.map_or(codes.size, <[i32]>::len) as i64;
     Error::Value {
         argument,
-        expected: format!("from {} to {}", codes.base, codes.base + size - 1),
+        expected: format!("from {} to below {}", codes.base, codes.base.saturating_add(size)),
         came: "outside of it or without a meaning".to_owned(),
         position: row(resolved.iter().position(|&code| code < least).unwrap_or(0)),
     }
