@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,13 @@ import numpy.typing as npt
 
 from recgpt import _core
 from recgpt.errors import MissingExtraError, ModelNotFoundError, TokenizerError
+
+_USER_DEFINED, _CONTROL = 4, 3
+_CONTROL_TEXTS = frozenset(
+    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
+    "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos>".split()
+)
+"""Tokens that llama.cpp takes for control ones whatever the file says, so that text cannot bring them about."""
 
 
 class Tokenizer:
@@ -34,7 +41,10 @@ class Tokenizer:
 
     @classmethod
     def from_gguf(cls, path: str | Path) -> Tokenizer:
-        """Read the tokenizer that a GGUF file carries (byte-level BPE: GPT-2, SmolLM, Llama 3, Qwen families).
+        """Read the tokenizer that a GGUF file carries.
+
+        Byte-level BPE (GPT-2, SmolLM, Llama 3, Qwen families) or SentencePiece-like (`llama`: Llama 2, Mistral 7B,
+        Phi-3, Gemma up to 3).
 
         Raises:
             ModelNotFoundError: `path` is not a GGUF file.
@@ -58,10 +68,12 @@ class Tokenizer:
             return fields[key].contents() if key in fields else None
 
         kind, pre = value("tokenizer.ggml.model"), value("tokenizer.ggml.pre") or "default"
+        if kind == "llama":
+            return cls(*_sentence_pieces(value))
         if kind != "gpt2":
             raise TokenizerError(
-                f"{path.name} carries a `{kind}` tokenizer; exact counts are built for byte-level BPE (`gpt2`): "
-                "choose a model of the GPT-2, SmolLM, Llama 3 or Qwen family"
+                f"{path.name} carries a `{kind}` tokenizer; exact counts are built for byte-level BPE (`gpt2`) and "
+                "SentencePiece (`llama`): choose a model of the GPT-2, SmolLM, Llama 2 or 3, Qwen, or Gemma 1 to 3 family"
             )
         tokens, merges = value("tokenizer.ggml.tokens"), value("tokenizer.ggml.merges")
         digest = hashlib.sha256("\0".join([pre, *tokens, *merges]).encode()).hexdigest()
@@ -74,3 +86,21 @@ class Tokenizer:
     def encode(self, text: str) -> npt.NDArray[np.uint32]:
         """Encode one text: `(n_tokens,) uint32`."""
         return self.core.encode(text)
+
+
+def _sentence_pieces(value: Callable[[str], Any]) -> tuple[_core.Tokenizer, str]:
+    tokens = value("tokenizer.ggml.tokens")
+    scores = value("tokenizer.ggml.scores") or [0.0] * len(tokens)
+    types = value("tokenizer.ggml.token_type") or [1] * len(tokens)
+    types = [
+        _CONTROL if kind == _USER_DEFINED and text in _CONTROL_TEXTS else kind
+        for text, kind in zip(tokens, types, strict=True)
+    ]
+    prefix = value("tokenizer.ggml.add_space_prefix")
+    prefix = True if prefix is None else bool(prefix)
+    # llama.cpp knows these models by their names alone.
+    name = str(value("general.name") or "").lower()
+    strip = "phi-3" in name or "phi3" in name
+    parts = [*tokens, *map(repr, scores), *map(str, types), str(prefix), str(strip)]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return _core.Tokenizer.spm(tokens, scores, types, prefix, strip), f"spm-{digest[:16]}"

@@ -574,7 +574,7 @@ fn tame(mut call: Call) -> Call {
 /// What any answer keeps, whatever it was asked.
 fn judge(call: &Call, chunks: &[Chunk]) -> Result<(), TestCaseError> {
     for (_, text, tokens, receipt, _) in told(chunks) {
-        prop_assert_eq!(tokens as usize, text.len());
+        prop_assert_eq!(tokens as usize, text.len(), "{:?}", text);
         prop_assert_eq!(receipt[3..].iter().sum::<i64>(), receipt[2]);
         prop_assert!(call.options.budget.is_none_or(|budget| u64::from(tokens) <= budget));
     }

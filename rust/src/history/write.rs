@@ -93,8 +93,9 @@ pub fn tokens(
     let mut total = 0;
     for (line, (groups, written)) in lines.iter().take(count).enumerate() {
         total += if row_ids { of_row_id(line, pieces) } else { 0 };
+        let spaced = row_ids || (line == 0 && pieces.prefixes);
         for (place, &group) in groups.iter().enumerate() {
-            total += pieces.label(group).count(row_ids || place > 0, place + 1 < groups.len());
+            total += pieces.label(group).count(spaced || place > 0, place + 1 < groups.len());
         }
         let end = if line + 1 == count { End::Text } else { End::Line };
         total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
@@ -103,7 +104,8 @@ pub fn tokens(
 }
 
 fn of_row_id(line: usize, pieces: &mut Pieces<'_>) -> u64 {
-    u64::from(pieces.count(&format!("r{}", line + 1)))
+    let before = if line == 0 && pieces.prefixes { " " } else { "" };
+    u64::from(pieces.count(&format!("{before}r{}", line + 1)))
 }
 
 #[inline]
@@ -238,9 +240,10 @@ pub fn text(
             total += of_row_id(line, pieces);
             out.append(format!("r{}", line + 1).as_bytes());
         }
+        let spaced = row_ids || (line == 0 && pieces.prefixes);
         for (place, &group) in groups.iter().enumerate() {
             let label = pieces.label(group);
-            total += label.count(row_ids || place > 0, place + 1 < groups.len());
+            total += label.count(spaced || place > 0, place + 1 < groups.len());
             let (start, len) = (label.start as usize, label.len as usize);
             let skip = usize::from(!row_ids && place == 0);
             out.reserve(len + 3);
