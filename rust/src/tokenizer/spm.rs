@@ -265,3 +265,59 @@ impl Spm {
                 .all(|(piece, _)| absent(piece) || !(self.prefix || self.strip || follows(piece, ' ')))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spm(pieces: &[(&str, f32, i32)], prefix: bool) -> Result<Spm, Error> {
+        let mut tokens: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
+        let (mut scores, mut types) = (vec![0.0; 256], vec![6; 256]);
+        for &(text, score, kind) in pieces {
+            tokens.push(text.to_owned());
+            scores.push(score);
+            types.push(kind);
+        }
+        Spm::new(tokens, &scores, &types, prefix, false)
+    }
+
+    fn ids(spm: &Spm, text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        spm.each(text, true, &mut |id| ids.push(id));
+        ids
+    }
+
+    #[test]
+    fn the_best_score_joins_first_and_the_leftmost_of_equals() {
+        let pieces = [("▁", 0.0, 1), ("a", 0.0, 1), ("aa", -1.0, 1), ("ab", -0.5, 1), ("▁a", -2.0, 1)];
+        let spm = spm(&pieces, false).unwrap();
+        assert_eq!(ids(&spm, "aaa"), [258, 257]);
+        // `b` alone has no piece.
+        assert_eq!(ids(&spm, "aab b"), [257, 259, 256, 98]);
+        assert_eq!(ids(&spm, " a"), [260]);
+    }
+
+    #[test]
+    fn a_prefix_is_due_at_the_beginning_and_after_a_user_defined_piece() {
+        let spm = spm(&[("▁", 0.0, 1), ("x", 0.0, 1), ("<u>", 0.0, 4)], true).unwrap();
+        assert_eq!(ids(&spm, "x<u>x"), [256, 257, 258, 256, 257]);
+        assert_eq!(ids(&spm, ""), []);
+    }
+
+    #[test]
+    fn counts_add_up_unless_a_piece_crosses_a_seam() {
+        let adds = |piece: &str, kind: i32, prefix: bool| {
+            spm(&[("▁", 0.0, 1), (piece, 0.0, kind)], prefix).unwrap().adds_up()
+        };
+        assert!(adds("▁▁", 1, true) && adds("▁tea", 1, true) && adds("\n\n", 4, false));
+        assert!(!adds(",▁", 1, true) && !adds("\nr", 1, true) && !adds(", x", 4, false));
+        assert!(!adds("<u>", 4, true) && adds("<u>", 4, false) && adds("<|u|>", 4, true));
+    }
+
+    #[test]
+    fn lengths_and_scores_are_judged() {
+        assert!(spm(&[("▁", f32::NAN, 1)], false).is_err());
+        assert!(spm(&[("x", 0.0, 1)], false).is_err());
+        assert!(Spm::new(vec!["▁".to_owned()], &[], &[1], false, false).is_err());
+    }
+}
