@@ -81,7 +81,9 @@ class TestTexts:
     def test_plain(self, name, kind):
         assert told(recode(name, lambda column: column.cast(kind))).equals(PLAIN)
 
-    @pytest.mark.parametrize("index", [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64()], ids=str)
+    @pytest.mark.parametrize(
+        "index", [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64()], ids=str
+    )
     def test_dictionaries(self, name, kind, index):
         def encode(column):
             plain = column.cast(pa.large_string()).dictionary_encode()
@@ -142,7 +144,9 @@ class TestNumbers:
         assert by_text(came) == by_text(told(positive))
 
     @pytest.mark.parametrize(
-        "kind", [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()], ids=str
+        "kind",
+        [pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32(), pa.uint32(), pa.int64(), pa.uint64()],
+        ids=str,
     )
     def test_items(self, kind):
         assert told(recode("item_id", lambda column: column.cast(pa.int64()).cast(kind))).equals(PLAIN)
@@ -237,7 +241,9 @@ class TestProducers:
     def test_polars_enums(self):
         import polars as pl
 
-        frame = pl.from_arrow(LOG).with_columns(pl.col("behavior").cast(pl.Enum(["cart", "unused", "favorite", "purchase"])))
+        frame = pl.from_arrow(LOG).with_columns(
+            pl.col("behavior").cast(pl.Enum(["cart", "unused", "favorite", "purchase"]))
+        )
         assert told(frame).equals(PLAIN)
 
     @needs("pandas")

@@ -75,7 +75,11 @@ def calls(draw):
         nothing=draw(st.one_of(st.integers(0, 5), st.just(2**32 - 1))),
         extra=draw(texts()),
         behaviors=draw(st.lists(st.text(max_size=6), max_size=35)),
-        clock=draw(st.one_of(st.none(), st.tuples(st.integers(0, 2_000_000_000_000_000), st.just(0)), st.tuples(NUMBERS, NUMBERS))),
+        clock=draw(
+            st.one_of(
+                st.none(), st.tuples(st.integers(0, 2_000_000_000_000_000), st.just(0)), st.tuples(NUMBERS, NUMBERS)
+            )
+        ),
         days=(starts, draw(array((np.int64,), size=st.just(len(starts))))),
         today=draw(st.integers(-(2**31), 2**31 - 1)),
         budget=draw(st.one_of(st.none(), st.integers(0, 300), st.just(2**64 - 1))),
@@ -83,6 +87,48 @@ def calls(draw):
         threads=draw(st.one_of(st.integers(0, 4), st.sampled_from([1025, 2**63, 2**64 - 1]))),
         **{name: draw(st.booleans()) for name in ("counts", "long_labels", "stable", "row_ids")},
     )
+
+
+@st.composite
+def tame_calls(draw):
+    """Calls whose parts fit each other, so that the inner parts are reached; texts and times stay odd."""
+    call = draw(calls())
+    call["text"] = (
+        np.array([0, 2, 5, 5], np.int64),
+        np.frombuffer(b"aab b", np.uint8),
+        np.array([2, -1, -1], np.int32),
+    )
+    call["extra"] = (np.array([0, 1, 3], np.int64), np.frombuffer(b"--x", np.uint8))
+    call["behaviors"] = call["behaviors"][:31] + ["other"]
+    names = len(call["behaviors"])
+    four = np.arange(4, dtype=np.int32)
+    call["meanings"] = ((0, None, 4), (0, four % names, names), (0, four, 5), (0, four + 1, 5))
+    call["nothing"], call["threads"], call["layout"] = (
+        4,
+        draw(st.integers(0, 4)),
+        draw(st.one_of(st.none(), st.integers(0, 3))),
+    )
+    call["days"] = (np.zeros(1, np.int64), np.zeros(1, np.int64))
+    call["clock"] = draw(st.sampled_from([None, (1_500_000_000_000_000, 0)]))
+
+    def fit(column):
+        return column & 3 if draw(st.integers(0, 50)) else column
+
+    def batch(rows):
+        def column():
+            return draw(array(size=st.just(rows), numbers=st.integers(0, 3)))
+
+        def nullable():
+            offset = draw(st.integers(0, 9))
+            bits = draw(array((np.uint8,), size=st.just((rows + offset + 7) // 8)))
+            return fit(column()), draw(st.sampled_from([None, (bits, offset)]))
+
+        times = st.integers(0, 2_000_000_000_000_000 if call["clock"] else 50)
+        moments = draw(array((np.int64,), size=st.just(rows), numbers=times))
+        return column(), moments, column(), nullable(), draw(st.sampled_from([None, nullable()]))
+
+    call["batches"] = [batch(draw(st.integers(0, 30))) for _ in range(draw(st.integers(0, 3)))]
+    return call
 
 
 def run(call: dict) -> list | type:
@@ -98,7 +144,7 @@ def run(call: dict) -> list | type:
     return [[column.tolist() for column in chunk] for chunk in chunks]
 
 
-@given(calls())
+@given(st.one_of(calls(), tame_calls()))
 @settings(max_examples=60, deadline=None)
 def test_hostile_arrays_are_answered_or_told(call):
     answer = run(call)
@@ -106,12 +152,13 @@ def test_hostile_arrays_are_answered_or_told(call):
         for users, offsets, raw, tokens, receipts, layouts in answer:
             assert len(offsets) == len(users) + 1 == len(tokens) + 1 == len(layouts) + 1
             assert len(receipts) == 7 * len(users)
-            assert offsets[0] == 0 and offsets[-1] == len(raw)
+            assert offsets[0] == 0
+            assert offsets[-1] == len(raw)
             assert np.diff(offsets).tolist() == tokens
             bytes(raw).decode()
 
 
-@given(st.lists(calls(), min_size=4, max_size=4))
+@given(st.lists(tame_calls(), min_size=4, max_size=4))
 @settings(max_examples=10, deadline=None)
 def test_four_threads_at_once_answer_as_one(several):
     alone = [run(call) for call in several]

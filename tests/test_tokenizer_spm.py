@@ -27,7 +27,7 @@ INNER = {",▁▁", ")▁▁"}
 
 
 def vocabulary(*, crossing: bool, user_defined: tuple[str, ...]) -> tuple[list[str], list[float], list[int]]:
-    letters = [*"▁abcdefghiklmnoprstuTM0123456789()|,-#x\"<>/", "é"]
+    letters = [*'▁abcdefghiklmnoprstuTM0123456789()|,-#x"<>/', "é"]
     words = [word for word in WORDS if crossing or word not in INNER]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     types = [UNKNOWN, CONTROL, CONTROL, *[BYTE] * 256]
@@ -94,8 +94,12 @@ def write(path, *, prefix, crossing, user_defined, name, drop=()):
     writer.close()
 
 
-PARTS = st.sampled_from([*WORDS, *" ▁,|()\n\t#x17é茶𝄞", "Tea", "<|sep|>", "<s>", "</s>x", "<0x41>", "<end_of_turn>", "  ", "\n\n"])
-TEXTS = st.lists(st.one_of(PARTS, st.characters(exclude_categories=["Cs"], exclude_characters="\0")), max_size=24).map("".join)
+PARTS = st.sampled_from(
+    [*WORDS, *" ▁,|()\n\t#x17é茶𝄞", "Tea", "<|sep|>", "<s>", "</s>x", "<0x41>", "<end_of_turn>", "  ", "\n\n"]
+)
+TEXTS = st.lists(st.one_of(PARTS, st.characters(exclude_categories=["Cs"], exclude_characters="\0")), max_size=24).map(
+    "".join
+)
 
 
 @given(text=TEXTS)
@@ -123,7 +127,19 @@ def test_a_vocabulary_that_cannot_encode_all_is_told(tmp_path, gone):
 
 
 NOW = datetime(2017, 12, 20, 12, tzinfo=UTC)
-TITLES = ["Tea", "Teapot", "Milk", "Tea", "茶 é", "Tea (2)", "undated purchase", "Tea ▁▁ pot", "Tea▁", "<s> <0x41>", "Tea <end_of_turn>"]
+TITLES = [
+    "Tea",
+    "Teapot",
+    "Milk",
+    "Tea",
+    "茶 é",
+    "Tea (2)",
+    "undated purchase",
+    "Tea ▁▁ pot",
+    "Tea▁",
+    "<s> <0x41>",
+    "Tea <end_of_turn>",
+]
 
 
 @given(
@@ -149,7 +165,9 @@ def test_histories_count_as_llama_cpp_does(pair, rows, budget, switches):
             "query": [TITLES[item] if search else None for item, *_, search in rows],
         }
     )
-    table = history.compress(log, history.brief(shop, tokenizer=ours), now=NOW, tokenizer=ours, budget=budget, **switches)
+    table = history.compress(
+        log, history.brief(shop, tokenizer=ours), now=NOW, tokenizer=ours, budget=budget, **switches
+    )
     (text,), (tokens,) = table["text"].to_pylist(), table["tokens"].to_pylist()
     assert tokens == len(model.tokenize(text.encode(), add_bos=False, special=False))
     assert budget is None or tokens <= budget
@@ -163,7 +181,9 @@ def test_what_one_line_an_event_costs_is_exact_too(pair):
             "user_id": ["ann"] * 3,
             "item_id": ["1", "2", "1"],
             "behavior": ["purchase", "cart", "cart"],
-            "timestamp": pa.array([datetime(2017, 12, day, tzinfo=UTC) for day in (1, 2, 3)], pa.timestamp("us", "UTC")),
+            "timestamp": pa.array(
+                [datetime(2017, 12, day, tzinfo=UTC) for day in (1, 2, 3)], pa.timestamp("us", "UTC")
+            ),
         }
     )
     raw = "2017-12-01 (purchase) | Tea\n2017-12-02 (cart) | Milk\n2017-12-03 (cart) | Tea"

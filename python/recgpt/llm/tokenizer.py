@@ -15,8 +15,7 @@ from recgpt.errors import MissingExtraError, ModelNotFoundError, TokenizerError
 
 _USER_DEFINED, _CONTROL = 4, 3
 _CONTROL_TEXTS = frozenset(
-    "<|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s> <|eom_id|> "
-    "<EOT> _<EOT> [EOT] [EOS] <|end_of_text|> <end_of_utterance> <eos>".split()
+    ["<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>"]
 )
 """Tokens that llama.cpp takes for control ones whatever the file says, so that text cannot bring them about."""
 
