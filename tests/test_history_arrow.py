@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -187,7 +188,7 @@ def cuts(rows: int):
 @settings(max_examples=30, deadline=None)
 def test_each_column_may_have_chunks_of_its_own(edges, threads):
     columns = {
-        name: pa.chunked_array([LOG[name].combine_chunks()[a:b] for a, b in zip(own, own[1:], strict=False)])
+        name: pa.chunked_array([LOG[name].combine_chunks()[a:b] for a, b in pairwise(own)])
         for name, own in zip(LOG.column_names, edges, strict=True)
     }
     assert told(pa.table(columns), threads=threads).equals(PLAIN)

@@ -47,11 +47,11 @@ def vocabulary(*, crossing: bool, user_defined: tuple[str, ...]) -> tuple[list[s
 
 
 CASES = {
-    "llama": dict(prefix=None),
-    "gemma": dict(prefix=False, user_defined=("\n", "\n\n", "<start_of_turn>", "▁▁▁▁")),
-    "crossing": dict(prefix=True, crossing=True),
-    "user": dict(prefix=True, user_defined=("Tea", "ea", "<|sep|>", "</s>x", "<end_of_turn>", ", T")),
-    "phi-3": dict(prefix=True, user_defined=("Tea", "<|sep|>", "<|endoftext|>", ","), name="Phi-3 mini"),
+    "llama": {"prefix": None},
+    "gemma": {"prefix": False, "user_defined": ("\n", "\n\n", "<start_of_turn>", "▁▁▁▁")},
+    "crossing": {"prefix": True, "crossing": True},
+    "user": {"prefix": True, "user_defined": ("Tea", "ea", "<|sep|>", "</s>x", "<end_of_turn>", ", T")},
+    "phi-3": {"prefix": True, "user_defined": ("Tea", "<|sep|>", "<|endoftext|>", ","), "name": "Phi-3 mini"},
 }
 
 

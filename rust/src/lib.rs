@@ -1,7 +1,7 @@
 //! The kernels of recgpt: pure Rust, no Python. `py.rs` is the whole Python boundary.
 //!
 //! The compiler refuses `unsafe` in all of them but `index`, which has one block: the call of its AVX2 form after the
-//! processor was asked for AVX2. What PyO3's macros write for `py` is exempt too.
+//! processor was asked for AVX2. What macros write for the Python boundary is exempt too.
 
 #![deny(unsafe_code)]
 
