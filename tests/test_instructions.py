@@ -56,5 +56,6 @@ def test_the_kernel_costs_no_more_instructions_than_noted(tmp_path):
     noted = json.loads(NOTED.read_text())["history_fixed"]
     assert abs(came / noted - 1) <= TOLERANCE, (
         f"the compression of the fixed log took {came:,} instructions, {came / noted - 1:+.1%} of the noted {noted:,} "
-        f"(tolerance {TOLERANCE:.0%}); if that is meant, note it: RECGPT_INSTRUCTIONS=note pytest {Path(__file__).name} -m slow"
+        f"(tolerance {TOLERANCE:.0%}); if that is meant, note it: "
+        "RECGPT_INSTRUCTIONS=note pytest tests/test_instructions.py -m slow"
     )

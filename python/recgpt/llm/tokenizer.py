@@ -15,7 +15,11 @@ from recgpt.errors import MissingExtraError, ModelNotFoundError, TokenizerError
 
 _USER_DEFINED, _CONTROL = 4, 3
 _CONTROL_TEXTS = frozenset(
-    ["<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>"]
+    [
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
+        *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>"),
+        *("<end_of_utterance>", "<eos>"),
+    ]
 )
 """Tokens that llama.cpp takes for control ones whatever the file says, so that text cannot bring them about."""
 
@@ -72,7 +76,8 @@ class Tokenizer:
         if kind != "gpt2":
             raise TokenizerError(
                 f"{path.name} carries a `{kind}` tokenizer; exact counts are built for byte-level BPE (`gpt2`) and "
-                "SentencePiece (`llama`): choose a model of the GPT-2, SmolLM, Llama 2 or 3, Qwen, or Gemma 1 to 3 family"
+                "SentencePiece (`llama`): choose a model of the GPT-2, SmolLM, Llama 2 or 3, Qwen, or Gemma 1 to 3 "
+                "family"
             )
         tokens, merges = value("tokenizer.ggml.tokens"), value("tokenizer.ggml.merges")
         digest = hashlib.sha256("\0".join([pre, *tokens, *merges]).encode()).hexdigest()
