@@ -74,7 +74,14 @@ def test_only_the_boundary_mentions_pyo3() -> None:
 
 
 def test_only_owners_of_a_kernel_import_the_compiled_module() -> None:
-    owners = {"behaviors.py", "history/catalogue.py", "history/compression.py", "history/seams.py", "index/arrays.py", "llm/tokenizer.py"}
+    owners = {
+        "behaviors.py",
+        "history/catalogue.py",
+        "history/compression.py",
+        "history/seams.py",
+        "index/arrays.py",
+        "llm/tokenizer.py",
+    }
     importing = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")

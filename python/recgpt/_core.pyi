@@ -20,6 +20,12 @@ class Tokenizer:
     @staticmethod
     def bpe(tokens: list[str], merges: list[str], pre: str) -> Tokenizer:
         """Make a byte-level BPE; `tokens[i]` is the text of id `i`, a merge is two texts with a space between."""
+    @staticmethod
+    def spm(tokens: list[str], scores: list[float], types: list[int], prefix: bool, strip: bool) -> Tokenizer:
+        """Make a SentencePiece-like one; `scores` and GGUF `types` stand beside the tokens.
+
+        `prefix`: a space goes before a text. `strip`: white space after a user-defined token is left out.
+        """
     def count(self, texts: list[str]) -> npt.NDArray[np.uint32]:
         """Count tokens: `(len(texts),) uint32`."""
     def encode(self, text: str) -> npt.NDArray[np.uint32]:

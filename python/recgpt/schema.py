@@ -211,8 +211,8 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             defects.append(f"column `{field.name}` must be {field.type}, but it is {column.type}: {error}")
             continue
-        if not field.nullable and column.null_count:
-            defects.append(f"column `{field.name}` has {column.null_count} nulls; fill or remove those rows")
+        if not field.nullable and columns[-1].null_count:
+            defects.append(f"column `{field.name}` has {columns[-1].null_count} nulls; fill or remove those rows")
     if defects:
         raise InvalidTableError(f"`{name}` is not usable: " + "; ".join(defects))
     if naive:
@@ -226,8 +226,13 @@ def cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
         return column
     if pa.types.is_dictionary(column.type):
         # pyarrow cannot cast dictionaries of views (polars categoricals), so each chunk looks its values up.
-        chunks = [chunk.dictionary.take(chunk.indices) for chunk in column.chunks]
-        column = pa.chunked_array(chunks, type=column.type.value_type)
+        # Nor can it take from views by all widths of index.
+        views = pa.types.is_string_view(column.type.value_type)
+        chunks = [
+            (chunk.dictionary.cast(pa.large_string()) if views else chunk.dictionary).take(chunk.indices)
+            for chunk in column.chunks
+        ]
+        column = pa.chunked_array(chunks, type=pa.large_string() if views else column.type.value_type)
     if pa.types.is_string_view(column.type):
         column = column.cast(pa.string())
     return column.cast(wanted)

@@ -58,6 +58,22 @@ impl Tokenizer {
         })
     }
 
+    #[staticmethod]
+    #[allow(clippy::needless_pass_by_value)]
+    fn spm(
+        py: Python<'_>,
+        tokens: Vec<String>,
+        scores: Vec<f32>,
+        types: Vec<i32>,
+        prefix: bool,
+        strip: bool,
+    ) -> PyResult<Self> {
+        let spm = py.detach(|| tokenizer::spm::Spm::new(tokens, &scores, &types, prefix, strip))?;
+        Ok(Self {
+            inner: Arc::new(tokenizer::Tokenizer::spm(spm)),
+        })
+    }
+
     #[allow(clippy::needless_pass_by_value)]
     fn count<'py>(&self, py: Python<'py>, texts: Vec<String>) -> Bound<'py, PyArray1<u32>> {
         let inner = Arc::clone(&self.inner);

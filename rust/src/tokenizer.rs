@@ -2,6 +2,9 @@
 //!
 //! Byte-level BPE comes from the vocabulary and merges in a GGUF header. No control token is registered, so text such
 //! as `<|im_end|>` counts as the plain text it is, which is also how untrusted text reaches the model.
+//! SentencePiece-like vocabularies are in `spm`.
+
+pub mod spm;
 
 use std::sync::OnceLock;
 
@@ -15,6 +18,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{PreTokenizerWrapper, SplitDelimiterBehavior};
 
 use crate::error::Error;
+use spm::Spm;
 
 /// Pre-tokenizers by the name that GGUF files use in `tokenizer.ggml.pre`.
 pub const PRE_TOKENIZERS: [&str; 5] = ["gpt-2", "smollm", "llama-bpe", "qwen2", "default"];
@@ -26,6 +30,7 @@ enum Kind {
     /// One token a UTF-8 byte, for people without a model.
     Bytes,
     Bpe(Box<tokenizers::Tokenizer>),
+    Spm(Box<Spm>),
 }
 
 /// Counts and encodes text exactly as one model does.
@@ -74,10 +79,45 @@ impl Tokenizer {
         })
     }
 
+    /// A SentencePiece-like one; see `Spm::new`.
+    pub fn spm(spm: Spm) -> Self {
+        Self {
+            kind: Kind::Spm(Box::new(spm)),
+            additive: OnceLock::new(),
+        }
+    }
+
     pub fn count(&self, text: &str) -> usize {
+        self.count_from(text, true)
+    }
+
+    /// Tokens of a piece of a text: without what a tokenizer puts before the first one.
+    pub fn count_inside(&self, piece: &str) -> usize {
+        self.count_from(piece, false)
+    }
+
+    fn count_from(&self, text: &str, first: bool) -> usize {
         match &self.kind {
             Kind::Bytes => text.len(),
             Kind::Bpe(inner) => encode(inner, text).len(),
+            Kind::Spm(inner) => {
+                let mut count = 0;
+                inner.each(text, first, &mut |_| count += 1);
+                count
+            }
+        }
+    }
+
+    /// Whether a space is put before a text, so that its first piece counts as if it had one.
+    pub fn prefixes(&self) -> bool {
+        matches!(&self.kind, Kind::Spm(inner) if inner.prefix)
+    }
+
+    /// `false` where the counts of a history's pieces may not add up; else worth a trial.
+    pub fn may_add_up(&self) -> bool {
+        match &self.kind {
+            Kind::Bytes | Kind::Bpe(_) => true,
+            Kind::Spm(inner) => inner.adds_up(),
         }
     }
 
@@ -92,6 +132,11 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bytes => text.bytes().map(u32::from).collect(),
             Kind::Bpe(inner) => encode(inner, text),
+            Kind::Spm(inner) => {
+                let mut ids = Vec::new();
+                inner.each(text, true, &mut |id| ids.push(id));
+                ids
+            }
         }
     }
 }

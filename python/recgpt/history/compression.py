@@ -205,6 +205,8 @@ def read_events(kept: schema.ArrowStream, name: str) -> pa.Table:
         kind = came.schema.field(field.name).type
         number = pa.types.is_integer(kind) and field.name in ("user_id", "item_id")
         words = pa.types.is_dictionary(kind) and field.type == pa.large_string()
+        # Arrow does not count rows whose dictionary value is null as null, so such a dictionary is looked up here.
+        words = words and not any(chunk.dictionary.null_count for chunk in came[field.name].chunks)
         return field.with_type(kind) if number or words else field
 
     # Columns that may be absent stay absent: filling 5 million rows with nulls takes longer than compressing them.

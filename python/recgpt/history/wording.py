@@ -6,10 +6,11 @@ import re
 
 from recgpt.text import MAX_CHARS, clean
 
-_SEPARATOR = re.compile(r'[,|"\s]+')
+# A `▁` is a space to SentencePiece tokenizers, and would make counts depend on what stands beside it.
+_SEPARATOR = re.compile(r'[,|"\s▁]+')
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d)")
 _COUNT, _NUMBER = re.compile(r" x(\d+)$"), re.compile(r" #(\d+)$")
-_UNPLAIN = re.compile(r'[,|"\x00-\x1f\x7f-\x9f]|^\s|\s$|\s\s|[^\S ]| [x#]\d+$')
+_UNPLAIN = re.compile(r'[,|"▁\x00-\x1f\x7f-\x9f]|^\s|\s$|\s\s|[^\S ]| [x#]\d+$')
 
 
 def is_plain(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,16 @@ import numpy.typing as npt
 
 from recgpt import _core
 from recgpt.errors import MissingExtraError, ModelNotFoundError, TokenizerError
+
+_USER_DEFINED, _CONTROL = 4, 3
+_CONTROL_TEXTS = frozenset(
+    [
+        *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
+        *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>"),
+        *("<end_of_utterance>", "<eos>"),
+    ]
+)
+"""Tokens that llama.cpp takes for control ones whatever the file says, so that text cannot bring them about."""
 
 
 class Tokenizer:
@@ -36,7 +46,10 @@ class Tokenizer:
 
     @classmethod
     def from_gguf(cls, path: str | Path) -> Tokenizer:
-        """Read the tokenizer that a GGUF file carries (byte-level BPE: GPT-2, SmolLM, Llama 3, Qwen families).
+        """Read the tokenizer that a GGUF file carries.
+
+        Byte-level BPE (GPT-2, SmolLM, Llama 3, Qwen families) or SentencePiece-like (`llama`: Llama 2, Mistral 7B,
+        Phi-3, Gemma up to 3).
 
         Raises:
             ModelNotFoundError: `path` is not a GGUF file.
@@ -69,10 +82,15 @@ class Tokenizer:
             raise TokenizerError(
                 f"the GGUF file {path} is damaged or cut off ({type(error).__name__}: {error}); fetch it again"
             ) from error
+        if kind == "llama":
+            made = cls(*_sentence_pieces(value))
+            made.chat_template = template
+            return made
         if kind != "gpt2":
             raise TokenizerError(
-                f"{path.name} carries a `{kind}` tokenizer; exact counts are built for byte-level BPE (`gpt2`): "
-                "choose a model of the GPT-2, SmolLM, Llama 3 or Qwen family"
+                f"{path.name} carries a `{kind}` tokenizer; exact counts are built for byte-level BPE (`gpt2`) and "
+                "SentencePiece (`llama`): choose a model of the GPT-2, SmolLM, Llama 2 or 3, Qwen, or Gemma 1 to 3 "
+                "family"
             )
         if not tokens or merges is None:
             raise TokenizerError(f"the GGUF file {path} carries no vocabulary; give a whole model")
@@ -91,3 +109,21 @@ class Tokenizer:
     def encode(self, text: str) -> npt.NDArray[np.uint32]:
         """Encode one text: `(n_tokens,) uint32`."""
         return self.core.encode(text)
+
+
+def _sentence_pieces(value: Callable[[str], Any]) -> tuple[_core.Tokenizer, str]:
+    tokens = value("tokenizer.ggml.tokens")
+    scores = value("tokenizer.ggml.scores") or [0.0] * len(tokens)
+    types = value("tokenizer.ggml.token_type") or [1] * len(tokens)
+    types = [
+        _CONTROL if kind == _USER_DEFINED and text in _CONTROL_TEXTS else kind
+        for text, kind in zip(tokens, types, strict=True)
+    ]
+    prefix = value("tokenizer.ggml.add_space_prefix")
+    prefix = True if prefix is None else bool(prefix)
+    # llama.cpp knows these models by their names alone.
+    name = str(value("general.name") or "").lower()
+    strip = "phi-3" in name or "phi3" in name
+    parts = [*tokens, *map(repr, scores), *map(str, types), str(prefix), str(strip)]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return _core.Tokenizer.spm(tokens, scores, types, prefix, strip), f"spm-{digest[:16]}"

@@ -155,7 +155,11 @@ fn outside(
     let size = codes.map.map_or(codes.size, <[i32]>::len) as i64;
     Error::Value {
         argument,
-        expected: format!("from {} to {}", codes.base, codes.base + size - 1),
+        expected: format!(
+            "from {} to below {}",
+            codes.base,
+            codes.base.saturating_add(size)
+        ),
         came: "outside of it or without a meaning".to_owned(),
         position: row(resolved.iter().position(|&code| code < least).unwrap_or(0)),
     }

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::pieces::{additive, counted, Memo};
 use crate::error::Error;
+use crate::tokenizer::spm::SPACE;
 use crate::tokenizer::Tokenizer;
 
 /// Buffers into which slots are copied have this many bytes to spare.
@@ -231,9 +232,13 @@ impl<'a> Entries<'a> {
 fn forms(text: &str, tokenizer: &Tokenizer, memo: &mut Memo) -> [u16; 3] {
     const ENDS: [&str; 3] = ["", ",", "\n"];
     let (head, last) = text.rsplit_once(' ').unwrap_or(("", text));
-    let apart = |word: &str| !word.is_empty() && !word.contains(char::is_whitespace);
-    if !additive(tokenizer) || !(head.is_empty() || head.split(' ').all(apart)) || !apart(last) {
-        return ENDS.map(|end| tokenizer.count(&format!(" {text}{end}")) as u16);
+    // A `▁` of its own is a space to some tokenizers.
+    let apart = |word: &str| {
+        !word.is_empty() && !word.contains(|letter: char| letter.is_whitespace() || letter == SPACE)
+    };
+    let alone = head.is_empty() && !text.starts_with(' ');
+    if !additive(tokenizer) || !(alone || head.split(' ').all(apart)) || !apart(last) {
+        return ENDS.map(|end| tokenizer.count_inside(&format!(" {text}{end}")) as u16);
     }
     // The words of a catalogue are few, so nearly all of them have been counted before.
     let mut count = |word: &str, end: &str| counted(tokenizer, memo, &format!(" {word}{end}"));

@@ -91,6 +91,10 @@ impl Cells {
         tokens_in += lines
             .map(|(slot, last)| u64::from(slot.line) * u64::from(last.1))
             .sum::<u64>();
+        if let Some(first) = records.first() {
+            let (stretch, _) = dates.stretch(first.moment());
+            tokens_in += u64::from(pieces.raw_prefix(stretch, first.behavior()));
+        }
         if let Some(last) = records.last() {
             let last = entries.slot(last.entry());
             tokens_in = tokens_in - u64::from(last.line) + u64::from(last.text);

@@ -138,7 +138,7 @@ impl Codes<'_> {
             None => Ok(()),
             Some(position) => Err(Error::Value {
                 argument,
-                expected: format!("a code from {least} to {}", self.size as i64 - 1),
+                expected: format!("a code from {least} to below {}", self.size),
                 came: self.map.map_or(0, |map| map[position]).to_string(),
                 position,
             }),

@@ -1,9 +1,42 @@
 //! Which local day, and which bucket, a moment falls into: tables made once a call, so that an event costs two loads.
 
-use crate::calendar::Bucket;
+use crate::calendar::{Bucket, UNDATED};
 use crate::error::Error;
 
 const DAY: i64 = 86_400;
+
+/// Seconds by which no local time is ahead or behind.
+const MAX_SHIFT: u64 = 2 * 86_400;
+
+/// The last local day that a history may name, in any time zone.
+const MAX_DAY: i32 = 2_932_898;
+
+/// Ranks and the local days that hold from them on, in the widths of `Dates`.
+pub fn stretches(days: &[(i64, i64)]) -> Result<(Vec<u32>, Vec<i32>), Error> {
+    let narrow = |&(start, day): &(i64, i64)| {
+        let day = i32::try_from(day)
+            .ok()
+            .filter(|day| *day == UNDATED || (-2..=MAX_DAY).contains(day))?;
+        Some((
+            u32::try_from(start)
+                .ok()
+                .filter(|&start| start < u32::MAX)?,
+            day,
+        ))
+    };
+    days.iter()
+        .enumerate()
+        .map(|(position, pair)| {
+            narrow(pair).ok_or_else(|| Error::Value {
+                argument: "days",
+                expected: "a rank below 2^32 - 1 and a day in the years 1970 to 9999".to_owned(),
+                came: format!("{pair:?}"),
+                position,
+            })
+        })
+        .collect::<Result<Vec<_>, _>>()
+        .map(|pairs| pairs.into_iter().unzip())
+}
 
 /// Local days as stretches of moments, and all buckets that a history may name.
 pub struct Dates {
@@ -32,6 +65,23 @@ impl Dates {
         today: i32,
         stable: bool,
     ) -> Result<Self, Error> {
+        let span = end
+            .checked_sub(origin)
+            .filter(|&span| origin >= 0 && span <= 1 << 32);
+        if span.is_none()
+            || shifts
+                .iter()
+                .any(|shift| shift.1.unsigned_abs() > MAX_SHIFT)
+        {
+            return Err(Error::Value {
+                argument: "clock",
+                expected:
+                    "an origin from 0 on, at most 2^32 s before now, and time zones within two days"
+                        .to_owned(),
+                came: format!("{origin} to {end}"),
+                position: 0,
+            });
+        }
         let mut starts = Vec::new();
         let mut days = Vec::new();
         for (row, &(from, shift)) in shifts.iter().enumerate() {

@@ -67,6 +67,9 @@ pub struct Chunk {
 /// Records that one thread takes at a time: enough to hide the taking, few enough to end together.
 const TASK: usize = 1 << 15;
 
+/// More threads than any machine of today has cores; a pool takes what it is told and would start them all.
+const MAX_THREADS: usize = 1024;
+
 /// Compresses every user's events; users without one before now are absent. `behaviors` ends with the name that rare
 /// ones are folded into. `days` tell where days begin: by times, from each of these UTC seconds on local time is ahead by
 /// so many seconds, and the first one holds from ever; by ranks, from each of these ranks on it is this local day, which
@@ -80,7 +83,7 @@ pub fn compress(
     tokenizer: &Tokenizer,
     options: &Options,
 ) -> Result<Vec<Chunk>, Error> {
-    check(log, entries, behaviors)?;
+    check(log, entries, behaviors, options)?;
     let dates = dates(clock, days, options)?;
     let run = |pool: &rayon::ThreadPool| {
         pool.install(|| histories(log, clock, &dates, entries, behaviors, tokenizer, options))
@@ -143,10 +146,7 @@ fn dates(clock: Clock, days: &[(i64, i64)], options: &Options) -> Result<Dates, 
             Dates::of_times(days, origin, end, today, stable)
         }
         Clock::Ranks => {
-            let (starts, days) = days
-                .iter()
-                .map(|&(start, day)| (start as u32, day as i32))
-                .unzip();
+            let (starts, days) = dates::stretches(days)?;
             Dates::of_stretches(starts, days, today, stable)
         }
     }
@@ -220,9 +220,26 @@ fn chunk(
     Ok(chunk)
 }
 
-fn check(log: &Log<'_>, entries: &Entries<'_>, behaviors: &[String]) -> Result<(), Error> {
+fn check(
+    log: &Log<'_>,
+    entries: &Entries<'_>,
+    behaviors: &[String],
+    options: &Options,
+) -> Result<(), Error> {
     log.check()?;
+    let missing = behaviors.is_empty().then_some(Error::Value {
+        argument: "behaviors",
+        expected: "at least the one that rare ones are folded into".to_owned(),
+        came: "none".to_owned(),
+        position: 0,
+    });
+    missing.map_or(Ok(()), Err)?;
+    // Users are counted by code, so codes far beyond the rows would only cost memory.
+    let users = 4 * log.rows() + 65_536 + log.users.map.map_or(0, <[i32]>::len);
     for (argument, most, came) in [
+        ("rows", u32::MAX as usize, log.rows()),
+        ("users", users, log.users.size),
+        ("threads", MAX_THREADS, options.threads),
         ("entries", MAX_ENTRIES - 1, entries.count()),
         ("behaviors", MAX_BEHAVIORS, behaviors.len()),
     ] {

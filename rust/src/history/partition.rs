@@ -77,9 +77,11 @@ impl Clock {
                     .map(Some)
                     .map_err(|_| outside("at most 136 years before now"))
             }
-            Self::Ranks => u32::try_from(moment)
-                .map(Some)
-                .map_err(|_| outside("below 2^32 where it is a rank")),
+            // The largest number ends the last stretch of `Dates`.
+            Self::Ranks => match u32::try_from(moment) {
+                Ok(rank) if rank < u32::MAX => Ok(Some(rank)),
+                _ => Err(outside("below 2^32 - 1 where it is a rank")),
+            },
         }
     }
 }

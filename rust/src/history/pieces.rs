@@ -17,7 +17,7 @@ pub type Memo = AHashMap<String, u32>;
 
 pub fn counted(tokenizer: &Tokenizer, memo: &mut Memo, text: &str) -> u32 {
     memo.get(text).copied().unwrap_or_else(|| {
-        let count = tokenizer.count(text) as u32;
+        let count = tokenizer.count_inside(text) as u32;
         memo.insert(text.to_owned(), count);
         count
     })
@@ -35,15 +35,16 @@ pub fn additive(tokenizer: &Tokenizer) -> bool {
             " é", " 茶",
         ];
         let adds = |left: &str, right: &str| {
-            tokenizer.count(&format!("{left}{right}"))
-                == tokenizer.count(left) + tokenizer.count(right)
+            tokenizer.count_inside(&format!("{left}{right}"))
+                == tokenizer.count_inside(left) + tokenizer.count_inside(right)
         };
-        left.iter().all(|left| {
-            right.iter().all(|right| adds(left, right))
-                && ["17-11", "undated", "r2"]
-                    .iter()
-                    .all(|right| adds(&format!("{left}\n"), right))
-        })
+        tokenizer.may_add_up()
+            && left.iter().all(|left| {
+                right.iter().all(|right| adds(left, right))
+                    && ["17-11", "undated", "r2"]
+                        .iter()
+                        .all(|right| adds(&format!("{left}\n"), right))
+            })
     })
 }
 
@@ -106,6 +107,8 @@ pub struct Pieces<'a> {
     /// Tokens of `2017-12-03 (purchase) |` by stretch and behavior; `u32::MAX`: not counted yet.
     raw: Vec<u32>,
     pub bar: u32,
+    /// Whether the first piece of a text counts as if a space stood before it.
+    pub prefixes: bool,
 }
 
 impl<'a> Pieces<'a> {
@@ -125,7 +128,8 @@ impl<'a> Pieces<'a> {
             known: 0,
             memo: Memo::default(),
             raw: vec![u32::MAX; dates.days.len() * behaviors.len()],
-            bar: tokenizer.count(" |") as u32,
+            bar: tokenizer.count_inside(" |") as u32,
+            prefixes: tokenizer.prefixes(),
         }
     }
 
@@ -171,8 +175,14 @@ impl<'a> Pieces<'a> {
         }
         text.truncate(text.len() - 2);
         text.push(')');
-        let count = |text: &str| self.tokenizer.count(text) as u32;
+        let count = |text: &str| self.tokenizer.count_inside(text) as u32;
         let tokens = [&text[1..], &text].map(|text| [count(text), count(&format!("{text},"))]);
+        if self.bytes.len() > 1 << 31 {
+            // Places of labels are 32 bits wide, so now and then all are forgotten.
+            self.labels.fill(FREE);
+            self.known = 0;
+            self.bytes.truncate(WIDE);
+        }
         let start = self.bytes.len() - WIDE;
         self.bytes.truncate(start);
         self.bytes.extend_from_slice(text.as_bytes());
@@ -195,11 +205,21 @@ impl<'a> Pieces<'a> {
         match self.raw[place] {
             u32::MAX => {
                 let text = self.raw_text(stretch, behavior);
-                self.raw[place] = self.tokenizer.count(&text) as u32;
+                self.raw[place] = self.tokenizer.count_inside(&text) as u32;
                 self.raw[place]
             }
             known => known,
         }
+    }
+
+    /// What the line of a single event costs more as the first one of a text.
+    pub fn raw_prefix(&mut self, stretch: usize, behavior: u32) -> u32 {
+        if !self.prefixes {
+            return 0;
+        }
+        let text = format!(" {}", self.raw_text(stretch, behavior));
+        self.count(&text)
+            .saturating_sub(self.raw(stretch, behavior))
     }
 
     pub fn raw_text(&self, stretch: usize, behavior: u32) -> String {

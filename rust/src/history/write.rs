@@ -99,10 +99,11 @@ pub fn tokens(
     let mut total = 0;
     for (line, (groups, written)) in lines.iter().take(count).enumerate() {
         total += if row_ids { of_row_id(line, pieces) } else { 0 };
+        let spaced = row_ids || (line == 0 && pieces.prefixes);
         for (place, &group) in groups.iter().enumerate() {
             total += pieces
                 .label(group)
-                .count(row_ids || place > 0, place + 1 < groups.len());
+                .count(spaced || place > 0, place + 1 < groups.len());
         }
         let end = if line + 1 == count {
             End::Text
@@ -115,7 +116,12 @@ pub fn tokens(
 }
 
 fn of_row_id(line: usize, pieces: &mut Pieces<'_>) -> u64 {
-    u64::from(pieces.count(&format!("r{}", line + 1)))
+    let before = if line == 0 && pieces.prefixes {
+        " "
+    } else {
+        ""
+    };
+    u64::from(pieces.count(&format!("{before}r{}", line + 1)))
 }
 
 #[inline]
@@ -257,9 +263,10 @@ pub fn text(
             total += of_row_id(line, pieces);
             out.append(format!("r{}", line + 1).as_bytes());
         }
+        let spaced = row_ids || (line == 0 && pieces.prefixes);
         for (place, &group) in groups.iter().enumerate() {
             let label = pieces.label(group);
-            total += label.count(row_ids || place > 0, place + 1 < groups.len());
+            total += label.count(spaced || place > 0, place + 1 < groups.len());
             let (start, len) = (label.start as usize, label.len as usize);
             let skip = usize::from(!row_ids && place == 0);
             out.reserve(len + 3);
