@@ -19,10 +19,48 @@ pytestmark = pytest.mark.skipif(
     find_spec("llama_cpp") is None or find_spec("gguf") is None, reason="needs llama_cpp and gguf: recgpt[llama]"
 )
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, BYTE = 1, 2, 3, 4, 6
-WORDS = (
-    "▁Tea ▁Te ea Te pot ▁Milk ▁( (c cart ca rt r1 ▁r 17 12 -1 ▁1 purchase pur chase "
-    "▁| ▁▁ ▁▁▁ ,▁▁ é ▁é 茶 茶茶 und ▁und undated at ted ed 2) <s s> e, k, )▁▁"
-).split()
+WORDS = [
+    "▁Tea",
+    "▁Te",
+    "ea",
+    "Te",
+    "pot",
+    "▁Milk",
+    "▁(",
+    "(c",
+    "cart",
+    "ca",
+    "rt",
+    "r1",
+    "▁r",
+    "17",
+    "12",
+    "-1",
+    "▁1",
+    "purchase",
+    "pur",
+    "chase",
+    "▁|",
+    "▁▁",
+    "▁▁▁",
+    ",▁▁",
+    "é",
+    "▁é",
+    "茶",
+    "茶茶",
+    "und",
+    "▁und",
+    "undated",
+    "at",
+    "ted",
+    "ed",
+    "2)",
+    "<s",
+    "s>",
+    "e,",
+    "k,",
+    ")▁▁",
+]
 INNER = {",▁▁", ")▁▁"}
 """Pieces that cross a seam of histories."""
 
