@@ -6,7 +6,7 @@
 
 pub mod spm;
 
-use std::sync::OnceLock;
+use std::sync::{OnceLock, PoisonError, RwLock};
 
 use ahash::AHashMap;
 use rayon::prelude::*;
@@ -38,13 +38,19 @@ pub struct Tokenizer {
     kind: Kind,
     /// Whether counts of a history's pieces add up; `history::write` finds out once.
     pub(crate) additive: OnceLock<bool>,
+    /// Counts of dates, labels and marks, which all calls share.
+    pieces: RwLock<AHashMap<String, u32>>,
 }
+
+/// Pieces that are kept; there are as many dates in 170 years.
+const PIECES: usize = 1 << 16;
 
 impl Tokenizer {
     pub fn bytes() -> Self {
         Self {
             kind: Kind::Bytes,
             additive: OnceLock::new(),
+            pieces: RwLock::default(),
         }
     }
 
@@ -76,6 +82,7 @@ impl Tokenizer {
         Ok(Self {
             kind: Kind::Bpe(Box::new(inner)),
             additive: OnceLock::new(),
+            pieces: RwLock::default(),
         })
     }
 
@@ -84,6 +91,7 @@ impl Tokenizer {
         Self {
             kind: Kind::Spm(Box::new(spm)),
             additive: OnceLock::new(),
+            pieces: RwLock::default(),
         }
     }
 
@@ -94,6 +102,21 @@ impl Tokenizer {
     /// Tokens of a piece of a text: without what a tokenizer puts before the first one.
     pub fn count_inside(&self, piece: &str) -> usize {
         self.count_from(piece, false)
+    }
+
+    /// Like `count_inside`, remembered: for pieces that come again in every call.
+    pub fn count_piece(&self, piece: &str) -> u32 {
+        // A thread that panicked cannot leave a map of counts half written.
+        let known = |pieces: &AHashMap<String, u32>| pieces.get(piece).copied();
+        if let Some(count) = known(&self.pieces.read().unwrap_or_else(PoisonError::into_inner)) {
+            return count;
+        }
+        let count = self.count_inside(piece) as u32;
+        let mut pieces = self.pieces.write().unwrap_or_else(PoisonError::into_inner);
+        if pieces.len() < PIECES {
+            pieces.insert(piece.to_owned(), count);
+        }
+        count
     }
 
     fn count_from(&self, text: &str, first: bool) -> usize {

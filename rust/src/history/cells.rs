@@ -54,20 +54,22 @@ impl Cells {
         self.last.clear();
         self.seen.clear(records.len());
         let mut tokens_in = 0u64;
-        let (mut stretch, mut same, mut bucket) = (0, 0..0, 0);
+        let (mut same, mut bucket, mut day) = (0..0, 0, 0);
         for &record in records {
             // The same day goes on for most events, so the tables are asked only when it ends.
             let moment = record.moment();
             if !same.contains(&moment) {
+                let stretch;
                 (stretch, same) = dates.stretch(moment);
                 let now = dates.bucket_of[stretch];
                 if now < bucket {
                     return false;
                 }
                 bucket = now;
+                day = pieces.day(stretch);
             }
             let (entry, behavior) = (record.entry(), record.behavior());
-            tokens_in += u64::from(pieces.raw(stretch, behavior));
+            tokens_in += u64::from(day + pieces.events[behavior as usize]);
             let thing = self.seen.place(entry) as usize;
             if thing == self.last.len() {
                 near(entries.slot(entry));
@@ -93,7 +95,7 @@ impl Cells {
             .sum::<u64>();
         if let Some(first) = records.first() {
             let (stretch, _) = dates.stretch(first.moment());
-            tokens_in += u64::from(pieces.raw_prefix(stretch, first.behavior()));
+            tokens_in += u64::from(pieces.day_prefix(stretch));
         }
         if let Some(last) = records.last() {
             let last = entries.slot(last.entry());

@@ -104,8 +104,14 @@ pub struct Pieces<'a> {
     labels: Vec<(Group, Label)>,
     known: usize,
     memo: Memo,
-    /// Tokens of `2017-12-03 (purchase) |` by stretch and behavior; `u32::MAX`: not counted yet.
-    raw: Vec<u32>,
+    /// Tokens of each bucket's label at the beginning of a line and after a space.
+    buckets: Vec<[u32; 2]>,
+    /// Tokens of each behavior, first or not in its brackets, before `,`, `)` and `),`.
+    named: Vec<[[u32; 3]; 2]>,
+    /// Tokens of the date of each stretch; `u32::MAX`: not counted yet.
+    days: Vec<u32>,
+    /// Tokens of what follows the date in the line of a single event, ` (purchase) |`.
+    pub events: Vec<u32>,
     pub bar: u32,
     /// Whether the first piece of a text counts as if a space stood before it.
     pub prefixes: bool,
@@ -118,7 +124,7 @@ impl<'a> Pieces<'a> {
         behaviors: &'a [String],
         long: bool,
     ) -> Self {
-        Self {
+        let mut pieces = Self {
             tokenizer,
             dates,
             behaviors,
@@ -127,10 +133,27 @@ impl<'a> Pieces<'a> {
             labels: vec![FREE; 1 << 10],
             known: 0,
             memo: Memo::default(),
-            raw: vec![u32::MAX; dates.days.len() * behaviors.len()],
-            bar: tokenizer.count_inside(" |") as u32,
+            buckets: Vec::new(),
+            named: Vec::new(),
+            days: vec![u32::MAX; dates.days.len()],
+            events: Vec::new(),
+            bar: 0,
             prefixes: tokenizer.prefixes(),
+        };
+        pieces.bar = pieces.count(" |");
+        for bucket in &dates.buckets {
+            let label = bucket.label(long);
+            let tokens = [label.clone(), format!(" {label}")].map(|text| pieces.count(&text));
+            pieces.buckets.push(tokens);
         }
+        for name in behaviors {
+            let tokens = [" (", " "].map(|start| {
+                [",", ")", "),"].map(|end| pieces.count(&format!("{start}{name}{end}")))
+            });
+            pieces.named.push(tokens);
+            pieces.events.push(tokens[0][1] + pieces.bar);
+        }
+        pieces
     }
 
     #[inline]
@@ -175,8 +198,8 @@ impl<'a> Pieces<'a> {
         }
         text.truncate(text.len() - 2);
         text.push(')');
-        let count = |text: &str| self.tokenizer.count_inside(text) as u32;
-        let tokens = [&text[1..], &text].map(|text| [count(text), count(&format!("{text},"))]);
+        let tokens = self.buckets[group.bucket() as usize]
+            .map(|bucket| [1, 2].map(|end| bucket + self.of_behaviors(group.mask(), end)));
         if self.bytes.len() > 1 << 31 {
             // Places of labels are 32 bits wide, so now and then all are forgotten.
             self.labels.fill(FREE);
@@ -198,28 +221,34 @@ impl<'a> Pieces<'a> {
         label
     }
 
-    /// Tokens of what stands before the item in the line of a single event.
-    #[inline]
-    pub fn raw(&mut self, stretch: usize, behavior: u32) -> u32 {
-        let place = stretch * self.behaviors.len() + behavior as usize;
-        match self.raw[place] {
-            u32::MAX => {
-                let text = self.raw_text(stretch, behavior);
-                self.raw[place] = self.tokenizer.count_inside(&text) as u32;
-                self.raw[place]
-            }
-            known => known,
-        }
+    /// Tokens of ` (purchase, cart)`, before what follows.
+    fn of_behaviors(&self, mask: u32, end: usize) -> u32 {
+        let last = mask.ilog2();
+        (mask.trailing_zeros()..=last)
+            .filter(|behavior| mask >> behavior & 1 == 1)
+            .map(|behavior| {
+                let inner = usize::from(behavior > mask.trailing_zeros());
+                let end = if behavior == last { end } else { 0 };
+                self.named[behavior as usize][inner][end]
+            })
+            .sum()
     }
 
-    /// What the line of a single event costs more as the first one of a text.
-    pub fn raw_prefix(&mut self, stretch: usize, behavior: u32) -> u32 {
+    /// Tokens of a date at the beginning of a line.
+    pub fn day(&mut self, stretch: usize) -> u32 {
+        if self.days[stretch] == u32::MAX {
+            self.days[stretch] = self.count(&iso(self.dates.days[stretch]));
+        }
+        self.days[stretch]
+    }
+
+    /// What a date costs more as the first word of a text.
+    pub fn day_prefix(&mut self, stretch: usize) -> u32 {
         if !self.prefixes {
             return 0;
         }
-        let text = format!(" {}", self.raw_text(stretch, behavior));
-        self.count(&text)
-            .saturating_sub(self.raw(stretch, behavior))
+        let after_space = self.count(&format!(" {}", iso(self.dates.days[stretch])));
+        after_space.saturating_sub(self.day(stretch))
     }
 
     pub fn raw_text(&self, stretch: usize, behavior: u32) -> String {
@@ -230,8 +259,13 @@ impl<'a> Pieces<'a> {
         )
     }
 
-    /// Tokens of a row id or a mark, which begins a line or with a space.
+    /// Tokens of a piece that begins a line or begins with a space; asked of the tokenizer once in its life.
     pub fn count(&mut self, text: &str) -> u32 {
-        counted(self.tokenizer, &mut self.memo, text)
+        if let Some(&count) = self.memo.get(text) {
+            return count;
+        }
+        let count = self.tokenizer.count_piece(text);
+        self.memo.insert(text.to_owned(), count);
+        count
     }
 }
