@@ -57,13 +57,13 @@ class Catalogue:
         """Take text offsets `(n + 1,)`, UTF-8 bytes, and the row of each text's category or -1."""
     def __len__(self) -> int: ...
 
-Nullable = tuple[npt.NDArray[Any], tuple[npt.NDArray[np.uint8], int] | None]
+_Nullable = tuple[npt.NDArray[Any], tuple[npt.NDArray[np.uint8], int] | None]
 """Values, and where there are nulls validity bits and the offset of the first one, as in Arrow."""
-Batch = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[Any], Nullable, Nullable | None]
+_Batch = tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[Any], _Nullable, _Nullable | None]
 """User, moment, behavior, item, query of some rows."""
-Meaning = tuple[int, npt.NDArray[np.int32] | None, int]
+_Meaning = tuple[int, npt.NDArray[np.int32] | None, int]
 """Base, map and size: a value means `map[value - base]`, or without a map `value - base`; below size."""
-HistoryChunk = tuple[
+_HistoryChunk = tuple[
     npt.NDArray[np.int64],
     npt.NDArray[np.int64],
     npt.NDArray[np.uint8],
@@ -74,8 +74,8 @@ HistoryChunk = tuple[
 """User codes, text offsets, UTF-8 bytes, tokens, receipts `(7 * n_users,)`, layouts."""
 
 def compress_history(
-    batches: list[Batch],
-    meanings: tuple[Meaning, Meaning, Meaning, Meaning],
+    batches: list[_Batch],
+    meanings: tuple[_Meaning, _Meaning, _Meaning, _Meaning],
     nothing: int,
     catalogue: Catalogue,
     extra: tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]],
@@ -92,7 +92,7 @@ def compress_history(
     stable: bool,
     row_ids: bool,
     threads: int,
-) -> list[HistoryChunk]:
+) -> list[_HistoryChunk]:
     """Compress every user's events.
 
     `meanings`: of users, behaviors (-1: left out), items and queries (entries). `nothing`: the entry of neither.

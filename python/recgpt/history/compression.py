@@ -128,7 +128,7 @@ def compress(
     return _table(chunks, log.users).replace_schema_metadata({"recgpt.missing_briefs": str(log.missing)})
 
 
-def _table(chunks: list[_core.HistoryChunk], users: pa.Array | int) -> pa.Table:
+def _table(chunks: list[Any], users: pa.Array | int) -> pa.Table:
     codes, offsets, texts, tokens, receipts, layouts = zip(*chunks, strict=True)
     code = pa.array(np.concatenate(codes))
     ids = users.take(code) if isinstance(users, pa.Array) else pc.add(code, users).cast(pa.large_string())
