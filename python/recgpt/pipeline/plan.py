@@ -77,6 +77,9 @@ class _Dry(Stages):
             shutil.copytree(trained, own)
             super().retrieval(summary)
             return
+        stated = self.config.serving.beta
+        # Choosing it costs no request, and the plan asks only how many there are.
+        self.beta = 0.5 if stated == "auto" else stated
         steps: list[float] = []
         config = self.config.retrieval
         begin = time.monotonic()
