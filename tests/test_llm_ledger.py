@@ -138,17 +138,6 @@ def test_damaged_or_newer_index_is_refused(tmp_path):
         Recorded(FakeEngine(), tmp_path)
 
 
-def test_estimate(tmp_path):
-    score = ScoreRequest(Prompt("a b", "c", "d"), ("x y", "z"))
-    with Recorded(FakeEngine(), tmp_path) as engine:
-        engine.generate(REQUESTS[:10])
-        plan = engine.estimate([*REQUESTS[:12], REQUESTS[11], score])
-        # Two new texts of "Name a want." (4) + "history N" (2), and the score's 4; answers 2 x 20 at most, 3 exactly.
-        assert (plan.rows, plan.reused, plan.new) == (14, 10, 3)
-        assert (plan.prompt_tokens, plan.answer_tokens) == (16, 43)
-        assert engine.calls == 10
-
-
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["a"]}
 ASKED = Request(Prompt("Give a number.", "3"), 20, SCHEMA, key="tags/u1")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +58,3 @@ def pairs(result: pa.Table) -> list[tuple[int, str]]:
 def output_bytes(result: pa.Table) -> int:
     """Bytes of all texts."""
     return int(pc.sum(pc.binary_length(result["text"])).as_py())
-
-
-def count_share(result: pa.Table) -> float | None:
-    """Give the share of the kernel's time that went into counting tokens, if the result says so."""
-    told = (result.schema.metadata or {}).get(b"recgpt.seconds")
-    seconds = json.loads(told) if told else {}
-    return seconds["counting"] / seconds["total"] if {"counting", "total"} <= seconds.keys() else None

@@ -88,8 +88,6 @@ def speed(plan: Plan) -> dict[str, Any]:
         figures |= {f"{key}_{name}": value for key, value in _speed(plan, name, work).items()}
     figures["threads_2_over_1"] = figures["threads_2_over_1_unsorted"]
     figures["vs_duckdb"] = figures["vs_duckdb_unsorted"]
-    figures["token_count_share"] = figures.pop("token_count_share_unsorted")
-    del figures["token_count_share_sorted"]
     return figures
 
 
@@ -121,7 +119,7 @@ def _speed(plan: Plan, name: str, work: Workload) -> dict[str, Any]:
                 f"  stream bound of {lane.worker.threads} threads: read {bound['read'] * 1e3:.1f} ms, write "
                 f"{bound['write'] * 1e3:.1f} ms; with a partition by user {bound['partitioned'] * 1e3:.1f} ms"
             )
-        return _ratios(lanes, list(threads)) | {"token_count_share": told["count_share"]}
+        return _ratios(lanes, list(threads))
 
 
 def _finalists(worker: Worker, title: str) -> list[str]:

@@ -79,7 +79,7 @@ class Method:
         if self.name == "ours":
             from . import ours
 
-            answer |= {"output_bytes": ours.output_bytes(result), "count_share": ours.count_share(result)}
+            answer["output_bytes"] = ours.output_bytes(result)
         return answer
 
     def peak(self, form: str) -> dict[str, Any]:

@@ -65,7 +65,10 @@ def cut(events: pa.Table, *, days: int = TEST_DAYS) -> datetime:
     """
     end = pc.max(events.column("timestamp")).as_py()
     if end is None:
-        raise EmptyLogError("`events` has no timestamp to cut at; held-out days need times, not only positions")
+        raise EmptyLogError(
+            "`events` must have timestamps, because `now` is counted back from the last one, but has only positions; "
+            "give times, or call the stages one by one (recgpt.history.compress, recgpt.retrieval.train), without them"
+        )
     return _aware(end) - timedelta(days=days)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import _core, schema
-from recgpt.errors import InvalidTableError
+from recgpt.errors import InvalidConfigError, InvalidTableError
 from recgpt.history.wording import is_plain, plain
 from recgpt.llm.tokenizer import Tokenizer
 
@@ -108,6 +108,26 @@ def catalogue(
     core = _core.Catalogue(offsets, text, folds, tokenizer.core)
     named_so = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
     return Catalogue(ids, tokenizer, core, named_so, folds)
+
+
+def prepared(
+    briefs: schema.ArrowStream | Catalogue,
+    tokenizer: Tokenizer,
+    categories: Mapping[str, str] | schema.ArrowStream | None,
+) -> Catalogue:
+    """Prepare briefs, or judge whether what was prepared fits.
+
+    Raises:
+        InvalidConfigError: a catalogue was made with another tokenizer, or categories come too late for it.
+    """
+    if not isinstance(briefs, Catalogue):
+        return catalogue(briefs, tokenizer=tokenizer, categories=categories)
+    if briefs.tokenizer is not tokenizer or categories is not None:
+        raise InvalidConfigError(
+            "`tokenizer` must be the one that the catalogue was made with, and `categories` go into it: "
+            "history.catalogue(briefs, tokenizer=tokenizer, categories=categories)"
+        )
+    return briefs
 
 
 def named(item_id: str) -> str:

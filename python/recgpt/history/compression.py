@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from recgpt import _core, schema
 from recgpt.errors import EmptyLogError, InputError, InvalidConfigError, NaiveTimestampError
-from recgpt.history.catalogue import Catalogue, catalogue
+from recgpt.history.catalogue import Catalogue, prepared
 from recgpt.history.crossing import cross
 from recgpt.history.days import EPOCH
 from recgpt.llm.tokenizer import Tokenizer
@@ -93,13 +93,7 @@ def compress(
     events = read_events(kept, "kept")
     if not events.num_rows:
         raise EmptyLogError("`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names")
-    if not isinstance(briefs, Catalogue):
-        briefs = catalogue(briefs, tokenizer=tokenizer, categories=categories)
-    elif briefs.tokenizer is not tokenizer or categories is not None:
-        raise InvalidConfigError(
-            "`tokenizer` must be the one that the catalogue was made with, and `categories` go into it: "
-            "history.catalogue(briefs, tokenizer=tokenizer, categories=categories)"
-        )
+    briefs = prepared(briefs, tokenizer, categories)
     log = cross(events, briefs, now=now, zone=zone, keep=keep)
     chunks = _core.compress_history(
         log.batches,

@@ -26,6 +26,11 @@ NOTHING = "-"
 OTHER = "other"
 """Behaviors folded together."""
 
+NO_TIME = -1
+"""In the place of a missing time; earlier than any moment."""
+NO_POSITION = int(np.iinfo(np.int64).min)
+"""In the place of a missing position."""
+
 Longs = npt.NDArray[np.int64]
 Meaning = tuple[int, Codes | None, int]
 """Base, map and size: a value means `map[value - base]`, or without a map `value - base`, which is below size."""
@@ -212,22 +217,30 @@ def code_queries(events: pa.Table, first: int) -> tuple[Encoded | None, list[str
 
 def _ranks(events: pa.Table, now_us: int, zone: ZoneInfo) -> tuple[pa.ChunkedArray, pa.Array, Shifts]:
     """Order events by second and position, those without a time first; give ranks, who is seen, and days by rank."""
+    time, position = read_moments(events, "kept")
+    rank, days = ranked(np.where(time == NO_TIME, NO_TIME, time // 1_000_000), position, zone)
+    return pa.chunked_array([pa.array(rank)]), pa.array((time == NO_TIME) | (time < now_us)), days
+
+
+def read_moments(events: pa.Table, name: str, wanted: npt.NDArray[np.bool_] | None = None) -> tuple[Longs, Longs]:
+    """Give UTC microseconds and positions, `NO_TIME` and `NO_POSITION` where missing.
+
+    Raises:
+        TimestampRangeError: a wanted timestamp lies outside the years 1970 to 9999.
+    """
     stamp = events["timestamp"]
-    undated = stamp.is_null().to_numpy()
-    times = stamp.cast(pa.int64()).fill_null(-1).to_numpy()
-    seen = undated | (times < now_us)
-    least = np.iinfo(np.int64).min
-    position = np.full(len(times), least)
-    if _has_values(events, "position"):
-        position = events["position"].cast(pa.int64()).fill_null(least).to_numpy()
-    outside = np.flatnonzero(~undated & ((times < 0) | (times >= END_US)))
+    time: Longs = stamp.cast(pa.int64()).fill_null(NO_TIME).to_numpy()
+    wrong = stamp.is_valid().to_numpy() & ((time < 0) | (time >= END_US))
+    outside = np.flatnonzero(wrong if wanted is None else wrong & wanted)
     if len(outside):
         raise TimestampRangeError(
-            f"`kept.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {times[outside[0]]} us "
+            f"`{name}.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {time[outside[0]]} us "
             "since 1970; check the unit of the timestamps"
         )
-    rank, days = ranked(np.where(undated, -1, times // 1_000_000), position, zone)
-    return pa.chunked_array([pa.array(rank)]), pa.array(seen), days
+    position = np.full(len(time), NO_POSITION)
+    if _has_values(events, "position"):
+        position = events["position"].cast(pa.int64()).fill_null(NO_POSITION).to_numpy()
+    return time, position
 
 
 def ranked(second: Longs, position: Longs, zone: ZoneInfo) -> tuple[Longs, Shifts]:

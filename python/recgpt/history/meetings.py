@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from recgpt.history.crossing import Longs
+from recgpt.history.crossing import NO_POSITION, Longs
 from recgpt.history.days import local_days, shifts
 from recgpt.history.seams import Now
-from recgpt.history.vocabulary import NO_POSITION, Rows, Vocabulary, joined, nobody
+from recgpt.history.vocabulary import Rows, Vocabulary, joined, nobody
 
 Index = npt.NDArray[np.intp]
 

@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from recgpt import _core
 from recgpt.errors import TokenizerError
-from recgpt.history.crossing import Longs, behavior_names, ranked
+from recgpt.history.crossing import NO_POSITION, NO_TIME, Longs, behavior_names, ranked
 from recgpt.history.days import EPOCH, Shifts, local_days, shifts
-from recgpt.history.vocabulary import NO_POSITION, NO_TIME, Ints, Rows, Vocabulary, joined
+from recgpt.history.vocabulary import Ints, Rows, Vocabulary, joined
 from recgpt.llm.tokenizer import Tokenizer
 
 SPAN_US = (2**32 - 1) * 1_000_000

@@ -13,14 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recgpt import schema
-from recgpt.errors import InvalidConfigError, TimestampRangeError
-from recgpt.history.catalogue import Catalogue, catalogue
+from recgpt.errors import TimestampRangeError
+from recgpt.history.catalogue import Catalogue, prepared
 from recgpt.history.compression import LAYOUTS, check_options, read_events
+from recgpt.history.crossing import NO_POSITION
 from recgpt.history.meetings import Index, Past
 from recgpt.history.memory import NONE, Cut, Memory, Part
 from recgpt.history.saving import read, write
 from recgpt.history.seams import SPAN_US, Closed, Kernel, Now, check_seams
-from recgpt.history.vocabulary import NO_POSITION, Rows, Vocabulary, joined, nobody
+from recgpt.history.vocabulary import Rows, Vocabulary, joined, nobody
 from recgpt.llm.tokenizer import Tokenizer
 
 
@@ -63,13 +64,7 @@ class State:
         categories: Mapping[str, str] | schema.ArrowStream | None = None,
     ) -> None:
         self._zone = check_options(budget, layout, time_zone, threads)
-        if not isinstance(briefs, Catalogue):
-            briefs = catalogue(briefs, tokenizer=tokenizer, categories=categories)
-        elif briefs.tokenizer is not tokenizer or categories is not None:
-            raise InvalidConfigError(
-                "`tokenizer` must be the one that the catalogue was made with, and `categories` go into it: "
-                "history.catalogue(briefs, tokenizer=tokenizer, categories=categories)"
-            )
+        briefs = prepared(briefs, tokenizer, categories)
         check_seams(tokenizer)
         self._budget = budget
         self._vocabulary = Vocabulary(briefs, keep)

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt.errors import TimestampRangeError
 from recgpt.history.catalogue import Catalogue, Texts, flat, named
 from recgpt.history.crossing import (
     NOTHING,
@@ -21,12 +20,9 @@ from recgpt.history.crossing import (
     code_items,
     code_queries,
     code_users,
+    read_moments,
 )
-from recgpt.history.days import END_US
 
-NO_TIME = -1
-"""The time of an undated event."""
-NO_POSITION = int(np.iinfo(np.int64).min)
 MISSING, QUERY, NEITHER = range(3)
 """Kinds of things that are not in the catalogue, in the order of their entries."""
 
@@ -114,18 +110,7 @@ class Vocabulary:
         kept = of_behavior >= 0
         came = set(names[:-1]) | {names[code] for code in np.unique(of_behavior[kept]).tolist()}
         behavior_names(came | set(self.behaviors))
-        stamp = events["timestamp"]
-        undated = stamp.is_null().to_numpy()
-        time = stamp.cast(pa.int64()).fill_null(NO_TIME).to_numpy()
-        outside = np.flatnonzero(kept & ~undated & ((time < 0) | (time >= END_US)))
-        if len(outside):
-            raise TimestampRangeError(
-                f"`events.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {time[outside[0]]} us "
-                "since 1970; check the unit of the timestamps"
-            )
-        position = np.full(len(time), NO_POSITION)
-        if "position" in events.column_names:
-            position = events["position"].cast(pa.int64()).fill_null(NO_POSITION).to_numpy()
+        time, position = read_moments(events, "events", kept)
         user = self._users(events["user_id"], kept)
         things = self._things(events)
         self.behaviors += sorted(came - set(self.behaviors))

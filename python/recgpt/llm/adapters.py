@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from recgpt.errors import EngineError, ModelNotFoundError
-from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result, ScoreRequest, ScoreResult
+from recgpt.llm.engine import Engine, Progress, Request, Result, ScoreRequest, ScoreResult
 from recgpt.llm.ledger import Recorded
 
 _COUNTERS = frozenset({"calls", "reused", "retried"})
@@ -50,9 +50,6 @@ class Base(Protocol):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count tokens of plain texts."""
-
-    def prompt_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
-        """Count tokens of whole prompts."""
 
     def close(self) -> None:
         """Free the model."""
@@ -100,10 +97,6 @@ class Adapted:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count tokens of plain texts; an adapter changes no tokenizer."""
         return self.base.count_tokens(texts)
-
-    def prompt_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
-        """Count tokens of whole prompts."""
-        return self.base.prompt_tokens(prompts)
 
     def close(self) -> None:
         """Free the model, for the base engine too. Closing twice is allowed."""

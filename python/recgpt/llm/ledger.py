@@ -16,7 +16,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,20 +38,6 @@ _SEED_STEP = 7919
 
 _Request = TypeVar("_Request", Request, ScoreRequest)
 _Answer = TypeVar("_Answer", Result, ScoreResult)
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """What requests would cost. Prompt tokens are exact; answer tokens of texts are the most that could come.
-
-    `reused` and `new` count distinct requests, `rows` counts all.
-    """
-
-    rows: int
-    reused: int
-    new: int
-    prompt_tokens: int
-    answer_tokens: int
 
 
 class Recorded:
@@ -102,32 +88,6 @@ class Recorded:
     def quarantined(self) -> dict[str, str]:
         """Return digest and reason of the requests that failed `TRIES` times."""
         return self._store.quarantined()
-
-    def estimate(self, requests: Sequence[Request | ScoreRequest]) -> Estimate:
-        """Count what is known and what the rest would cost, without asking the model anything."""
-        new: dict[str, Request | ScoreRequest] = {}
-        reused: set[str] = set()
-        for request in requests:
-            key = digest(self.name, request)
-            if key in new or key in reused:
-                continue
-            if self._store.find(key) is not None:
-                reused.add(key)
-            else:
-                new[key] = request
-        prompts = [request.prompt for request in new.values()]
-        whole = getattr(self.engine, "prompt_tokens", None)
-        if whole is not None:
-            prompt_tokens = sum(whole(prompts))
-        else:
-            prompt_tokens = sum(
-                self.engine.count_tokens([part for p in prompts for part in (p.system, p.user, p.answer)])
-            )
-        texts = [text for request in new.values() if isinstance(request, ScoreRequest) for text in request.candidates]
-        answer_tokens = sum(self.engine.count_tokens(texts)) + sum(
-            request.max_tokens for request in new.values() if isinstance(request, Request)
-        )
-        return Estimate(len(requests), len(reused), len(new), prompt_tokens, answer_tokens)
 
     def _answer(
         self,

@@ -28,7 +28,7 @@ from recgpt.llm.tokenizer import Tokenizer
 from recgpt.llm.wire import digest
 
 PASSING = 0.5
-"""Share of free texts that the checkers let through; about what a 135M model reaches (docs/log.md)."""
+"""Share of free texts that the checkers let through; an assumption, not a measurement."""
 ANSWERED = {"interests": 0.52, "tags": 0.37, "explanations": 0.22}
 """Tokens of a free text as a share of what it was allowed, in the demo; used until the ledger has its own figures."""
 ANSWERED_JSON = 0.6
