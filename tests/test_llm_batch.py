@@ -1,14 +1,16 @@
 """The scheduler on a toy model whose logits are a hash of everything a token can see."""
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recgpt.llm.batch import BATCH, Job, Scheduler
+from recgpt.llm.batch import Scheduler
 from recgpt.llm.candidates import Tree, log_sum_exp
+from recgpt.llm.jobs import BATCH, Job, crowding
 
 VOCABULARY = 50
 END = 0
@@ -33,14 +35,16 @@ class Anything:
 
 
 class Toy:
-    """Keeps each sequence's tokens and shared cells, and refuses what llama.cpp would abort on."""
+    """Keeps each sequence's tokens and cells, and refuses what llama.cpp would abort on."""
 
     vocabulary = VOCABULARY
     sequences = 40
     control = np.array([7], np.int32)
 
-    def __init__(self, cells):
+    def __init__(self, cells, apart=False):
         self.cells = cells
+        self.apart = apart
+        self.passes = 0
         self.kept = {sequence: [] for sequence in range(self.sequences)}
         self.fresh = 0
         self.batches = []
@@ -48,6 +52,12 @@ class Toy:
     def decode(self, tokens):
         assert 0 < len(tokens) <= BATCH
         self.batches.append(tokens)
+        if self.apart:
+            # llama.cpp's rule: neighbours in ascending order are one pass.
+            rows_of = list(dict.fromkeys(token.sequences for token in tokens))
+            assert all(len(sequences) == 1 for sequences in rows_of)
+            assert rows_of == sorted(rows_of)
+            self.passes += sum(a[0] + 1 != b[0] for a, b in pairwise(rows_of)) + 1
         rows = []
         for token in tokens:
             self.fresh += 1
@@ -58,7 +68,9 @@ class Toy:
             assert len(seen) == 1
             if token.logits:
                 rows.append(logits(seen.pop()))
-        assert len({cell for kept in self.kept.values() for cell, _ in kept}) <= self.cells
+        # Apart, `cells` is what each sequence has.
+        assert len({cell for kept in self.kept.values() for cell, _ in kept}) <= self.cells or self.apart
+        assert max(map(len, self.kept.values())) <= self.cells
         return np.array(rows, np.float32).reshape(len(rows), VOCABULARY)
 
     def copy(self, source, target, end):
@@ -182,6 +194,40 @@ def test_a_long_idle_prompt_gives_way():
     assert second.answer == reference_text(second.prompt, 5)[0]
     with pytest.raises(RuntimeError, match="does not fit"):
         run([Job(2, np.array([9] * 1001, np.int32), room=5)], scheduler=scheduler)
+
+
+@settings(max_examples=60, deadline=None)
+@given(prompts, st.data())
+def test_apart_too_company_changes_no_answer(texts, data):
+    jobs = [Job(index, prompt, room=data.draw(st.integers(1, 9))) for index, prompt in enumerate(texts)]
+    _, how = run(jobs, scheduler=Scheduler(Toy(200, apart=True), slots=4))
+    for job in jobs:
+        assert (job.answer, how[job.index]) == reference_text(job.prompt, job.room)
+
+
+def test_apart_gaps_are_closed_so_that_one_pass_takes_all():
+    jobs = [Job(index, np.array([index + 1] * 3, np.int32), room=4 + 3 * (index % 4)) for index in range(12)]
+    scheduler = Scheduler(Toy(40, apart=True), slots=12)
+    run(jobs, scheduler=scheduler)
+    assert scheduler.model.passes == scheduler.decodes
+
+
+def test_apart_finished_prompts_stay_for_the_next_call():
+    prompts = [np.array([number] * 300, np.int32) for number in range(1, 5)]
+    scheduler = Scheduler(Toy(400, apart=True), slots=4)
+    run([Job(index, prompt, room=5) for index, prompt in enumerate(prompts)], scheduler=scheduler)
+    again = [Job(index, prompt, room=5) for index, prompt in enumerate(prompts)]
+    run(again, scheduler=scheduler)
+    assert [job.fresh for job in again] == [1] * 4
+
+
+def test_crowding_counts_what_neighbours_do_not_share():
+    alike = [np.array([*range(90), *[number] * 10], np.int32) for number in range(20)]
+    assert crowding(alike, 8) == pytest.approx(1 + 7 * (100 + 19 * 10) / 2000)
+    assert crowding(alike[::-1], 8) == crowding(alike, 8)
+    unlike = [np.array([number] * 100, np.int32) for number in range(20)]
+    assert crowding(unlike, 8) == 8
+    assert crowding(unlike[:1], 8) == 1
 
 
 def test_many_branching_candidates_need_more_sequences_than_there_are():

@@ -55,11 +55,12 @@ def engine(cache):
 
 @pytest.fixture(scope="module")
 def model(engine, cache):
+    from recgpt.llm.context import Context
     from recgpt.llm.native import Model
 
     engine.count_tokens(["made"])
     (path,) = (cache / "recgpt" / "models").glob("*-f32.gguf")
-    return Model(str(path), cells=1024, threads=1, flash_attention=False, kv_type="f32")
+    return Context(Model(str(path)), cells=1024, threads=1, flash_attention=False, kv_type="f32")
 
 
 def test_tokens_equal_the_tokenizers(engine):

@@ -4,23 +4,24 @@ Requests are sorted by their tokens. Each takes a *slot* (a sequence of the KV c
 longest prefix that any other slot has; a request whose prefix is still being computed waits for it. So instructions
 are computed once a run, a user's history once a user, whatever the requests' order. Finished prompts stay until
 their room is needed, so the next call shares with them too.
+
+A cache is of one of two kinds. *Shared*: all sequences lie in the same cells, a copied prefix takes no room, and every
+token looks at every cell, its own or not. *Apart*: each sequence has cells of its own and looks at nothing else, but a
+copied prefix is copied. `crowding` says which of them a call should take.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from recgpt.llm.candidates import Logits, Node, Tree, above, split
+from recgpt.llm.jobs import BATCH, Job, Slot, Tokens, shared
 from recgpt.llm.sampling import Matcher, sample
 
-Tokens = npt.NDArray[np.int32]
-
-BATCH = 512
 RETAINED = 2
 """Finished prompts that stay for sharing. Each costs attention time at every later step, so few."""
 SHORT = 256
@@ -38,21 +39,28 @@ class Token:
 
 
 class Model(Protocol):
-    """What the scheduler needs of a model; `native.Model` in the worker."""
+    """What the scheduler needs of a model with a cache; `context.Context` in the worker."""
 
     vocabulary: int
     cells: int
     sequences: int
+    apart: bool
     control: Tokens
 
     def decode(self, tokens: Sequence[Token]) -> Logits:
         """Process at most `BATCH` tokens; logits rows of those that asked, in order."""
 
     def copy(self, source: int, target: int, end: int) -> None:
-        """Let `target` share the first `end` positions of `source`."""
+        """Give `target`, which is empty, the first `end` positions of `source`."""
 
     def cut(self, sequence: int, end: int) -> None:
         """Forget a sequence's positions from `end` on."""
+
+    def adapt(self, path: str) -> None:
+        """Put a LoRA adapter before what follows, none if the path is empty."""
+
+    def close(self) -> None:
+        """Free the cache."""
 
     def is_end(self, token: int) -> bool:
         """Tell whether a token ends the turn."""
@@ -62,61 +70,6 @@ class Model(Protocol):
 
     def matcher(self, grammar: str) -> Matcher:
         """Start a grammar."""
-
-
-@dataclass(eq=False)
-class Job:
-    """One request in work: `candidates` for a score, otherwise `room` tokens of text."""
-
-    index: int
-    prompt: Tokens
-    room: int = 0
-    grammar: str | None = None
-    stop: tuple[str, ...] = ()
-    temperature: float = 0.0
-    seed: tuple[int, ...] = (0,)
-    candidates: list[list[int]] | None = None
-    adapter: str = ""
-    thoughts: int = 0
-    """Tokens for a `reasoning` that comes first; where they end, so does it, and the answer keeps its own room."""
-    quote: int = -1
-    """The token that ends a text in JSON."""
-
-    slot: int = -1
-    computed: int = 0
-    fresh: int = 0
-    matcher: Matcher | None = None
-    random: np.random.Generator | None = None
-    answer: list[int] = field(default_factory=list)
-    raw: bytes = b""
-    tree: Tree | None = None
-
-    def needs(self) -> int:
-        """Cells that it takes beyond its prompt."""
-        if self.candidates is None:
-            return self.room
-        return min(sum(len(candidate) for candidate in self.candidates), BATCH)
-
-
-def shared(a: Tokens, b: Tokens) -> int:
-    """Return the length of the longest common prefix."""
-    size = min(len(a), len(b))
-    differs = np.flatnonzero(a[:size] != b[:size])
-    return int(differs[0]) if len(differs) else size
-
-
-@dataclass(eq=False)
-class Slot:
-    """One sequence of the cache: the tokens it holds, the cells they lie in, who uses it."""
-
-    tokens: Tokens = field(default_factory=lambda: np.empty(0, np.int32))
-    cells: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
-    job: Job | None = None
-    used: int = 0
-
-    def plan(self) -> Tokens:
-        """Tokens that it holds or soon will."""
-        return self.tokens if self.job is None else self.job.prompt
 
 
 class Scheduler:
@@ -152,14 +105,17 @@ class Scheduler:
                 active.append(job)
             if not active:
                 raise RuntimeError(f"a prompt of {len(waiting[-1].prompt)} tokens does not fit into the KV cache")
+            if self.model.apart and not waiting:
+                self._close_ranks(active)
             for job, how in self._step(active):
                 active.remove(job)
                 self._release(job)
                 finished(job, how)
             beat()
 
-    def forget(self) -> None:
-        """Drop every prefix that was kept: other weights would compute another."""
+    def adapt(self, adapter: str) -> None:
+        """Change the LoRA adapter and drop every prefix: other weights would have computed another."""
+        self.model.adapt(adapter)
         for row in range(len(self.slots)):
             self._cut(row, 0)
 
@@ -168,7 +124,8 @@ class Scheduler:
         free = [slot for slot in self.slots if slot.job is None]
         if not free:
             return False
-        self._trim(free, waiting)
+        if not self.model.apart:
+            self._trim(free, waiting)
         # At least one prompt token is computed anew, because its logits are needed.
         prompt = job.prompt[:-1]
         ready, planned, source = 0, 0, -1
@@ -180,22 +137,8 @@ class Scheduler:
         if planned > ready:
             return False
         need = len(job.prompt) - ready + job.needs()
-        reserved = sum(
-            len(slot.job.prompt) - slot.job.computed + slot.job.needs() for slot in self.slots if slot.job is not None
-        )
-        idle = sorted((slot for slot in free if len(slot.tokens)), key=lambda slot: slot.used)
-        while self._used() + reserved + need > self.model.cells:
-            victim = next((slot for slot in idle if source < 0 or slot is not self.slots[source]), None)
-            if victim is None:
-                if len(free) < len(self.slots) or source < 0:
-                    return False
-                # Alone, and the prefix that it would share sits in a longer prompt: cut that one down.
-                self._cut(source, ready)
-                if self._used() + need > self.model.cells:
-                    return False
-                break
-            idle.remove(victim)
-            self._cut(self.slots.index(victim), 0)
+        if not self.model.apart and not self._make_room(need, free, ready, source):
+            return False
         # An empty slot if there is one, else the source itself when it is idle, else the longest unused.
         empty = next((slot for slot in free if not len(slot.tokens)), None)
         slot = empty or min(free, key=lambda slot: (slot is not self.slots[source], slot.used))
@@ -215,6 +158,39 @@ class Scheduler:
         if job.temperature > 0:
             job.random = np.random.default_rng(job.seed)
         return True
+
+    def _make_room(self, need: int, free: Sequence[Slot], ready: int, source: int) -> bool:
+        """Forget idle prompts until `need` cells are free; the one that is shared from goes last, and only in part."""
+        reserved = sum(
+            len(slot.job.prompt) - slot.job.computed + slot.job.needs() for slot in self.slots if slot.job is not None
+        )
+        idle = sorted((slot for slot in free if len(slot.tokens)), key=lambda slot: slot.used)
+        while self._used() + reserved + need > self.model.cells:
+            victim = next((slot for slot in idle if source < 0 or slot is not self.slots[source]), None)
+            if victim is None:
+                if len(free) < len(self.slots) or source < 0:
+                    return False
+                # Alone, and the prefix that it would share sits in a longer prompt: cut that one down.
+                self._cut(source, ready)
+                return self._used() + need <= self.model.cells
+            idle.remove(victim)
+            self._cut(self.slots.index(victim), 0)
+        return True
+
+    def _close_ranks(self, active: Sequence[Job]) -> None:
+        """Move the last sequences into the gaps that finished ones left: one pass takes neighbours only.
+
+        A pass over 2 to 4 sequences takes as long as one over 6 to 8.
+        """
+        for job in sorted(active, key=lambda job: -job.slot):
+            gap = next(row for row, slot in enumerate(self.slots) if slot.job is None or slot.job is job)
+            if gap == job.slot:
+                return
+            self._cut(gap, 0)
+            self.model.copy(job.slot, gap, job.computed)
+            self.model.cut(job.slot, 0)
+            self.slots[gap], self.slots[job.slot] = self.slots[job.slot], self.slots[gap]
+            job.slot = gap
 
     def _trim(self, free: Sequence[Slot], waiting: Sequence[Job]) -> None:
         """Cut finished prompts down to what a waiting job shares.
@@ -237,12 +213,14 @@ class Scheduler:
             slot.tokens, slot.cells = slot.tokens[:end], slot.cells[:end]
 
     def _release(self, job: Job) -> None:
-        """Free the slot; keep its prompt for sharing as long as it is among the most recent."""
+        """Free the slot; keep its prompt for sharing, where that costs others time only among the most recent."""
         slot = self.slots[job.slot]
         slot.job = None
         self._cut(job.slot, len(job.prompt))
         if job.matcher is not None:
             job.matcher.close()
+        if self.model.apart:
+            return
         idle = sorted((s for s in self.slots if s.job is None and len(s.tokens)), key=lambda s: -s.used)
         for old in idle[RETAINED:]:
             self._cut(self.slots.index(old), 0)
@@ -272,6 +250,10 @@ class Scheduler:
                 if last:
                     takers.append((job, None))
                 self._extend(job, part)
+        if self.model.apart:
+            # Neighbours in ascending order are one pass. There are no candidates here, so a slot has one taker at most.
+            batch.sort(key=lambda token: token.sequences)
+            takers.sort(key=lambda taker: taker[0].slot)
         logits = self.model.decode(batch)
         self.decodes += 1
         self.decoded += len(batch)

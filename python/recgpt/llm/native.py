@@ -1,7 +1,6 @@
-"""The part of llama.cpp that we call, by ctypes. Only the worker process imports this: a mistake here kills a process.
+"""A GGUF file by way of llama.cpp: weights, vocabulary, grammars. Only the worker process imports this.
 
-Every pointer that comes back is checked, a batch never exceeds `BATCH` tokens, and logits are only read at
-positions that asked for them, because llama.cpp answers each of these mistakes with an abort.
+A mistake in a call by ctypes kills a process: every pointer that comes back is checked.
 """
 
 from __future__ import annotations
@@ -9,21 +8,13 @@ from __future__ import annotations
 import ctypes
 import os
 from collections import deque
-from collections.abc import Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
-from recgpt.llm.batch import BATCH, Token
-
-MAX_SEQUENCES = 256
-"""LLAMA_MAX_SEQ of the pinned build: as many sequence ids as one context can have."""
-
-_KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-_FLASH = {None: -1, False: 0, True: 1}
 
 
 _ERROR = 4
@@ -98,18 +89,9 @@ def _meta(model: Any, key: str) -> str:
 
 
 class Model:
-    """One GGUF model and one context with a unified KV cache."""
+    """The weights and the vocabulary of a GGUF model, which any number of contexts share."""
 
-    def __init__(
-        self,
-        path: str,
-        *,
-        cells: int,
-        threads: int,
-        n_gpu_layers: int = 0,
-        flash_attention: bool | None = None,
-        kv_type: str = "f16",
-    ) -> None:
+    def __init__(self, path: str, *, n_gpu_layers: int = 0) -> None:
         C.llama_log_set(_silent, ctypes.c_void_p(0))
         C.llama_backend_init()
         _complaints.clear()
@@ -120,85 +102,24 @@ class Model:
         model = C.llama_model_load_from_file(os.fsencode(path), parameters)
         if not model:
             raise RuntimeError(f"llama.cpp cannot read it{_why()}")
-        self._model = model
+        self.pointer = model
+        self.on_gpu = n_gpu_layers != 0
         self.vocab = C.llama_model_get_vocab(model)
         self.vocabulary = int(C.llama_vocab_n_tokens(self.vocab))
-        context = C.llama_context_default_params()
-        context.n_ctx = cells
-        context.n_batch = context.n_ubatch = BATCH
-        context.n_seq_max = self.sequences = min(MAX_SEQUENCES, int(C.llama_max_parallel_sequences()))
-        context.n_threads = context.n_threads_batch = threads
-        context.kv_unified = True
-        context.flash_attn_type = _FLASH[flash_attention]
-        context.type_k = context.type_v = _KV_TYPES[kv_type]
-        context.offload_kqv = n_gpu_layers != 0
-        context.no_perf = True
-        self._context = C.llama_init_from_model(model, context)
-        if not self._context:
-            raise RuntimeError(f"llama.cpp cannot make a KV cache of {cells} tokens for {path}: too little memory?")
-        self.cells = int(C.llama_n_ctx(self._context))
         self.trained_tokens = int(C.llama_model_n_ctx_train(model))
-        self._memory = C.llama_get_memory(self._context)
-        self._adapters: dict[str, Any] = {}
-        # One batch for all calls. The physical batch is as large: one call is one pass over the weights.
-        self._batch = C.llama_batch_init(BATCH, 0, self.sequences)
         control = [token for token in range(self.vocabulary) if C.llama_vocab_is_control(self.vocab, token)]
         self.control = np.array([token for token in control if not self.is_end(token)], np.int32)
+        self._adapters: dict[str, Any] = {}
 
-    def decode(self, tokens: Sequence[Token]) -> npt.NDArray[np.float32]:
-        """Process one batch.
-
-        Returns:
-            `(n, vocabulary) float32`: logits of the tokens that asked for them, in order. The array is a view
-            that the next call overwrites.
-        """
-        assert 0 < len(tokens) <= BATCH
-        batch = self._batch
-        batch.n_tokens = len(tokens)
-        outputs = 0
-        for row, token in enumerate(tokens):
-            batch.token[row] = token.id
-            batch.pos[row] = token.position
-            batch.n_seq_id[row] = len(token.sequences)
-            ids = batch.seq_id[row]
-            for at, sequence in enumerate(token.sequences):
-                ids[at] = sequence
-            batch.logits[row] = token.logits
-            outputs += token.logits
-        code = C.llama_decode(self._context, batch)
-        if code != 0:
-            raise RuntimeError(f"llama_decode failed with code {code} on a batch of {len(tokens)} tokens")
-        if not outputs:
-            return np.empty((0, self.vocabulary), np.float32)
-        pointer = C.llama_get_logits(self._context)
-        if not pointer:
-            raise RuntimeError("llama.cpp returned no logits")
-        return np.ctypeslib.as_array(pointer, shape=(outputs * self.vocabulary,)).reshape(outputs, self.vocabulary)
-
-    def adapt(self, path: str) -> None:
-        """Put a LoRA adapter before all that follows; an empty path takes it off. Prefixes from before are void."""
-        pointers, scales = None, None
-        if path:
-            if path not in self._adapters:
-                pointer = C.llama_adapter_lora_init(self._model, os.fsencode(path))
-                # llama-cpp-python's own class serves the base model when this fails.
-                if not pointer:
-                    raise RuntimeError("llama.cpp cannot load it: it is damaged, no adapter, or made for another model")
-                self._adapters[path] = pointer
-            pointers = (C.llama_adapter_lora_p_ctypes * 1)(self._adapters[path])
-            scales = (ctypes.c_float * 1)(1.0)
-        code = C.llama_set_adapters_lora(self._context, pointers, 1 if path else 0, scales)
-        if code != 0:
-            raise RuntimeError(f"llama_set_adapters_lora failed with code {code}")
-
-    def copy(self, source: int, target: int, end: int) -> None:
-        """Let `target` share the first `end` positions of `source`; no data moves."""
-        C.llama_memory_seq_cp(self._memory, source, target, 0, end)
-
-    def cut(self, sequence: int, end: int) -> None:
-        """Forget the positions from `end` on."""
-        if not C.llama_memory_seq_rm(self._memory, sequence, end, -1):
-            raise RuntimeError("this model's memory cannot be cut at a position; it cannot share prefixes")
+    def adapter(self, path: str) -> Any:
+        """Load a LoRA adapter, once."""
+        if path not in self._adapters:
+            pointer = C.llama_adapter_lora_init(self.pointer, os.fsencode(path))
+            # llama-cpp-python's own class serves the base model when this fails.
+            if not pointer:
+                raise RuntimeError("llama.cpp cannot load it: it is damaged, no adapter, or made for another model")
+            self._adapters[path] = pointer
+        return self._adapters[path]
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
         """Encode; control tokens in the text are control tokens only with `special`."""
@@ -234,7 +155,7 @@ class Model:
 
     def chat_template(self) -> str | None:
         """Return the model's own chat template, a Jinja2 text."""
-        raw = C.llama_model_chat_template(self._model, None)
+        raw = C.llama_model_chat_template(self.pointer, None)
         return raw.decode("utf-8", "replace") if raw else None
 
 

@@ -18,10 +18,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from recgpt.llm import grammar
-from recgpt.llm.batch import RETAINED, Tokens, shared
+from recgpt.llm.batch import RETAINED
 from recgpt.llm.chat import Chat
 from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result, ScoreRequest, ScoreResult
 from recgpt.llm.fake import FakeEngine
+from recgpt.llm.jobs import Tokens, shared
 from recgpt.llm.ledger import TRIES, stage_of
 from recgpt.llm.store import Reader, Spent
 from recgpt.llm.tokenizer import Tokenizer

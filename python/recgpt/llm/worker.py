@@ -17,12 +17,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from recgpt.llm.batch import BATCH, Job, Scheduler
+from recgpt.llm.caches import STREAMS, Caches
 from recgpt.llm.chat import Chat
+from recgpt.llm.context import Context
+from recgpt.llm.jobs import BATCH, Job
 from recgpt.llm.native import Model, convert, inspect
 from recgpt.llm.wire import prompt_from
 
@@ -37,30 +40,34 @@ class Worker:
         self.seed: int = load["seed"]
         if load["weights"] and not os.path.exists(load["converted"]):
             convert(load["path"], load["converted"], load["weights"])
-        self.model = Model(
-            load["converted"] if load["weights"] else load["path"],
-            cells=load["cells"],
-            threads=load["threads"],
-            n_gpu_layers=load["n_gpu_layers"],
-            flash_attention=load["flash_attention"],
-            kv_type=load["kv_type"],
-        )
+        self.model = Model(load["converted"] if load["weights"] else load["path"], n_gpu_layers=load["n_gpu_layers"])
         # A context longer than the model was trained for gives noise, not an error.
         self.context_tokens = min(self.context_tokens, self.model.trained_tokens)
         self.chat = Chat(
             self.model.chat_template(), self.model.tokenize, bos=self.model.text("bos"), eos=self.model.text("eos")
         )
-        self.scheduler = Scheduler(self.model, slots=load["sequences"])
+        self.caches = Caches(
+            partial(
+                Context,
+                self.model,
+                threads=load["threads"],
+                flash_attention=load["flash_attention"],
+                kv_type=load["kv_type"],
+            ),
+            memory,
+            cells=load["cells"],
+            sequences=load["sequences"],
+            streams=load["sequences"] if self.model.on_gpu else min(load["sequences"], STREAMS),
+        )
         self.emit = emit
         self.computed = self.prompted = self.answered = 0
         self._beaten = time.monotonic()
-        self._adapter = ""
 
     def counters(self) -> dict[str, int]:
         """Return what this process did so far."""
         return {
-            "decodes": self.scheduler.decodes,
-            "decoded_tokens": self.scheduler.decoded,
+            "decodes": self.caches.decodes,
+            "decoded_tokens": self.caches.decoded,
             "prompt_tokens": self.prompted,
             "computed_tokens": self.computed,
             "answer_tokens": self.answered,
@@ -76,7 +83,7 @@ class Worker:
             self.emit({"event": "done", "counts": counts})
         elif message["op"] == "adapter":
             try:
-                self._adapt(message["path"])
+                self.caches.adapt(message["path"])
                 self.emit({"event": "done", "reason": ""})
             except RuntimeError as error:
                 self.emit({"event": "done", "reason": str(error)})
@@ -88,20 +95,18 @@ class Worker:
                 finished=self._finished,
                 beat=self._beat,
             )
-            self.emit({"event": "done", "stats": self.counters(), "memory": memory()})
+            self.emit({"event": "done", "stats": self.counters(), "memory": self._held()})
 
     def _run(self, jobs: list[Job], **events: Callable[..., None]) -> None:
         """Work on the jobs, those with the same adapter together."""
         for adapter in dict.fromkeys(job.adapter for job in jobs):
-            self._adapt(adapter)
-            self.scheduler.run([job for job in jobs if job.adapter == adapter], **events)
+            self.caches.adapt(adapter)
+            same = [job for job in jobs if job.adapter == adapter]
+            self.caches.choose(same).run(same, **events)
 
-    def _adapt(self, adapter: str) -> None:
-        """Change the LoRA adapter; what was computed with another one is forgotten."""
-        if adapter != self._adapter:
-            self.model.adapt(adapter)
-            self.scheduler.forget()
-            self._adapter = adapter
+    def _held(self) -> int:
+        """Count the bytes that may be a leak."""
+        return memory() - self.caches.added
 
     def _job(self, index: int, request: dict[str, Any]) -> Job | None:
         """Tokenize a request; None when it cannot be worked on, which has then been answered."""
@@ -164,7 +169,7 @@ class Worker:
         """Say that we live, at most once a second."""
         if time.monotonic() - self._beaten > 1:
             self._beaten = time.monotonic()
-            self.emit({"event": "beat", "memory": memory()})
+            self.emit({"event": "beat", "memory": self._held()})
 
 
 def memory() -> int:
@@ -217,7 +222,7 @@ def main() -> None:
     except Exception as error:
         emit({"event": "failed", "reason": str(error) or type(error).__name__})
         return
-    emit({"event": "ready", "context_tokens": worker.context_tokens, "cells": worker.model.cells})
+    emit({"event": "ready", "context_tokens": worker.context_tokens, "cells": worker.caches.cells})
     while True:
         worker.call(json.loads(lines.get()))
 
