@@ -165,6 +165,14 @@ class LlamaCpp:
         """Process id of the child, None while none runs."""
         return self._child.process.pid if self._child else None
 
+    @property
+    def computed_path(self) -> Path:
+        """The file that is computed with: `path`, or with `weights` its conversion in the user's cache folder."""
+        if not self._settings["weights"]:
+            return self.path
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recgpt" / "models"
+        return cache / f"{self._digest[:32]}-{self._settings['weights']}.gguf"
+
     def check(self) -> int:
         """Let llama.cpp read the file's header in a child of its own; the weights are not loaded.
 
@@ -295,10 +303,7 @@ class LlamaCpp:
 
     def _running(self) -> Child:
         if self._child is None:
-            settings = dict(self._settings)
-            if settings["weights"]:
-                cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recgpt" / "models"
-                settings["converted"] = str(cache / f"{self._digest[:32]}-{settings['weights']}.gguf")
+            settings = {**self._settings, "converted": str(self.computed_path)}
             # Right after a crash the machine may be short of memory: loading is tried again before a run ends for it.
             for pause in (1, 5, None) if self.restarts else (None,):
                 try:

@@ -40,7 +40,7 @@ class Worker:
         self.seed: int = load["seed"]
         if load["weights"] and not os.path.exists(load["converted"]):
             convert(load["path"], load["converted"], load["weights"])
-        self.model = Model(load["converted"] if load["weights"] else load["path"], n_gpu_layers=load["n_gpu_layers"])
+        self.model = Model(load["converted"], n_gpu_layers=load["n_gpu_layers"])
         # A context longer than the model was trained for gives noise, not an error.
         self.context_tokens = min(self.context_tokens, self.model.trained_tokens)
         self.chat = Chat(
