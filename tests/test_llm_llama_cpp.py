@@ -55,12 +55,11 @@ def engine(cache):
 
 @pytest.fixture(scope="module")
 def model(engine, cache):
-    from recgpt.llm.context import Context
     from recgpt.llm.native import Model
 
     engine.count_tokens(["made"])
     (path,) = (cache / "recgpt" / "models").glob("*-f32.gguf")
-    return Context(Model(str(path)), cells=1024, threads=1, flash_attention=False, kv_type="f32")
+    return Model(str(path))
 
 
 def test_tokens_equal_the_tokenizers(engine):
@@ -98,7 +97,9 @@ def test_eight_together_answer_as_one_by_one_with_half_the_decodes(engine):
 def test_scores_equal_a_plain_reference(engine, model):
     from recgpt.llm.batch import Token
     from recgpt.llm.chat import Chat
+    from recgpt.llm.context import Context
 
+    context = Context(model, cells=1024, threads=1, flash_attention=False, kv_type="f32")
     candidates = (
         " a grill",
         " a grill party",
@@ -116,9 +117,9 @@ def test_scores_equal_a_plain_reference(engine, model):
         assert result.status == "ok"
         for candidate, total, count in zip(candidates, result.logprobs, result.tokens, strict=True):
             head, tail = chat.encode(prompt), model.tokenize(candidate)
-            rows = model.decode([Token(token, at, (0,), True) for at, token in enumerate(head + tail)])
+            rows = context.decode([Token(token, at, (0,), True) for at, token in enumerate(head + tail)])
             rows = rows[len(head) - 1 : -1].astype(np.float64)
-            model.cut(0, 0)
+            context.cut(0, 0)
             rows -= rows.max(axis=1, keepdims=True)
             rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
             assert total == pytest.approx(rows[np.arange(len(tail)), tail].sum(), abs=1e-3)
@@ -180,3 +181,19 @@ def test_killed_in_the_middle_of_a_batch(engine):
 
     assert [result.text for result in engine.generate(REQUESTS[:4], kill)] == [result.text for result in expected]
     assert killed
+
+
+def test_a_mixture_of_experts_is_a_model_like_any_other(tmp_path):
+    import experts
+
+    dense = default_model_path()
+    path = experts.write(tmp_path / "experts.gguf", dense)
+    assert path.stat().st_size > 1.5 * dense.stat().st_size
+    found = []
+    for model in (dense, path):
+        with LlamaCpp(model, context_tokens=512, threads=1, sequences=4) as engine:
+            assert engine.check() == 512
+            scores = engine.score([ScoreRequest(PROMPTS[0], (" a grill", " cat toys"))])[0].logprobs
+            found.append((scores, [one.text for one in engine.generate(REQUESTS[:2])]))
+    np.testing.assert_allclose(found[0][0], found[1][0], atol=0.05)
+    assert found[0][1] == found[1][1]

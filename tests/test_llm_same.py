@@ -15,7 +15,7 @@ from recgpt.llm import LlamaCpp, default_model_path, grammar
 from recgpt.llm.engine import Prompt, Request
 
 pytestmark = pytest.mark.slow
-NUMBER = int(os.environ.get("RECGPT_SAME", "16"))
+NUMBER = int(os.environ.get("RECGPT_SAME", "8"))
 WORDS = (
     "oat milk",
     "garden tools",
