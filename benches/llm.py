@@ -3,7 +3,8 @@
     python benches/llm.py [--only interests,prefix,decode,shapes] [--model GGUF] [--threads N] [--users N]
     python benches/llm.py --gpu-layers -1 --flash --kv q8_0 --threads 8       # a GPU
 
-`interests`: the prompt of interest mining for 32 users, greedy and under its grammar, against a loop over
+`interests`: the prompt of interest mining for 32 users with 400 tokens of history, answers up to 400 tokens (the stage
+allows 1,500), greedy and under its grammar, against a loop over
 `create_chat_completion` that keeps the instructions of its last call. The loop takes the file as it is and, a second
 time, the same weights as the engine; both loops and the engine work in turns. The compute ceiling is the tokens that
 must be computed over the rate at which the engine reads the same prompts.
@@ -50,6 +51,7 @@ class Setting:
         self.path = arguments.model or default_model_path()
         self.threads = arguments.threads
         self.users = arguments.users
+        self.rounds = arguments.rounds
         self.weights = arguments.weights if arguments.gpu_layers == 0 else None
         self.options = {"n_gpu_layers": arguments.gpu_layers, "flash_attention": arguments.flash or None}
         self.kv = arguments.kv
@@ -87,7 +89,7 @@ def history(count, seed, tokens):
     return "\n".join(lines)
 
 
-def interest_requests(engine, users, *, tokens=400, room=160):
+def interest_requests(engine, users, *, tokens=400, room=400):
     """Make the requests of interest mining in `generate` mode, each with a history of its own."""
     pool = Pool.load().interests[:20]
     template = load("interests")
@@ -140,7 +142,7 @@ def interests(setting):
                 )
                 seconds[name].append(spent)
                 written[name].append(answer["usage"]["completion_tokens"])
-        if block is blocks[0] or block is blocks[2]:
+        if block in (blocks[0], blocks[2])[: setting.rounds]:
             with setting.engine() as engine:
                 before = engine.stats
                 spent, _ = timed(lambda engine=engine: engine.generate(requests))
@@ -319,6 +321,7 @@ def main():
     parser.add_argument("--model", default=None)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--users", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=1, choices=(1, 2), help="how often `interests` times the engine")
     parser.add_argument("--weights", default="q8_0", help="what the engine converts the file to on a CPU, or `file`")
     parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--flash", action="store_true")

@@ -195,6 +195,6 @@ def test_a_mixture_of_experts_is_a_model_like_any_other(tmp_path):
             assert engine.check() == 512
             scores = engine.score([ScoreRequest(PROMPTS[0], (" a grill", " cat toys"))])[0].logprobs
             found.append(scores)
-            assert {one.status for one in engine.generate(REQUESTS[:2])} == {"ok"}
+            assert all(one.text for one in engine.generate(REQUESTS[:2]))
     # 4-bit kernels round activations to 8 bits, and how they are grouped moves that: .17 nats.
     np.testing.assert_allclose(found[0], found[1], atol=0.5)
