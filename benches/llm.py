@@ -322,7 +322,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--users", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=1, choices=(1, 2), help="how often `interests` times the engine")
-    parser.add_argument("--weights", default="q8_0", help="what the engine converts the file to on a CPU, or `file`")
+    parser.add_argument("--weights", default="bf16", help="what the engine converts the file to on a CPU, or `file`")
     parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--flash", action="store_true")
     parser.add_argument("--kv", default="f16")

@@ -8,6 +8,11 @@ command -v "$PYTHON" >/dev/null || PYTHON=python3
 LLAMA_VERSION=0.3.36
 # The default build of llama.cpp crashes at the first decode on CPUs with AMX (llama.cpp #20824): no native code paths.
 LLAMA_FLAGS="-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF -DLLAMA_OPENSSL=OFF"
+# What is safe of this processor is named instead; with bf16 weights it reads prompts 1.7 times faster (docs/log.md).
+has() { for flag in "$@"; do grep -qsw "$flag" /proc/cpuinfo || return 1; done; }
+if has avx512f avx512bw avx512cd avx512dq avx512vl avx512vbmi avx512_vnni avx512_bf16; then
+  LLAMA_FLAGS+=" -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON"
+fi
 
 say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
 
