@@ -88,6 +88,7 @@ class _Dry(Stages):
             self.items,
             self.item_tags,
             now=self.now,
+            truth=self.config.data.truth,
             config=replace(config, epochs=1),
             progress=lambda done, total, doing: steps.append(time.monotonic()),
         )
