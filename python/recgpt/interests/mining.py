@@ -233,7 +233,7 @@ def _accept(run: Run, ranked: Ranked) -> list[tuple[Choice, Support]]:
     for one in ranked.chosen:
         entry = run.pool.interests[one.index]
         choice = Choice(case, entry.name, entry, entry.terms, one.score, one.mean)
-        found = support(case.rows, entry.terms, run.staples)
+        found = support(case.rows, entry.terms, run.staples, run.pool.rivals(entry.terms))
         fault = run.fault(choice, found)
         run.counts["answers_total"] += 1
         if fault:
