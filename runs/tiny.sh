@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# From a generated CSV log to served answers: first with the scripted engine, then one shopper with the real model.
+# From a generated CSV log to served answers: with the scripted engine, without times, then one shopper with the real model.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rm -rf out/tiny out/tiny-llm
+rm -rf out/tiny out/tiny-undated out/tiny-llm
 
 # Hostile titles, searches, clicks, items without category, the shop's own event names, columns and local times.
 .venv/bin/python - <<'PY'
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from recgpt import behaviors, history, interests, logs
 from recgpt.datasets import load
@@ -15,6 +18,14 @@ from recgpt.llm import Tokenizer
 
 world = load("world", users=40, items=200, seed=1)
 write_csv(world, Path("out/tiny/shop"), settings=True)
+
+# The same shop where only the order of each user's acts is known: a position in place of the time.
+undated = Path("out/tiny-undated/shop")
+undated.mkdir(parents=True)
+acts = world.events.select(["user_id", "item_id", "behavior", "query"])  # in the order of time
+order = pa.array(range(acts.num_rows), pa.int64())
+pq.write_table(acts.append_column("position", order), undated / "events.parquet")
+pq.write_table(world.items, undated / "items.parquet")
 
 # The world knows which interests it planted: how many of them does matching find without a model?
 log, tokenizer = logs.from_dataset(world), Tokenizer.bytes()
@@ -28,6 +39,7 @@ for most in (10, 40):
 PY
 
 .venv/bin/recgpt run runs/tiny.toml >out/tiny/printed.txt
+.venv/bin/recgpt run runs/tiny-undated.toml >out/tiny-undated/printed.txt
 .venv/bin/recgpt run runs/tiny-llm.toml >out/tiny-llm.txt
 
 # What both must have left behind: a pipeline that fell silent somewhere would still exit with 0.
@@ -39,7 +51,11 @@ import pyarrow.parquet as pq
 
 from recgpt import Recommender
 
-for name, users, printed in (("tiny", 4, "out/tiny/printed.txt"), ("tiny-llm", 1, "out/tiny-llm.txt")):
+for name, users, printed in (
+    ("tiny", 4, "out/tiny/printed.txt"),
+    ("tiny-undated", 2, "out/tiny-undated/printed.txt"),
+    ("tiny-llm", 1, "out/tiny-llm.txt"),
+):
     figures = json.loads(Path(printed).read_text(encoding="utf-8").splitlines()[-1])
     assert figures["llm_users"] == users, figures["llm_users"]
     assert figures["within_budget"] == 1.0

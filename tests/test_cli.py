@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,30 @@ def test_ctrl_c_says_that_it_continues(shop: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "recgpt: stopped; the same command continues where this one ended\n"
+
+
+def test_without_a_terminal_a_running_stage_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from recgpt.cli import watch
+
+    monkeypatch.setattr(watch, "EVERY", 0.02)
+    shown = watch.Terminal()
+    for stage, doing in (("tags", "predicting tags"), ("retrieval", "training the towers")):
+        shown.begin(stage, doing)
+        if stage == "tags":
+            shown.progress(1200, 4000)
+        time.sleep(0.3)
+        shown.end(stage, "done")
+    lines = capfd.readouterr().err.splitlines()
+    assert [line for line in lines if line.endswith(" done")] == ["tags          done", "retrieval     done"]
+    first, second = (lines[: lines.index("tags          done")], lines[lines.index("tags          done") + 1 : -1])
+    assert 2 <= len(first) <= 15
+    assert set(first) == {"tags          predicting tags: 1,200 of 4,000, 0 s"}
+    # The next stage begins anew, and one that tells nothing still shows that it lives.
+    assert set(second) == {"retrieval     training the towers: 0 s"}
+    monkeypatch.setattr(watch, "EVERY", 10.0)
+    shown.begin("serving", "building")
+    shown.stop()
+    time.sleep(0.1)
+    assert capfd.readouterr().err == ""

@@ -238,6 +238,12 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         lambda folder: recgpt.Recommender.open(bundle(folder)).inspect("8"),
         "user '8' is in no table of bundle HASH; ids that look alike: '7'",
     ),
+    (
+        "an item that is not there",
+        errors.UnknownItemError,
+        lambda folder: recgpt.Recommender.open(bundle(folder)).why_not("7", "11"),
+        "item '11' is not in the catalogue of bundle HASH; ids that look alike: '1'",
+    ),
 ]
 
 
@@ -261,14 +267,26 @@ def test_every_error_is_in_the_table() -> None:
     assert every - roots == {case[1] for case in CASES}
 
 
+@pytest.mark.parametrize(
+    ("question", "line"),
+    [
+        (["inspect", "8"], r"recgpt: user '8' is in no table of bundle .+\n"),
+        (["why-not", "7", "2"], r"recgpt: item '2' is not in the catalogue of bundle .+\n"),
+        (["why-not", "8", "1", "--json"], r"recgpt: user '8' is in no table of bundle .+\n"),
+    ],
+)
 def test_the_command_line_prints_one_line_and_exits_1(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    question: list[str],
+    line: str,
 ) -> None:
     bundle(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["recgpt", "inspect", "8", "--bundles", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["recgpt", *question, "--bundles", str(tmp_path)])
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert re.fullmatch(r"recgpt: user '8' is in no table of bundle .+\n", printed.err)
+    assert re.fullmatch(line, printed.err)

@@ -206,6 +206,76 @@ def test_the_protocol_cuts_two_weeks_before_the_end():
         evaluation.cut(LOG.slice(0, 0))
 
 
+def undated(*rows: tuple[str, str, str | None, int | None]) -> pa.Table:
+    names = ("user_id", "behavior", "item_id", "position")
+    return schema.rows([dict(zip(names, row, strict=True)) for row in rows], schema.EVENTS)
+
+
+UNDATED = undated(
+    ("ann", "purchase", "a", 0),
+    ("ann", "purchase", "b", 4),
+    ("ann", "click", "c", 5),
+    ("ann", "purchase", "a", 7),
+    ("ann", "purchase", "d", 7),
+    ("ann", "click", "e", 9),
+    ("bob", "purchase", "c", 3),  # one moment only: nothing before it to judge from
+    ("bob", "purchase", "d", 3),
+    ("bob", "click", "a", 8),
+    ("cyd", "click", "a", 1),  # buys nothing
+    ("dan", "purchase", "b", 1),
+    ("dan", "purchase", None, 2),
+    ("dan", "purchase", "b", 3),
+)
+
+
+def test_without_times_each_users_last_purchase_and_what_follows_is_left_out():
+    out = evaluation.leave_last_out(UNDATED)
+    assert out.tolist() == [False] * 3 + [True] * 3 + [False] * 6 + [True]
+    by_click = evaluation.leave_last_out(UNDATED, behavior="click")
+    assert np.flatnonzero(by_click).tolist() == [5]  # ann alone clicked twice
+    order = np.random.default_rng(0).permutation(len(UNDATED))
+    assert evaluation.leave_last_out(UNDATED.take(order)).tolist() == out[order].tolist()
+
+
+def test_without_times_truths_and_popularity_come_from_positions():
+    held_out = evaluation.truths(UNDATED, list("abcde"), now=None)
+    assert (held_out.now, held_out.until, held_out.user_ids) == (None, None, ["ann", "dan"])
+    assert [held_out.any.of(user).tolist() for user in (0, 1)] == [[0, 3], [1]]
+    assert [held_out.new.of(user).tolist() for user in (0, 1)] == [[3], []]
+    assert [held_out.bought.of(user).tolist() for user in (0, 1)] == [[1, 0], [1]]
+    assert held_out.sales.tolist() == [1, 2, 1, 1, 0]  # bob's stay
+
+
+def test_leaving_the_last_out_wants_positions_and_no_times():
+    with pytest.raises(InvalidTableError, match=r"0 events have no position and 2 have a time; give `now`"):
+        evaluation.truths(
+            schema.rows(
+                [
+                    {"user_id": "u", "item_id": "a", "behavior": "purchase", "position": n, "timestamp": NOW}
+                    for n in range(2)
+                ],
+                schema.EVENTS,
+            ),
+            ["a"],
+            now=None,
+        )
+    with pytest.raises(InvalidTableError, match="1 events have no position and 0 have a time"):
+        evaluation.leave_last_out(undated(("u", "purchase", "a", None)))
+    with pytest.raises(EmptyLogError, match="no user has a `cart` at two positions"):
+        evaluation.truths(UNDATED, list("abcde"), now=None, behavior="cart")
+
+
+def test_without_times_the_next_basket_is_the_one_left_out():
+    items = schema.rows([{"item_id": item, "title": item, "category": item.upper()} for item in "abcde"], schema.ITEMS)
+    tags = schema.rows([{"user_id": "ann", "rank": 1, "tag": "a", "source": "rule"}], schema.TAGS)
+    for past_month in (False, True):
+        hits = evaluation.category_hits(
+            tags, UNDATED, items, categories=lambda texts: [text.upper() for text in texts], now=None,
+            past_month=past_month,
+        )  # fmt: skip
+        assert (hits.users, hits.tags.mean, hits.past_month) == (1, 0.5, False)  # A of {A, D}
+
+
 def test_baselines_by_hand(held_out):
     # Sales: a 3, b 3 (ties by row), c 1, then d, e.
     assert [evaluation.popularity(held_out, 2).of(user).tolist() for user in range(3)] == [[0, 1]] * 3

@@ -164,6 +164,12 @@ ERRORS: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
         "(row 0 holds '1969-12-31T23:59:59Z')",
     ),
     (
+        "a text of the year 12000",
+        lambda: logs.normalize(log(timestamp=["12000-01-31T23:59:59Z"])),
+        errors.TimestampRangeError,
+        "(row 0 holds '12000-01-31T23:59:59Z')",
+    ),
+    (
         "no known behavior",
         lambda: logs.normalize(log(behavior=["buy"])),
         errors.UnknownBehaviorError,

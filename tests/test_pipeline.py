@@ -1,3 +1,5 @@
+"""How the stages are joined: who is drawn, what a configuration may say, what explains an item."""
+
 import numpy as np
 import pyarrow as pa
 import pytest

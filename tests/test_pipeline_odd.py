@@ -6,9 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from recgpt import categories, datasets, evaluation, pipeline, schema, serving
+from recgpt.errors import InvalidConfigError
 from recgpt.evaluation import metrics, sweep
 
 
@@ -84,3 +87,88 @@ explained = 5
     shown = serving.Recommender.open(tmp_path / "bundles").recommend(["u0001"], k=4)
     assert shown.num_rows == 4
     assert (tmp_path / "bundles" / "report.html").stat().st_size > 1000
+
+
+def ordered(users: int) -> list[dict[str, object]]:
+    """A world's events with the order of each user's acts in place of their times, shuffled."""
+    world = datasets.load("world", users=users, items=200, seed=1)
+    rows = world.events.select(["user_id", "item_id", "behavior", "query"]).to_pylist()
+    count: dict[str, int] = {}
+    for row in rows:  # a world's events come in the order of time
+        row["position"] = count[row["user_id"]] = count.get(row["user_id"], -1) + 1
+    return [rows[place] for place in np.random.default_rng(0).permutation(len(rows))]
+
+
+UNDATED = """
+out = "{folder}/out"
+[data]
+folder = "{folder}/shop"
+[llm]
+engine = "fake"
+households = 3
+min_events = 20
+[retrieval]
+epochs = 2
+steps = 5
+threads = 1
+[serving]
+bundles = "{folder}/bundles"
+explained = 5
+beta = "auto"
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    (tmp_path / "shop").mkdir()
+    items = datasets.load("world", users=1, items=200, seed=1).items
+    write_csv(tmp_path / "shop" / "items.csv", items.select(["item_id", "title", "category"]).to_pylist())
+    (tmp_path / "run.toml").write_text(UNDATED.format(folder=tmp_path), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_log_without_times_leaves_out_what_each_user_bought_last(shop: Path) -> None:
+    rows = ordered(30)
+    write_csv(shop / "shop" / "events.csv", rows)
+    last = {}
+    for row in sorted(rows, key=lambda row: row["position"]):
+        if row["behavior"] == "purchase":
+            last[row["user_id"]] = row
+    outcome = pipeline.run(shop / "run.toml")
+    assert outcome.summaries["evaluation"] == f"{len(last)} users' last `purchase` was left out"
+    figures = outcome.figures
+    assert figures["users_evaluated"] == len(last) == 30
+    assert all(math.isfinite(figures[name]) for name in ("hr@20", "hr@20_new", "hr@20_popularity"))
+    assert figures["tags_per_user"] > 0
+
+    def table(name: str):
+        return pq.read_table(shop / "out" / f"{name}.parquet")
+
+    seen = table("behaviors/behaviors").to_pylist()
+    assert all(row["position"] < last[row["user_id"]]["position"] for row in seen)
+    assert all(text.startswith("undated (") for text in table("history/whole")["text"].to_pylist())
+    # Nothing may speak of a date that nobody knows.
+    assert pc.count_distinct(table("interests/interests")["stage"]).as_py() == 1
+    assert table("tags/tags")["as_of"].null_count == table("tags/tags").num_rows
+    assert table("explanations/explanations")["valid_until"].null_count == table("explanations/explanations").num_rows
+    page = (shop / "bundles" / "report.html").read_text(encoding="utf-8")
+    assert "The log has no times" in page
+    assert "in the 30 days before" not in page
+    assert "1970" not in page
+    answers = serving.Recommender.open(shop / "bundles").recommend(["u0001"], k=3).to_pylist()
+    assert len(answers) == 3
+    # Without a moment of the log's own, answers are as of the bundle's making.
+    assert (datetime.now(UTC) - answers[0]["as_of"]) < timedelta(minutes=10)
+
+
+def test_a_log_without_times_and_without_a_second_purchase_cannot_be_judged(shop: Path) -> None:
+    rows = [{"user_id": user, "item_id": "i00001", "behavior": "purchase", "position": 4} for user in "ab"]
+    write_csv(shop / "shop" / "events.csv", [*rows, {**rows[0], "behavior": "click", "position": 9}])
+    with pytest.raises(InvalidConfigError, match="no user has a `purchase` at two positions"):
+        pipeline.run(shop / "run.toml", until="logs")
+    text = (shop / "run.toml").read_text().replace("[llm]", "test_days = 0\n[llm]", 1)
+    (shop / "run.toml").write_text(text, encoding="utf-8")
+    outcome = pipeline.run(shop / "run.toml", until="history")
+    assert outcome.summaries["behaviors"] == "3 events -> 2 reliable"

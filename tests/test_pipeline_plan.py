@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections import Counter
 from importlib import resources
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from recgpt import pipeline
 from recgpt.cli import render
-from recgpt.errors import EngineError, LedgerError, PromptError
+from recgpt.errors import EngineError, LedgerError, ModelNotFoundError, PromptError
 from recgpt.llm import FakeEngine, Recorded, ledger
 from recgpt.llm.engine import Prompt, Request, ScoreRequest
 from recgpt.llm.planning import Planned
@@ -220,12 +221,60 @@ def test_a_damaged_model_is_an_error_before_any_work(tmp_path, smollm2_path, dam
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_dry_run_counts_adapters(tmp_path) -> None:
+    path, adapter = write(tmp_path), tmp_path / "tags.gguf"
+    adapter.write_bytes(b"GGUF one")
+    path.write_text(f'{path.read_text()}[llm.adapters]\ntags = "{adapter}"\n', encoding="utf-8")
+    outcome = pipeline.run(path)
+    again = pipeline.plan(path)
+    assert {stage: tally.rows - tally.reused for stage, tally in again.llm.items()} == dict.fromkeys(again.llm, 0)
+    assert sum(tally.rows for tally in again.llm.values()) == outcome.figures["llm_calls"]
+    adapter.write_bytes(b"GGUF two")
+    other = pipeline.plan(path).llm
+    assert (other["interests"].reused, other["tags"].reused) == (other["interests"].rows, 0)
+    adapter.unlink()
+    with pytest.raises(ModelNotFoundError, match="a LoRA adapter was expected"):
+        pipeline.plan(path)
+
+
+class Slow(FakeEngine):
+    """An engine that takes half a millisecond a token that it reads or writes; texts have 3 of 10 tokens."""
+
+    def generate(self, requests, progress=None):
+        for request in requests:
+            self.enqueue(f"so it is{request.seed or ''}")
+        answers = super().generate(requests, progress)
+        time.sleep(sum(a.usage.prompt_tokens + 4 * a.usage.answer_tokens for a in answers) * 5e-4)
+        return answers
+
+
+def test_speed_is_measured_on_a_part_of_the_very_requests(tmp_path) -> None:
+    engine = Slow()
+    planned = Planned(engine, tmp_path / "llm", tokenizer=None, sample=True)
+    requests = [Request(Prompt(f"{n}", "five " * 9), 10, seed=0, key="tags/reason") for n in range(400)]
+    answers = planned.generate(requests)
+    # A quarter of 400 requests with 10 tokens to read and 3 to write: 400 x (10 + 4 x 3) / 2000 s.
+    assert 60 <= planned.sampled.rows == len(engine.requests) <= 100
+    assert planned.sampled.answered == {"tags": 0.3}
+    tally = planned.stages["tags"]
+    assert tally.answer_tokens == 1200
+    assert tally.seconds == pytest.approx(400 * 22 * 5e-4, rel=0.2)
+    assert tally.busy >= planned.sampled.seconds > 0
+    assert not any(answer.text == "so it is" for answer in answers)
+    assert not (tmp_path / "llm").exists()
+    # Once a stage and kind.
+    planned.generate([Request(Prompt("again", "five"), 10, key="tags/reason")])
+    assert len(engine.requests) == planned.sampled.rows
+
+
 def test_planned_counts_what_is_shared_and_what_is_known(tmp_path) -> None:
     texts = [Request(Prompt("one two three four", f"five {word}"), 10, key=f"tags/{word}") for word in "abc"]
     score = ScoreRequest(Prompt("x", "y"), (" a b", " c"), key="interests/u")
     with Recorded(FakeEngine(), tmp_path) as engine:
         known = engine.generate(texts[:1])
-    planned = Planned("fake", tmp_path, context_tokens=100, tokenizer=None)
+    planned = Planned(FakeEngine(context_tokens=100), tmp_path, tokenizer=None)
     assert planned.generate([*texts, texts[2]])[0] == known[0]
     assert len(planned.score([score])[0].logprobs) == 2
     tally = planned.stages["tags"]

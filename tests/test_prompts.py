@@ -1,3 +1,5 @@
+"""Prompt files: what a header says, what is missing, and what was shipped."""
+
 from pathlib import Path
 
 import pytest

@@ -1,3 +1,5 @@
+"""The README's ten lines, run as they stand."""
+
 import re
 from pathlib import Path
 

@@ -15,7 +15,14 @@ import pyarrow as pa
 import pytest
 
 from recgpt import schema
-from recgpt.errors import BundleError, InvalidArrayError, InvalidConfigError, InvalidTableError, UnknownUserError
+from recgpt.errors import (
+    BundleError,
+    InvalidArrayError,
+    InvalidConfigError,
+    InvalidTableError,
+    UnknownItemError,
+    UnknownUserError,
+)
 from recgpt.serving import POPULARITY, RECOMMENDATIONS, SEEN, Recommender, popularity, publish, read, rollback, write
 from recgpt.serving.bundle import name_of
 from recgpt.serving.snapshot import Snapshot
@@ -272,7 +279,8 @@ def test_why_not(root: Path) -> None:
     assert (pot.verdict, pot.rank, pot.score, pot.y_col, pot.y_sem, pot.cut) == ("below k", 3, 1.0, 2.0, 0.0, 1.5)
     assert rec.why_not("ann", "hose", k=2, exclude="seen").verdict == "excluded"
     assert rec.why_not("ann", "hose").verdict == "served"
-    assert rec.why_not("ann", "spade").verdict == "not in the index"
+    with pytest.raises(UnknownItemError, match=r"item 'spad' is not in the catalogue of bundle .*look alike: 'hose'"):
+        rec.why_not("ann", "spad")
     assert (rec.why_not("cal", "hose", k=1).verdict, rec.why_not("cal", "hose", k=1).rank) == ("below k", 3)
     assert rec.why_not("cal", "soil", exclude="seen").verdict == "excluded"
     assert rec.why_not("cal", "pot").verdict == "not in the index"

@@ -38,6 +38,7 @@ def first_line(path: str) -> str:
         ".rs": r"\A//! (.+)",
         ".sh": r"\A#!.*\n# (.+)",
         ".toml": r"\A# (.+)",
+        ".md": r"\A# (.+)",
     }
     match = re.match(patterns[Path(path).suffix], text)
     assert match, f"{path} does not begin with a line that says what it is"
@@ -45,13 +46,14 @@ def first_line(path: str) -> str:
 
 
 def tree() -> str:
-    """The README's tree: every source file with its own first line."""
+    """The README's tree: every source, test and page of documentation with its own first line."""
     lines: list[str] = []
     folder = ""
     for path in sorted(tracked(), key=lambda path: (str(Path(path).parent), path)):
-        if not path.startswith(("python/recgpt/", "rust/src/", "benches/", "runs/")) or "/prompts/" in path:
+        if not path.startswith(("python/recgpt/", "rust/src/", "benches/", "runs/", "tests/", "docs/")):
             continue
-        if Path(path).suffix not in {".py", ".rs", ".sh", ".toml"}:
+        # Prompts and their rules are data, and have headers of their own.
+        if "/prompts/" in path or Path(path).suffix not in {".py", ".rs", ".sh", ".toml", ".md"}:
             continue
         if (parent := f"{Path(path).parent}/") != folder:
             folder = parent

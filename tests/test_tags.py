@@ -343,7 +343,7 @@ def test_events_without_times_count_back_in_order():
     )
     found = read(events, tags.item_tags(catalogue()), catalogue(), now=NOW, config=Config())
     assert {found.tags[tag]: age for tag, age in zip(found.tag, found.age, strict=True)} == {
-        "mild salsa": 3.0, "tortilla chip": 2.0, "potato chip": 1.0,
+        "mild salsa": 2.0, "tortilla chip": 1.0, "potato chip": 0.0,
     }  # fmt: skip
 
 

@@ -1,3 +1,5 @@
+"""Text of strangers: cleaned once, fenced so that it cannot get out."""
+
 import unicodedata
 
 from hypothesis import given

@@ -73,5 +73,9 @@ class UnknownUserError(RecGPTError):
     """A user is in none of the tables that were asked."""
 
 
+class UnknownItemError(RecGPTError):
+    """An item is neither in the catalogue of a bundle nor among what it may answer."""
+
+
 class MissingExtraError(RecGPTError, ImportError):
     """An optional package is not installed; the message gives the pip line."""

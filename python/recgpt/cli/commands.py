@@ -47,7 +47,7 @@ def run(
     households: Households = None,
     fresh: Fresh = False,
     status: Annotated[bool, typer.Option("--status", help="Show how far the run is; start nothing.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would cost; ask no model.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would cost; keep nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --status or --dry-run: print JSON.")] = False,
 ) -> None:
     """Run every stage, print two users' whole chain and the figures; the same command continues after Ctrl-C."""

@@ -86,7 +86,12 @@ def plan(planned: Plan) -> None:
     console = Console(highlight=False)
     _rows(console, "dry run", columns, rows)
     total, disk = sum(planned.seconds.values()), planned.disk / 1e6
-    console.print(f"about {total:,.0f} s in all and {disk:,.0f} MB on disk; nothing was asked and nothing was written")
+    asked = (
+        f"the model was timed on {planned.sampled} of these requests for {planned.sampling:.0f} s"
+        if planned.sampled
+        else "nothing was asked"
+    )
+    console.print(f"about {total:,.0f} s in all and {disk:,.0f} MB on disk; {asked} and nothing was written")
 
 
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:

@@ -2,7 +2,7 @@
 
 from recgpt.evaluation.category_hits import CategoryHits, category_hits
 from recgpt.evaluation.figures import KEYS, Evaluation, evaluate, summary
-from recgpt.evaluation.held_out import HeldOut, buy_again, cut, popularity, truths
+from recgpt.evaluation.held_out import HeldOut, buy_again, cut, leave_last_out, popularity, truths
 from recgpt.evaluation.sweep import BETAS, Queries, beta_sweep, own_and_swapped, queries
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "category_hits",
     "cut",
     "evaluate",
+    "leave_last_out",
     "own_and_swapped",
     "popularity",
     "queries",

@@ -7,6 +7,7 @@ phi gives to 30 predicted tags. Ours differs in the truth, because groceries are
 
 B_u are the categories of *every* item in u's first basket at or after `now` (all purchases with that basket's
 timestamp); a basket of one item gives the paper's formula. Users without tags or without such a basket have no value.
+In a log without times B_u are the categories of what u bought last, see `held_out.leave_last_out`.
 
 With the past-month rule, the categories that u bought in the 30 days before `now` leave B_u, and they are passed over
 in the predictions before the first 30 are taken: only what was not just bought can be hit. Popularity answers under
@@ -20,12 +21,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import schema
+from recgpt.evaluation.held_out import leave_last_out
 from recgpt.evaluation.metrics import Score
 
 MONTH = timedelta(days=30)
@@ -40,7 +43,7 @@ class CategoryHits:
     users: int
     """How many users have a value."""
     past_month: bool
-    """Whether categories bought in the 30 days before `now` were left out."""
+    """Whether categories bought in the 30 days before `now` were left out; false in a log without times."""
 
 
 def category_hits(
@@ -49,7 +52,7 @@ def category_hits(
     items: pa.Table,
     *,
     categories: Callable[[Sequence[str]], Sequence[str]],
-    now: datetime,
+    now: datetime | None,
     users: Iterable[str] | None = None,
     k: int = 30,
     past_month: bool = False,
@@ -62,36 +65,38 @@ def category_hits(
         events: EVENTS, with what happened after `now`.
         items: ITEMS; an item without a category is no truth.
         categories: phi, list of tags -> list of categories of `items`.
-        now: aware.
+        now: aware; None for a log without times.
         users: only these; every user with tags if left out.
         k: how many tags, and how many categories popularity may name.
-        past_month: leave out what the user bought in the 30 days before `now`, on both sides.
+        past_month: leave out what the user bought in the 30 days before `now`, on both sides; does nothing without.
         behavior: what counts as a truth.
     """
-    moment = pa.scalar(now, type=schema.TIMESTAMP)
     category = dict(zip(items.column("item_id").to_pylist(), items.column("category").to_pylist(), strict=True))
     bought = events.filter(
         pc.and_(pc.equal(events.column("behavior"), behavior), pc.is_valid(events.column("item_id")))
     )
-    before = bought.filter(pc.less(bought.column("timestamp"), moment))
-    after = bought.filter(pc.greater_equal(bought.column("timestamp"), moment))
+    if now is None:
+        known = pa.array(~leave_last_out(bought, behavior=behavior))
+    else:
+        known = pc.less(bought.column("timestamp"), pa.scalar(now, type=schema.TIMESTAMP))
+    before, after = bought.filter(known), bought.filter(pc.invert(known))
 
     sales = Counter(category.get(item) for item in before.column("item_id").to_pylist())
     sales.pop(None, None)
     bestsellers = [name for name, _ in sorted(sales.items(), key=lambda pair: (-pair[1], pair[0]))]
     wanted = None if users is None else set(users)
     predicted = _predicted(tags, categories, wanted)
-    recent = _recent(before, category, predicted, now) if past_month else {}
+    recent = _recent(before, category, predicted, now) if past_month and now is not None else {}
     own: list[float] = []
     best: list[float] = []
-    for user, basket in _first_baskets(after, category, predicted).items():
+    for user, basket in _first_baskets(after, category, predicted, "position" if now is None else "timestamp").items():
         skip = recent.get(user, set())
         truth = basket - skip
         if not truth:
             continue
         for found, names in ((own, predicted[user]), (best, bestsellers)):
             found.append(len(truth & set([name for name in names if name not in skip][:k])) / len(truth))
-    return CategoryHits(_score(own), _score(best), len(own), past_month)
+    return CategoryHits(_score(own), _score(best), len(own), past_month and now is not None)
 
 
 def _predicted(
@@ -108,18 +113,20 @@ def _predicted(
     return dict(predicted)
 
 
-def _first_baskets(after: pa.Table, category: dict[str, str | None], users: Iterable[str]) -> dict[str, set[str]]:
-    """The categories bought at each user's first timestamp, for the given users, sorted by user."""
+def _first_baskets(
+    after: pa.Table, category: dict[str, str | None], users: Iterable[str], moment: str
+) -> dict[str, set[str]]:
+    """The categories bought at each user's first moment, for the given users, sorted by user."""
     own = after.filter(pc.is_in(after.column("user_id"), pa.array(list(users), after.schema.field("user_id").type)))
-    first = dict[str, datetime]()
-    records = own.select(["user_id", "item_id", "timestamp"]).to_pylist()
+    first = dict[str, Any]()
+    records = own.select(["user_id", "item_id", moment]).to_pylist()
     for record in records:
         user = record["user_id"]
-        first[user] = min(first.get(user, record["timestamp"]), record["timestamp"])
+        first[user] = min(first.get(user, record[moment]), record[moment])
     baskets: dict[str, set[str]] = {user: set() for user in sorted(first)}
     for record in records:
         name = category.get(record["item_id"])
-        if record["timestamp"] == first[record["user_id"]] and name is not None:
+        if record[moment] == first[record["user_id"]] and name is not None:
             baskets[record["user_id"]].add(name)
     return baskets
 

@@ -57,7 +57,7 @@ def evaluate(
     index: Index,
     tags: pa.Table,
     *,
-    now: datetime,
+    now: datetime | None,
     until: datetime | None = None,
     beta: float = 0.5,
     betas: Iterable[float] = BETAS,
@@ -73,7 +73,7 @@ def evaluate(
         towers: user and tag vectors; `towers.item_ids` is the ranked catalogue in the order of the index.
         index: `recgpt.index` over the item vectors.
         tags: TAGS of all users (`source` may be `rule` or an LLM's).
-        now: aware; see `held_out.cut`.
+        now: aware; see `held_out.cut`. None for a log without times: `held_out.leave_last_out`.
         until: the log's last event if left out.
         beta: the weight of the user tower in the main figures.
         betas: of the sweep.
@@ -82,7 +82,7 @@ def evaluate(
         behavior: what counts as a truth.
 
     Raises:
-        EmptyLogError: if nobody bought anything in [now, until].
+        EmptyLogError: if there is no truth to judge on.
     """
     held_out = truths(events, towers.item_ids, now=now, until=until, behavior=behavior)
     asked = queries(towers, tags, held_out.user_ids)

@@ -1,7 +1,8 @@
 """The held-out protocol: rank every catalogue item at `now`, and look at what people bought in the days after.
 
-`now` is 14 days before the log's end. A truth is an item that the user bought in [now, end], both ends included.
-Two readings:
+`now` is 14 days before the log's end. A truth is an item that the user bought in [now, end], both ends included. A log
+without times has no days: there a truth is what each user bought last (leave-one-out by position), and "before `now`"
+means before that. Two readings:
 
 - **any**: every such item, from lists over the whole catalogue;
 - **new**: only items that the user had never bought before `now`, from lists without the items bought before. Users
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from recgpt import schema
 from recgpt.errors import EmptyLogError, InvalidArrayError, InvalidTableError, NaiveTimestampError
@@ -33,10 +35,11 @@ TEST_DAYS = 14
 class HeldOut:
     """What evaluated users bought, as rows of `item_ids`; negative rows are items that have none there."""
 
-    now: datetime
-    until: datetime
+    now: datetime | None
+    """None where each user's last purchase was left out."""
+    until: datetime | None
     user_ids: list[str]
-    """(n,) users with at least one purchase in [now, until], sorted by id."""
+    """(n,) users with at least one truth, sorted by id."""
     item_ids: list[str]
     """(m,) the ranked catalogue; all rows below point into it."""
     any: Ragged
@@ -66,51 +69,80 @@ def cut(events: pa.Table, *, days: int = TEST_DAYS) -> datetime:
     end = pc.max(events.column("timestamp")).as_py()
     if end is None:
         raise EmptyLogError(
-            "`events` must have timestamps, because `now` is counted back from the last one, but has only positions; "
-            "give times, or call the stages one by one (recgpt.history.compress, recgpt.retrieval.train), without them"
+            "`events` must have timestamps, because `now` is counted back from the last one, but has none; "
+            "without them use recgpt.evaluation.leave_last_out, and now=None in the stages"
         )
     return _aware(end) - timedelta(days=days)
+
+
+def leave_last_out(events: pa.Table, *, behavior: str = "purchase") -> NDArray[np.bool_]:
+    """Tell what a log without times holds out: (n,), true from each user's last position with `behavior` on.
+
+    What shares that position happened at the same moment and goes with it. Users who did it at one position only keep
+    everything: there is nothing of the kind before it to judge from.
+
+    Args:
+        events: EVENTS with positions.
+        behavior: what counts as a truth; events without an item do not.
+
+    Raises:
+        InvalidTableError: the log has times, or an event has no position.
+    """
+    timed = len(events) - events.column("timestamp").null_count
+    if timed or events.column("position").null_count:
+        raise InvalidTableError(
+            f"leaving each user's last `{behavior}` out needs `position` on every event and no `timestamp`, but "
+            f"{events.column('position').null_count} events have no position and {timed} have a time; give `now` for a "
+            "log with times"
+        )
+    user = np.asarray(events.column("user_id").combine_chunks().dictionary_encode().indices, dtype=np.int64)
+    position = np.asarray(events.column("position").combine_chunks(), dtype=np.int64)
+    wanted = pc.and_(pc.equal(events.column("behavior"), behavior), pc.is_valid(events.column("item_id")))
+    rows = np.flatnonzero(np.asarray(wanted.combine_chunks().to_numpy(zero_copy_only=False)))
+    ends = np.iinfo(np.int64)
+    first, last = np.full(len(events), ends.max), np.full(len(events), ends.min)
+    np.minimum.at(first, user[rows], position[rows])
+    np.maximum.at(last, user[rows], position[rows])
+    out: NDArray[np.bool_] = (first < last)[user] & (position >= last[user])
+    return out
 
 
 def truths(
     events: pa.Table,
     item_ids: Sequence[str] | pa.Array,
     *,
-    now: datetime,
+    now: datetime | None,
     until: datetime | None = None,
     behavior: str = "purchase",
 ) -> HeldOut:
-    """Split the purchases at `now`.
+    """Split the purchases at `now`, or before each user's last one.
 
     Args:
         events: EVENTS; rows of other behaviors and rows without an item are passed over.
         item_ids: (m,) the catalogue in the order of the index.
-        now: aware; purchases strictly before it are the past.
-        until: aware and inclusive; the log's last event if left out.
+        now: aware; purchases strictly before it are the past. None for a log without times: `leave_last_out`.
+        until: aware and inclusive; the log's last event if left out. Says nothing without `now`.
         behavior: what counts as a truth.
 
     Raises:
         NaiveTimestampError: if `now` or `until` has no time zone.
-        InvalidTableError: if purchases have no timestamps.
-        EmptyLogError: if nobody bought anything in [now, until].
+        InvalidTableError: if purchases have no timestamps though there is a `now`, or have some though there is none.
+        EmptyLogError: if nobody bought anything in [now, until], or nobody at two positions.
     """
     events = schema.table(events, schema.EVENTS, name="events")
     catalogue = strings(item_ids)
-    until = _aware(until) if until is not None else cut(events, days=0)
     keep = pc.and_(pc.equal(events.column("behavior"), behavior), pc.is_valid(events.column("item_id")))
-    bought = events.filter(keep).select(["user_id", "item_id", "timestamp"])
-    if bought.column("timestamp").null_count:
-        raise InvalidTableError(
-            f"`events` has {bought.column('timestamp').null_count} rows of behavior `{behavior}` without timestamp; "
-            "held-out days need times, not only positions"
-        )
-    start, stop = (pa.scalar(moment, type=schema.TIMESTAMP) for moment in (_aware(now), until))
-    after = bought.filter(
-        pc.and_(pc.greater_equal(bought["timestamp"], start), pc.less_equal(bought["timestamp"], stop))
-    )
-    before = bought.filter(pc.less(bought["timestamp"], start))
-    if not after.num_rows:
-        raise EmptyLogError(f"no `{behavior}` between {now} and {until}; choose an earlier `now`")
+    bought = events.filter(keep)
+    if now is None:
+        out = pa.array(leave_last_out(bought, behavior=behavior))
+        after, before, until = bought.filter(out), bought.filter(pc.invert(out)), None
+        if not after.num_rows:
+            raise EmptyLogError(
+                f"no user has a `{behavior}` at two positions, so that none can be left out; choose another behavior"
+            )
+    else:
+        until = _aware(until) if until is not None else cut(events, days=0)
+        after, before = _at(bought, _aware(now), until, behavior)
     user_ids = sorted(pc.unique(after["user_id"]).to_pylist())
 
     user_rows = pa.array(user_ids, pa.large_string())
@@ -136,7 +168,7 @@ def truths(
     width, shift = len(catalogue) + len(strangers), len(strangers)
     fresh = ~np.isin(truth_pairs @ [width, 1] + shift, old[old[:, 0] >= 0] @ [width, 1] + shift)
     return HeldOut(
-        now=_aware(now),
+        now=now,
         until=until,
         user_ids=user_ids,
         item_ids=catalogue,
@@ -180,6 +212,22 @@ def strings(ids: Sequence[str] | pa.Array | Any) -> list[str]:
     if len(set(found)) != len(found):
         raise InvalidArrayError(f"ids must be distinct, but {len(found) - len(set(found))} of {len(found)} are repeats")
     return found
+
+
+def _at(bought: pa.Table, now: datetime, until: datetime, behavior: str) -> tuple[pa.Table, pa.Table]:
+    """Give what was bought in [now, until], and what before."""
+    if bought.column("timestamp").null_count:
+        raise InvalidTableError(
+            f"`events` has {bought.column('timestamp').null_count} rows of behavior `{behavior}` without timestamp; "
+            "held-out days need times, not only positions"
+        )
+    start, stop = (pa.scalar(moment, type=schema.TIMESTAMP) for moment in (now, until))
+    after = bought.filter(
+        pc.and_(pc.greater_equal(bought["timestamp"], start), pc.less_equal(bought["timestamp"], stop))
+    )
+    if not after.num_rows:
+        raise EmptyLogError(f"no `{behavior}` between {now} and {until}; choose an earlier `now`")
+    return after, bought.filter(pc.less(bought["timestamp"], start))
 
 
 def _aware(moment: datetime) -> datetime:

@@ -199,8 +199,8 @@ def of_the_season(text: str, facts: str, season: str, month: str) -> str | None:
     Args:
         text: the whole text.
         facts: the item's data.
-        season: today's, in English.
-        month: today's, in English.
+        season: today's, in English; empty if nobody knows, and then none may be named.
+        month: today's, likewise.
 
     >>> of_the_season("Ice for a hot summer night", "ice", "winter", "December")
     'wrong_season'

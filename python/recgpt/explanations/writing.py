@@ -79,7 +79,7 @@ def write(
     *,
     categories: Any,
     engine: Engine,
-    now: datetime,
+    now: datetime | None,
     tags: schema.ArrowStream | None = None,
     item_tags: schema.ArrowStream | None = None,
     pairs: schema.ArrowStream | None = None,
@@ -93,7 +93,8 @@ def write(
         items: `schema.ITEMS`.
         categories: Tag-to-Cate, maps texts to category names.
         engine: answers; all texts of a round in one call.
-        now: timezone-aware; its date and season enter the prompts, its brand list is the catalogue's.
+        now: timezone-aware; its date and season enter the prompts. None for a log without times: the prompts then say
+            that the date is unknown, no text may name a month or season that the item's data does not, and none ends.
         tags: `schema.TAGS`: an interest's tags say which categories it reaches.
         item_tags: `schema.ITEM_TAGS`: how an item is called in a line; its title otherwise.
         pairs: optional table (interest or null, item_id): only these, plus their items' interest-free texts.
@@ -105,7 +106,7 @@ def write(
         NaiveTimestampError: `now` has no time zone.
     """
     settings = config or Config()
-    if now.tzinfo is None:
+    if now is not None and now.tzinfo is None:
         raise NaiveTimestampError(f"`now` must carry a time zone, but it is {now!r}; give tzinfo, for example UTC")
     catalogue = schema.table(items, schema.ITEMS, name="items")
     if pairs is None:
@@ -125,7 +126,7 @@ def write(
         text = clean(interest, limit=80) or None
         of_pair[interest, item] = lines.setdefault((text, own.name, own.facts), _Line(text, own))
     counts = _ask(list(lines.values()), engine, now, settings, frozenset(brands) - _NO_BRANDS, progress)
-    return _result(of_pair, nameless, counts, now + settings.lifetime)
+    return _result(of_pair, nameless, counts, None if now is None else now + settings.lifetime)
 
 
 def _read(catalogue: pa.Table, item_tags: schema.ArrowStream | None, wanted: set[str]) -> dict[str, _Item]:
@@ -145,7 +146,7 @@ def _read(catalogue: pa.Table, item_tags: schema.ArrowStream | None, wanted: set
 def _ask(
     lines: list[_Line],
     engine: Engine,
-    now: datetime,
+    now: datetime | None,
     config: Config,
     brands: frozenset[str],
     progress: Progress | None,
@@ -172,14 +173,14 @@ def _ask(
         counts["requests"] += len(requests)
         for (line, attempt, prompt), result in zip(jobs, engine.generate(requests, progress), strict=True):
             if line.text is None:
-                _judge(line, prompt, result, brands, now, _season(now, config))
+                _judge(line, prompt, result, brands, *_calendar(now, config))
             if attempt == 0:
                 counts["answers_total"] += 1
                 counts["answers_valid"] += line.text is not None
     return counts
 
 
-def _prompt(template: prompts.Template, line: _Line, attempt: int, now: datetime, config: Config) -> Prompt:
+def _prompt(template: prompts.Template, line: _Line, attempt: int, now: datetime | None, config: Config) -> Prompt:
     name = neutralize(line.item.name)
     forms = _FORMS[line.interest is not None]
     form = forms[attempt % len(forms)].format(interest=neutralize(line.interest or ""))
@@ -187,20 +188,25 @@ def _prompt(template: prompts.Template, line: _Line, attempt: int, now: datetime
     name = " ".join(name.split()[-max(room, 1) :])
     # A name in Chinese gets no English beginning.
     beginning = "" if checkers.chinese(name) else f"{name[:1].upper()}{name[1:]} {form}"
+    month, season = _calendar(now, config)
     return template.render(
         item=line.item.name,
         interest=line.interest or "",
-        date=f"{_MONTHS[now.month - 1]} {now.day}",
-        season=_season(now, config),
+        date="Date unknown" if now is None else f"{month} {now.day}",
+        season=season,
         beginning=beginning,
     )
 
 
-def _season(now: datetime, config: Config) -> str:
-    return _SEASONS[(now.month % 12 // 3 + (2 if config.hemisphere == "south" else 0)) % 4]
+def _calendar(now: datetime | None, config: Config) -> tuple[str, str]:
+    """Month and season in words; both empty where no date is known."""
+    if now is None:
+        return "", ""
+    season = _SEASONS[(now.month % 12 // 3 + (2 if config.hemisphere == "south" else 0)) % 4]
+    return _MONTHS[now.month - 1], season
 
 
-def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], now: datetime, season: str) -> None:
+def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], month: str, season: str) -> None:
     own = clean(result.text)
     text = clean(f"{prompt.answer} {own}").rstrip(".。 ")
     line.raw = result.text
@@ -220,7 +226,7 @@ def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], 
         or checkers.no_empty_praise(text, facts)
         or checkers.no_hard_sell(own)
         or checkers.no_personal_data(text)
-        or checkers.of_the_season(text, facts, season, _MONTHS[now.month - 1])
+        or checkers.of_the_season(text, facts, season, month)
         or checkers.relevant(text, line.item.name, line.interest)
         or ""
     )
@@ -228,7 +234,7 @@ def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], 
 
 
 def _result(
-    of_pair: dict[pairing.Pair, _Line], nameless: list[pairing.Pair], counts: Counter[str], until: datetime
+    of_pair: dict[pairing.Pair, _Line], nameless: list[pairing.Pair], counts: Counter[str], until: datetime | None
 ) -> Written:
     table: list[dict[str, Any]] = []
     rejections: list[dict[str, Any]] = []

@@ -120,7 +120,9 @@ def _written(run: Run, case: Case, entry: InterestEntry) -> Choice:
 
 def _judge(run: Run, choice: Choice, entry: InterestEntry, seen: set[tuple[str, ...]], *, full: bool) -> str | None:
     case, config = choice.case, run.config
-    found = support(case.rows, choice.terms, run.staples)
+    # A name of the model's own may well stand inside a phrase of the pool: it means that phrase.
+    rivals = run.pool.rivals(choice.terms) if choice.entry else ()
+    found = support(case.rows, choice.terms, run.staples, rivals)
     checked = check(entry.evidence, choice.terms, case.rows)
     shown = [row.id for row in case.rows]
     run.measure(tuple(set(entry.evidence)), shown, check(shown, choice.terms, case.rows).supported)

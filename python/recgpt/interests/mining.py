@@ -31,7 +31,7 @@ def mine(
     hist: schema.ArrowStream,
     *,
     engine: Engine,
-    now: datetime,
+    now: datetime | None,
     pool: Pool | None = None,
     mode: Literal["rank", "generate"] = "rank",
     config: Config | None = None,
@@ -44,7 +44,8 @@ def mine(
         hist: `user_id` and `text` of HISTORY, compressed with row ids. One user a row; order and company of users
             change no user's answer if the pool is `weighted`.
         engine: asked in two calls of `score` and one of `generate` (`rank`), or in one of `generate`.
-        now: with time zone; becomes `as_of`.
+        now: with time zone; becomes `as_of`. None for a log without times, whose interests are all `short-term`:
+            nothing shows that one lasted.
         pool: preset interests; None is ours.
         mode: `rank` lets the model score listed interests, `generate` lets it write.
         config: None is `Config()`.
@@ -84,7 +85,7 @@ def rank(
     hist: schema.ArrowStream,
     *,
     engine: Engine,
-    now: datetime,
+    now: datetime | None,
     pool: Pool | None = None,
     config: Config | None = None,
     progress: Progress | None = None,
@@ -156,8 +157,8 @@ def _sets(table: pa.Table) -> dict[str, set[str]]:
     return found
 
 
-def _aware(now: datetime) -> datetime:
-    if now.tzinfo is None:
+def _aware(now: datetime | None) -> datetime | None:
+    if now is not None and now.tzinfo is None:
         raise NaiveTimestampError("`now` must have a time zone, but it is naive; give datetime(..., tzinfo=UTC)")
     return now
 
@@ -232,7 +233,7 @@ def _accept(run: Run, ranked: Ranked) -> list[tuple[Choice, Support]]:
     for one in ranked.chosen:
         entry = run.pool.interests[one.index]
         choice = Choice(case, entry.name, entry, entry.terms, one.score, one.mean)
-        found = support(case.rows, entry.terms, run.staples)
+        found = support(case.rows, entry.terms, run.staples, run.pool.rivals(entry.terms))
         fault = run.fault(choice, found)
         run.counts["answers_total"] += 1
         if fault:

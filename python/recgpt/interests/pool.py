@@ -49,7 +49,8 @@ class Pool:
     """The preset interests of a shop. `Pool.load()` is ours; `Pool.load(path)` is your own.
 
     **Matching.** An item hits an interest if one of its terms occurs in the item's text as a phrase, both stemmed
-    (`recgpt.evidence.words`). An item that hits a necessity with a longer phrase is a staple and counts for nothing.
+    (`recgpt.evidence.words`), and not inside a longer phrase of another interest: olive oil is not olives. An item that
+    hits a necessity with a longer phrase is a staple and counts for nothing.
     The score of an interest for a user is
 
         weight x (log(1 + rows that hit) + log(1 + distinct items that hit))
@@ -129,6 +130,16 @@ class Pool:
         """Every term of the necessities."""
         return tuple(term for entry in self.necessities for term in entry.terms)
 
+    def rivals(self, terms: Sequence[Term]) -> tuple[Term, ...]:
+        """Every longer phrase of another interest in which one of these terms stands."""
+        own = frozenset(terms)
+        return tuple(
+            longer
+            for entry in self.interests
+            for longer in entry.terms
+            if len(longer) > 1 and longer not in own and any(_places(longer, term) for term in own - {longer})
+        )
+
     def find(self, text: str) -> PoolInterest | None:
         """Find the interest that a text names: by id or name, else by its longest term in the text, first wins.
 
@@ -147,11 +158,16 @@ class Pool:
         if item in self._seen:
             return self._seen[item]
         stems = words(item)
+        spans = [
+            (start, start + len(term), position)
+            for start, stem in enumerate(stems)
+            for term, position in self._index.get(stem, ())
+            if stems[start : start + len(term)] == term
+        ]
         longest: dict[int, int] = {}
-        for start, stem in enumerate(stems):
-            for term, position in self._index.get(stem, ()):
-                if stems[start : start + len(term)] == term:
-                    longest[position] = max(longest.get(position, 0), len(term))
+        for first, last, position in spans:
+            if not any(a <= first and last <= b and b - a > last - first for a, b, other in spans if other != position):
+                longest[position] = max(longest.get(position, 0), last - first)
         first_staple = len(self.interests)
         staple = max((size for position, size in longest.items() if position >= first_staple), default=0)
         found = tuple(sorted(p for p, size in longest.items() if p < first_staple and size >= staple))
@@ -212,8 +228,17 @@ class Support:
     """How often staples that hit the same terms were acted on."""
 
 
-def support(rows: Sequence[HistoryRow], terms: Sequence[Term], staple_terms: Sequence[Term]) -> Support:
-    """Collect what supports an interest; an item is a staple if a longer staple phrase hits it."""
+def support(
+    rows: Sequence[HistoryRow], terms: Sequence[Term], staple_terms: Sequence[Term], rivals: Sequence[Term] = ()
+) -> Support:
+    """Collect what supports an interest; an item is a staple if a longer staple phrase hits it.
+
+    Args:
+        rows: a history.
+        terms: of the interest.
+        staple_terms: of the necessities.
+        rivals: longer phrases of other interests, see `Pool.rivals`; what stands inside one is not this interest's.
+    """
     found: dict[int, HistoryRow] = {}
     items: dict[str, None] = {}
     count = staples = 0
@@ -223,7 +248,7 @@ def support(rows: Sequence[HistoryRow], terms: Sequence[Term], staple_terms: Seq
         for item in row.items:
             if first_words.isdisjoint(words(item)):
                 continue
-            hit = longest_hit(item, terms)
+            hit = _longest_own(item, terms, rivals)
             if not hit:
                 continue
             if longest_hit(item, staple_terms) > hit:
@@ -233,6 +258,25 @@ def support(rows: Sequence[HistoryRow], terms: Sequence[Term], staple_terms: Seq
             items[item] = None
             count += mentions(row, item)
     return Support(tuple(found.values()), tuple(items), count, staples)
+
+
+def _longest_own(item: str, terms: Sequence[Term], rivals: Sequence[Term]) -> int:
+    """Give the number of words of the longest term that stands in an item outside every rival, or 0."""
+    stems = words(item)
+    taken = [(start, start + len(rival)) for rival in rivals for start in _places(stems, rival)]
+    return max(
+        (
+            len(term)
+            for term in terms
+            for start in _places(stems, term)
+            if not any(a <= start and start + len(term) <= b and b - a > len(term) for a, b in taken)
+        ),
+        default=0,
+    )
+
+
+def _places(stems: Term, term: Term) -> list[int]:
+    return [start for start in range(len(stems) - len(term) + 1) if stems[start : start + len(term)] == term]
 
 
 def pool_recall(

@@ -192,9 +192,18 @@ def listing_fault(interest: str, pool_id: str, offered: Sequence[PoolInterest], 
             return f"not offered: pool id {pool_id!r} is not in the list"
     elif not 1 <= len(words(interest)) <= 8:
         return "name: an interest has 1 to 8 words"
-    elif any(words(interest) == words(entry.name) for entry in pool.necessities):
+    elif _is_necessity(interest, pool):
         return "necessity: its name is a household duty"
     return None
+
+
+def _is_necessity(interest: str, pool: Pool) -> bool:
+    """Tell whether a name says nothing but necessities of the pool, such as `baby diapers and buying milk`."""
+    known = {frozenset(term) for entry in pool.necessities for term in (words(entry.name), *entry.terms)}
+    filler = _DUTY_FILLER - {"and"}
+    parts = [frozenset(words(part)) - filler for part in re.split(r"\band\b|[,&/]", interest.lower())]
+    whole = frozenset(words(interest)) - filler
+    return whole in known or all(part in known for part in parts)
 
 
 def reason_fault(

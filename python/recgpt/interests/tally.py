@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -47,9 +47,12 @@ class Mined(NamedTuple):
 class Run:
     """One call of `mine`: what it knows, and the tallies that every step writes."""
 
-    def __init__(self, engine: Engine, now: datetime, pool: Pool, config: Config, progress: Progress | None) -> None:
+    def __init__(
+        self, engine: Engine, now: datetime | None, pool: Pool, config: Config, progress: Progress | None
+    ) -> None:
         self.engine, self.now, self.pool, self.config, self.progress = engine, now, pool, config, progress
-        self.today = now.date()
+        # Only labels with a date are read against it, and a log without times has none.
+        self.today = now.date() if now is not None else date.max
         self.staples = pool.staple_terms
         self.rows: list[dict[str, Any]] = []
         self.rejections: list[dict[str, Any]] = []

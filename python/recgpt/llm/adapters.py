@@ -130,7 +130,16 @@ def adapter_file(adapter: str | Path) -> tuple[Path, str]:
     return path, digest
 
 
-def adapt(recorded: Recorded, adapter: str) -> Recorded:
+class Holder(Engine, Protocol):
+    """What stands in for an engine and can stand in for another: `planning.Planned`."""
+
+    engine: Engine
+
+    def with_engine(self, engine: Engine) -> Engine:
+        """Return a view of this one for another engine."""
+
+
+def adapt(recorded: Recorded | Holder, adapter: str) -> Engine:
     """Return a view of a ledger whose engine answers with an adapter; both write to the same ledger and count together.
 
     Raises:
@@ -140,7 +149,8 @@ def adapt(recorded: Recorded, adapter: str) -> Recorded:
     engine = recorded.engine
     if not hasattr(engine, "adapted"):
         raise EngineError(f"the engine {engine.name} knows no adapters")
-    return _View(recorded, engine.adapted(adapter))
+    adapted = engine.adapted(adapter)
+    return _View(recorded, adapted) if isinstance(recorded, Recorded) else recorded.with_engine(adapted)
 
 
 class _View(Recorded):

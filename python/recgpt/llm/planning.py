@@ -1,17 +1,22 @@
-"""A run without the model: what would be asked, counted to the token, and about how long the answers would take.
+"""A run without its answers: what would be asked, counted to the token, and about how long the answers would take.
 
 `Planned` stands where the engine stands. What the ledger knows it answers from there; for the rest it makes up answers
-by the scripted engine's rule and counts them. How many requests later stages make depends on earlier answers, so a
-share of the made-up texts is empty, as a model's texts are refused by the checkers.
+by chance and by the scripted engine's rule, and counts them. How many requests later stages make depends on earlier
+answers, so a share of the made-up texts is empty, as a model's texts are refused by the checkers.
+
+Speed comes from the ledger, where this model has answered this stage before. Else a few of the very requests are timed
+on the real model, some seconds for each kind, and their answers thrown away: what a token costs depends on how long
+the prompts are, how many share a beginning and how many are worked on together, so no constant would hold.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,14 +33,20 @@ from recgpt.llm.store import Reader, Spent
 from recgpt.llm.tokenizer import Tokenizer
 from recgpt.llm.wire import digest
 
-PASSING = 0.5
-"""Share of free texts that the checkers let through; an assumption, not a measurement."""
-ANSWERED = {"interests": 0.52, "tags": 0.37, "explanations": 0.22}
-"""Tokens of a free text as a share of what it was allowed, in the demo; used until the ledger has its own figures."""
+PASSING = {"interests": 0.5, "tags": 0.7, "explanations": 0.2}
+"""Share of free texts that the checkers let through, as in the demo with a 135M model (.51, .73, .17), else half."""
+ANSWERED = {"interests": 0.46, "tags": 0.37, "explanations": 0.22}
+"""Tokens of a free text as a share of what it was allowed, in the demo; used where neither ledger nor sample tells."""
 ANSWERED_JSON = 0.6
 """The same under a schema; not measured, a capable model fills most of its room."""
 DECODING = 4.0
 """A token that is written costs as much time as so many tokens that are read: measured on a CPU, 16 texts at once."""
+
+SAMPLE = {"score": 4000.0, "generate": 1500.0}
+"""Effort of a timed sample: some seconds on two slow cores. Whoever scores reads long histories, and what one costs
+depends on its neighbors in the cache: with one user in the sample, half of the time was foreseen."""
+PART = 0.25
+"""Most of a call that a sample takes: where there is little to do, knowing how long it takes is worth little."""
 
 _WORDS = re.compile(r"<\|[^|<>]*\|>|</?s>")
 _Request = TypeVar("_Request", Request, ScoreRequest)
@@ -62,41 +73,71 @@ class Tally:
     """Seconds that the counting took, which a real run does not spend."""
 
 
+@dataclass
+class Sampled:
+    """What was asked of the real model to time it."""
+
+    rows: int = 0
+    seconds: float = 0.0
+    answered: dict[str, float] = field(default_factory=dict)
+    """By stage, tokens of free texts as a share of what they were allowed."""
+    kept: list[Tokens] = field(default_factory=list)
+    """The latest prompts that the model's cache holds."""
+    rates: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By stage and kind, seconds a unit of effort."""
+
+
 class Planned:
     """Stands in for `Recorded`: same answers where they are known, made-up ones where not, and a tally by stage."""
 
     def __init__(
         self,
-        name: str,
+        engine: Engine,
         folder: Path,
         *,
-        context_tokens: int,
         tokenizer: Tokenizer | None,
-        measure: Callable[[], list[Spent]] | None = None,
+        sample: bool = False,
         known: bool = True,
     ) -> None:
-        """Take the engine's name and the ledger's folder; neither is changed.
+        """Take the engine that would answer and the ledger's folder; nothing is written there.
 
         Args:
-            name: of the engine that would answer.
+            engine: gives its name, and is timed if `sample`; closed with this one.
             folder: of the ledger; need not exist.
-            context_tokens: longest prompt plus answer.
             tokenizer: the model's own; None counts words, as the scripted engine does.
-            measure: gives rates when the ledger has none for this engine; None leaves the seconds at 0.
+            sample: ask the engine a little where the ledger does not tell how fast it is; else the seconds of such
+                stages are 0.
             known: whether answers of the ledger count; its rates do in any case.
         """
-        self.name, self.context_tokens = name, context_tokens
-        self.calls = self.reused = 0
+        self.engine = engine
+        self.name, self.context_tokens = engine.name, engine.context_tokens
         self.stages: dict[str, Tally] = {}
+        self.sampled = Sampled()
         self._reader = Reader(folder, tries=TRIES)
         self._tokenizer = tokenizer
-        self._fake = FakeEngine(_answer, tokenizer=tokenizer, context_tokens=1 << 40)
+        self._fake = FakeEngine(_answer, _score, tokenizer=tokenizer, context_tokens=1 << 40)
         self._chat = _chat(tokenizer) if tokenizer is not None and tokenizer.chat_template else None
-        self._measure = measure
+        self._sample = sample
         self._use = known
         self._kept: list[Tokens] = []
         """The latest prompts, which the engine's cache would still hold."""
-        self._rates: list[Spent] | None = None
+
+    @property
+    def calls(self) -> int:
+        """Distinct requests that would be passed to the engine."""
+        return sum(tally.rows - tally.reused for tally in self.stages.values())
+
+    @property
+    def reused(self) -> int:
+        """Distinct requests that the ledger has already."""
+        return sum(tally.reused for tally in self.stages.values())
+
+    def with_engine(self, engine: Engine) -> Planned:
+        """Return a view of this one for the engine with an adapter: its own rows in the ledger, the same tally."""
+        view = copy.copy(self)
+        # An adapter shares no prefix with the model's own.
+        view.engine, view.name, view._kept = engine, engine.name, []
+        return view
 
     def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
         """Answer every request from the ledger or by rule."""
@@ -111,8 +152,9 @@ class Planned:
         return self._fake.count_tokens(texts)
 
     def close(self) -> None:
-        """Close the ledger."""
+        """Close ledger and engine."""
         self._reader.close()
+        self.engine.close()
 
     def _plan(
         self,
@@ -134,8 +176,6 @@ class Planned:
             else:
                 new[key] = request
             self._tally(request).rows += 1
-        self.reused += len(found)
-        self.calls += len(new)
         asked = list(new.values())
         self._count(asked)
         found.update(zip(new, ask(asked), strict=True))
@@ -147,24 +187,63 @@ class Planned:
         return self.stages.setdefault(stage_of(request), Tally())
 
     def _count(self, requests: Sequence[_Request]) -> None:
-        """Count tokens: prompts in the order in which the scheduler takes them, each less what it shares."""
-        prompts = sorted(((self._encode(request.prompt), at) for at, request in enumerate(requests)), key=_tokens)
-        work: dict[tuple[str, str], list[float]] = {}
-        for tokens, at in prompts:
-            request, tally = requests[at], self._tally(requests[at])
-            computed = len(tokens) - max((shared(tokens[:-1], kept) for kept in self._kept), default=0)
-            self._kept = [tokens, *self._kept[:RETAINED]]
-            if isinstance(request, ScoreRequest):
-                kind, answered = "score", float(sum(self.count_tokens(request.candidates)))
-            else:
-                kind, answered = "generate", self._expected(request)
-            tally.prompt_tokens += len(tokens)
-            tally.computed_tokens += computed
-            tally.answer_tokens += round(answered)
-            own = work.setdefault((stage_of(request), kind), [0.0])
-            own[0] += effort(kind, computed, answered)
-        for (stage, kind), (amount,) in work.items():
-            self.stages[stage].seconds += amount * self._seconds_of(stage, kind)
+        """Count tokens, and foresee the seconds of each stage and kind."""
+        parts: dict[tuple[str, str], list[_Request]] = {}
+        for request in requests:
+            kind = "score" if isinstance(request, ScoreRequest) else "generate"
+            parts.setdefault((stage_of(request), kind), []).append(request)
+        for (stage, kind), part in parts.items():
+            rate = self._known_rate(stage, kind)
+            if rate is None:
+                rate = self._sampled_rate(stage, part)
+            tally = self.stages[stage]
+            prompts = [self._encode(request.prompt) for request in part]
+            computed = self._computed(prompts, self._kept)
+            answered = [self._expected(request) for request in part]
+            tally.prompt_tokens += sum(map(len, prompts))
+            tally.computed_tokens += sum(computed)
+            tally.answer_tokens += round(sum(answered))
+            tally.seconds += rate * effort(kind, sum(computed), sum(answered))
+
+    def _computed(self, prompts: Sequence[Tokens], kept: list[Tokens]) -> list[int]:
+        """Count what is computed of each prompt, in the order in which the scheduler takes them; `kept` moves on."""
+        counts = [0] * len(prompts)
+        for at in sorted(range(len(prompts)), key=lambda at: prompts[at].tolist()):
+            tokens = prompts[at]
+            counts[at] = len(tokens) - max((shared(tokens[:-1], old) for old in kept), default=0)
+            kept[:] = [tokens, *kept[:RETAINED]]
+        return counts
+
+    def _sampled_rate(self, stage: str, requests: Sequence[_Request]) -> float:
+        """Time some of these requests on the real model, once a stage and kind; 0 if it may not be asked."""
+        kind = "score" if isinstance(requests[0], ScoreRequest) else "generate"
+        if not self._sample:
+            return 0.0
+        if (stage, kind) in self.sampled.rates:
+            return self.sampled.rates[stage, kind]
+        begin = time.monotonic()
+        if not self.sampled.rows:
+            self.engine.count_tokens(["loaded"])
+            self.stages[stage].seconds += time.monotonic() - begin
+        prompts = [self._encode(request.prompt) for request in requests]
+        pairs = zip(self._computed(prompts, []), map(self._expected, requests), strict=True)
+        costs = [effort(kind, *pair) for pair in pairs]
+        part = _middle(costs, min(SAMPLE[kind], PART * sum(costs)))
+        began = time.monotonic()
+        answers = self._asked(requests[part])
+        seconds = time.monotonic() - began
+        answered = sum(answer.usage.answer_tokens for answer in answers)
+        if kind == "generate" and answered:
+            self.sampled.answered[stage] = answered / sum(map(_room, requests[part]))
+        own = self._computed(prompts[part], self.sampled.kept)
+        rate = seconds / effort(kind, sum(own), sum(map(self._expected, requests[part])))
+        self.sampled.rates[stage, kind] = rate
+        self.sampled.rows += len(answers)
+        self.sampled.seconds += time.monotonic() - begin
+        return rate
+
+    def _asked(self, part: Sequence[Any]) -> Sequence[Result | ScoreResult]:
+        return self.engine.score(part) if isinstance(part[0], ScoreRequest) else self.engine.generate(part)
 
     def _encode(self, prompt: Prompt) -> Tokens:
         if self._chat is not None:
@@ -174,28 +253,28 @@ class Planned:
             return self._tokenizer.encode(whole).astype(np.int32)
         return np.array([hash(word) & 0x7FFFFFFF for word in re.findall(r"\w+|[^\w\s]", whole)], np.int32)
 
-    def _expected(self, request: Request) -> float:
-        """Tokens that a text will have: the stage's own share of its room so far, else the stated one."""
-        room = request.max_tokens + grammar.reasoning_tokens(request.schema)
-        stage = stage_of(request)
+    def _expected(self, request: _Request) -> float:
+        """Tokens of candidates; or those that a text will have: the stage's own share of its room so far, else that of
+        the sample, else the stated one.
+        """
+        if isinstance(request, ScoreRequest):
+            return float(sum(self.count_tokens(request.candidates)))
+        room, stage = _room(request), stage_of(request)
         own = [s for s in self._known() if s.stage == stage and s.kind == "generate" and s.room]
         if own:
             return room * sum(s.answered for s in own) / sum(s.room for s in own)
+        if stage in self.sampled.answered:
+            return room * self.sampled.answered[stage]
         return room * (ANSWERED_JSON if request.schema is not None else ANSWERED.get(stage, 0.5))
 
     def _known(self) -> list[Spent]:
         return [spent for spent in self._reader.spent() if spent.engine == self.name]
 
-    def _seconds_of(self, stage: str, kind: str) -> float:
-        """Seconds a unit of effort: as this stage had them, else any stage, else as measured now."""
-        known = [spent for spent in self._known() if spent.kind == kind]
-        rates = [spent for spent in known if spent.stage == stage] or known
-        if not rates:
-            if self._rates is None:
-                self._rates = self._measure() if self._measure is not None else []
-            rates = [spent for spent in self._rates if spent.kind == kind]
+    def _known_rate(self, stage: str, kind: str) -> float | None:
+        """Seconds a unit of effort, as this stage had them in the ledger; None if it had none."""
+        rates = [spent for spent in self._known() if (spent.stage, spent.kind) == (stage, kind)]
         whole = sum(effort(kind, spent.computed, spent.answered) for spent in rates)
-        return sum(spent.seconds for spent in rates) / whole if whole else 0.0
+        return sum(spent.seconds for spent in rates) / whole if whole else None
 
 
 def effort(kind: str, computed: float, answered: float) -> float:
@@ -203,28 +282,27 @@ def effort(kind: str, computed: float, answered: float) -> float:
     return computed + answered * (1.0 if kind == "score" else DECODING)
 
 
-def measure(engine: Engine) -> list[Spent]:
-    """Ask the real engine a little, so that its speed on this machine is known: some seconds once it is loaded."""
-    words = ["bread", "milk", "tent", "lantern", "soap", "pencil", "carrot", "yarn", "kettle", "ladder"]
+def _middle(costs: Sequence[float], most: float) -> slice:
+    """Take neighbors around the middle whose costs add up to `most` at most, one at least.
 
-    def text(seed: int, count: int) -> str:
-        return " ".join(words[(seed * 7 + at * at) % len(words)] for at in range(count))
+    >>> _middle([1.0] * 10, 4.0)
+    slice(3, 7, None)
+    """
+    middle, spent = len(costs) // 2, 0.0
+    taken: list[int] = []
+    for at in sorted(range(len(costs)), key=lambda at: abs(at - middle)):
+        if taken and spent + costs[at] > most:
+            break
+        spent += costs[at]
+        taken.append(at)
+    return slice(min(taken), max(taken) + 1)
 
-    engine.count_tokens(["loaded"])
-    scores = [
-        ScoreRequest(Prompt("Say what is wanted.", text(n, 400)), tuple(f" {text(k, 2)}" for k in range(20)))
-        for n in range(3)
-    ]
-    texts = [Request(Prompt(f"Say it shortly. {text(0, 100)}", text(n, 20)), 10, seed=n) for n in range(16)]
-    spent = []
-    for kind, ask in (("score", lambda: engine.score(scores)), ("generate", lambda: engine.generate(texts))):
-        begin = time.monotonic()
-        answers: Sequence[Any] = ask()
-        seconds = time.monotonic() - begin
-        computed = sum(answer.usage.computed_tokens for answer in answers)
-        answered = sum(answer.usage.answer_tokens for answer in answers)
-        spent.append(Spent(engine.name, "", kind, len(answers), computed, answered, 0, seconds))
-    return spent
+
+def _room(request: Request | ScoreRequest) -> int:
+    """Most tokens that a text may have."""
+    if isinstance(request, ScoreRequest):
+        return 0
+    return request.max_tokens + grammar.reasoning_tokens(request.schema)
 
 
 def _answer(request: Request) -> str | Result:
@@ -232,15 +310,21 @@ def _answer(request: Request) -> str | Result:
     draw = int.from_bytes(
         hashlib.sha256(f"{request.prompt.user}\n{request.seed}".encode("utf-8", "replace")).digest()[:4]
     )
-    if request.schema is None and draw % 1000 >= 1000 * PASSING:
+    if request.schema is None and draw % 1000 >= 1000 * PASSING.get(stage_of(request), 0.5):
         return ""
     (scripted,) = FakeEngine(context_tokens=1 << 40).generate([request])
     return replace(scripted, status="ok", reason="") if request.schema is None else scripted
 
 
-def _tokens(pair: tuple[Tokens, int]) -> list[int]:
-    tokens: list[int] = pair[0].tolist()
-    return tokens
+def _score(request: ScoreRequest) -> list[float]:
+    """Scores by chance, a token's worth: whether a row that is missing lowers one is about as likely as not."""
+    prompt = hashlib.sha256(f"{request.prompt.system}\n{request.prompt.user}".encode("utf-8", "replace"))
+    scores = []
+    for candidate in request.candidates:
+        draw = prompt.copy()
+        draw.update(candidate.encode("utf-8", "replace"))
+        scores.append(-1.0 - int.from_bytes(draw.digest()[:4]) / (1 << 32))
+    return scores
 
 
 def _chat(tokenizer: Tokenizer) -> Chat:

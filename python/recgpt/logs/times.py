@@ -22,8 +22,11 @@ PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 END = 253_402_300_800
 """The first second of the year 10000, UTC."""
 _DAY = 86_400
-_DATE = r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+_MONTH_AND_DAY = r"-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+_DATE = r"\d{4}" + _MONTH_AND_DAY
 _CLOCK = r"([T ]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d(\.\d{1,6})?)?)"
+_FAR = r"([+-]?[1-9]\d{4,}|-\d{4})" + _MONTH_AND_DAY
+"""A date whose year four digits do not hold: a time, and outside the years that are read."""
 _OFFSET = r"(Z|[+-]([01]\d|2[0-3]):?[0-5]\d)"
 
 
@@ -140,9 +143,11 @@ def _texts(source: Source, column: str, values: pa.Array, time_zone: str | None)
     null = codes < 0
     if len(words):
         null |= pc.equal(words, "").to_numpy(zero_copy_only=False)[codes] & ~null
+    far = pc.match_substring_regex(words, f"^{_FAR}{_CLOCK}?{_OFFSET}?$").to_numpy(zero_copy_only=False)
     n = len(codes)
     micros, none = np.zeros(n, np.int64), np.zeros(n, bool)
-    outside, skipped, repeated, readable = none.copy(), none.copy(), none.copy(), none.copy()
+    outside = np.append(far, False)[codes]
+    skipped, repeated, readable = none.copy(), none.copy(), outside.copy()
     for zoned, fits in parts.items():
         if not fits.any():
             continue

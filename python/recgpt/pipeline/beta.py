@@ -52,7 +52,7 @@ def choose(
     item_tags: pa.Table,
     towers: Towers | None,
     *,
-    now: datetime,
+    now: datetime | None,
     behavior: str = "purchase",
     seed: int = 0,
 ) -> tuple[float, list[dict[str, Any]]]:
@@ -63,11 +63,11 @@ def choose(
     the best beta, user by user.
 
     Args:
-        events: EVENTS before `now`.
+        events: EVENTS before `now`; in a log without times, without what each user did last.
         items: ITEMS.
         item_tags: ITEM_TAGS.
         towers: `Towers.validated`: those that did not see the held-out days; None where nothing was held out.
-        now: aware.
+        now: aware; None for a log without times.
         behavior: what counts as a hit.
         seed: of the draw of users.
 
@@ -76,12 +76,13 @@ def choose(
     """
     if towers is None:
         return 0.5, []
-    then = now - timedelta(days=towers.config.validation_days)
+    then = now and now - timedelta(days=towers.config.validation_days)
     held_out = evaluation.truths(events, towers.item_ids, now=then, until=now, behavior=behavior)
     users = [user for user, size in zip(held_out.user_ids, held_out.new.sizes, strict=True) if size]
     drawn = np.random.default_rng(seed).permutation(len(users))[:USERS]
     held_out = held_out.subset(users[row] for row in drawn.tolist())
-    ruled = tags.by_rule(events, item_tags, items, now=then, users=held_out.user_ids)
+    known = events if then else events.filter(pa.array(~evaluation.leave_last_out(events, behavior=behavior)))
+    ruled = tags.by_rule(known, item_tags, items, now=then, users=held_out.user_ids)
     sweep = evaluation.beta_sweep(
         ExactIndex(towers.item_vectors, towers.item_ids),
         evaluation.queries(towers, ruled, held_out.user_ids),

@@ -58,9 +58,11 @@ class DataConfig(_Section):
     columns: dict[str, str] = {}
     """The shop's column names -> recgpt's, for example `sku = "item_id"`."""
     test_days: int = Field(14, ge=0)
-    """`now` is this many days before the log's end; what follows is held out. 0: the whole log, and nothing judged."""
+    """`now` is this many days before the log's end; what follows is held out. 0: the whole log, and nothing judged.
+    A log without times has no days: whatever the number, each user's last event of `truth` is the test, the one before
+    it the validation (leave-one-out by `position`); 0 still means the whole log."""
     truth: str = "purchase"
-    """The behavior that counts as a hit on the held-out days."""
+    """The behavior that counts as a hit on what is held out."""
 
 
 class BehaviorsConfig(_Section):

@@ -49,7 +49,7 @@ def _household(run: Stages, one: Inspection) -> report.Household:
     whole = only(run.whole, [one.user_id]).to_pylist()[0]
     bought = set(
         only(run.future, [one.user_id])
-        .filter(pc.equal(only(run.future, [one.user_id])["behavior"], "purchase"))["item_id"]
+        .filter(pc.equal(only(run.future, [one.user_id])["behavior"], run.config.data.truth))["item_id"]
         .to_pylist()
     )
     return report.Household(

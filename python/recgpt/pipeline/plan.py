@@ -1,7 +1,8 @@
-"""`recgpt run --dry-run`: every stage's arithmetic in a temporary folder, with an engine that counts, without a model.
+"""`recgpt run --dry-run`: every stage's arithmetic in a temporary folder, with an engine that counts.
 
 Nothing of the run's own folders is changed. The towers are trained for one epoch, if the run would train them, and the
-time of the others is added.
+time of the others is added. A model of our own process is asked a few of the requests where the ledger does not know
+how fast it is (`llm.planning`); a server is not asked.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pathlib import Path
 from recgpt import retrieval
 from recgpt.index import ExactIndex
 from recgpt.llm import LlamaCpp, ledger
-from recgpt.llm.planning import Planned, Tally, measure
-from recgpt.llm.store import Spent, Status
-from recgpt.pipeline import engines, preflight
+from recgpt.llm.planning import Planned, Tally
+from recgpt.llm.store import Status
+from recgpt.pipeline import engines, preflight, servers
 from recgpt.pipeline.config import Config
 from recgpt.pipeline.run import DOING, Stages, resolve
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -37,6 +38,10 @@ class Plan:
     """By stage, the model's included."""
     disk: int
     """Bytes of tables, towers, ledger, bundle and report that the run would write or write again."""
+    sampled: int = 0
+    """Requests that the model was timed on; their answers were thrown away."""
+    sampling: float = 0.0
+    """Seconds that this took."""
 
 
 class _Dry(Stages):
@@ -53,22 +58,14 @@ class _Dry(Stages):
     def engine(self) -> Planned:
         """Count instead of asking."""
         real = engines.model(self.config.llm)
-        fake = self.config.llm.engine == "fake"
-
-        def rates() -> list[Spent]:
-            try:
-                return measure(real)
-            finally:
-                real.close()
-
-        return Planned(
-            real.name,
+        planned = Planned(
+            real,
             self.real / "llm",
-            context_tokens=real.context_tokens,
-            tokenizer=None if fake else self.tokenizer,
-            measure=rates if isinstance(real, LlamaCpp) else None,
+            tokenizer=None if self.config.llm.engine == "fake" else self.tokenizer,
+            sample=isinstance(real, LlamaCpp),
             known=not self.fresh,
         )
+        return servers.check_adapters(self.config.llm, planned)
 
     def retrieval(self, summary: list[str]) -> None:
         """Take the towers of the run if they are there, else train one epoch."""
@@ -82,17 +79,18 @@ class _Dry(Stages):
         self.beta = 0.5 if stated == "auto" else stated
         steps: list[float] = []
         config = self.config.retrieval
-        begin = time.monotonic()
         self.towers = retrieval.train(
             self.events,
             self.items,
             self.item_tags,
             now=self.now,
-            config=replace(config, epochs=1),
+            truth=self.config.data.truth,
+            config=replace(config, epochs=1, refit_epochs=0),
             progress=lambda done, total, doing: steps.append(time.monotonic()),
         )
-        epoch = time.monotonic() - (steps[0] if steps else begin)
-        self.training = (config.epochs - 1) * epoch
+        # The first step also makes ready what the others use.
+        epoch = (steps[-1] - steps[0]) * len(steps) / max(len(steps) - 1, 1)
+        self.training = (config.epochs + config.refit_epochs - 1) * epoch
         self.towers_folder = own
         self.towers.save(own)
         self.index = ExactIndex(self.towers.item_vectors, self.towers.item_ids)
@@ -123,7 +121,7 @@ def plan(
                     break
                 with dry.clock.stage(stage, doing) as summary:
                     getattr(dry, stage)(summary)
-            llm = dry.engine.stages
+            llm, sampled = dry.engine.stages, dry.engine.sampled
         finally:
             dry.close()
         seconds = dict(dry.clock.seconds)
@@ -131,4 +129,5 @@ def plan(
     for stage, tally in llm.items():
         seconds[stage] = max(0.0, seconds[stage] - tally.busy) + tally.seconds
     seconds["retrieval"] += dry.training
-    return Plan(llm, seconds, disk + ROW_BYTES * sum(tally.rows - tally.reused for tally in llm.values()))
+    disk += ROW_BYTES * sum(tally.rows - tally.reused for tally in llm.values())
+    return Plan(llm, seconds, disk, sampled.rows, sampled.seconds)

@@ -30,7 +30,6 @@ from recgpt import (
     interests,
     logs,
     retrieval,
-    schema,
     serving,
     tags,
 )
@@ -137,7 +136,8 @@ class Stages:
         self.clock = clock
         self.notes = notes
         """What of the configuration was shortened so that prompts fit."""
-        self.now: datetime
+        self.now: datetime | None
+        """None in a log without times."""
 
     def close(self) -> None:
         """Free the model, if one was opened."""
@@ -162,18 +162,16 @@ class Stages:
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
 
     def logs(self, summary: list[str]) -> None:
-        """Stage 1: the log, cut at `now`."""
+        """Stage 1: the log, cut at `now`, or before what each user did last."""
         self.data, self.now = source.read(self.config.data)
         data = self.data
         self.time_zone = data.time_zone or "UTC"
         log = logs.from_dataset(data)
         self.items, self.users, self.report = log.items, log.users, log.report
         self.all_events = log.events
-        past = pc.less(log.events["timestamp"], pa.scalar(self.now, schema.TIMESTAMP))
-        self.events, self.future = log.events.filter(past), log.events.filter(pc.invert(past))
+        self.events, self.future = source.split(log.events, self.now, self.config.data)
         # Local, so that prompts and labels show the shop's own date.
-        self.now = self.now.astimezone(ZoneInfo(self.time_zone))
-        source.check_truth(self.future, self.config.data)
+        self.now = self.now and self.now.astimezone(ZoneInfo(self.time_zone))
         self.keep("logs", events=self.events, items=self.items, users=self.users)
         (self.config.out / "logs" / "report.json").write_text(json.dumps(self.report.to_dict(), default=str, indent=1))
         summary.append(", ".join(f"{count:,} {name}" for name, count in self.report.rows_out.items()))
@@ -196,7 +194,7 @@ class Stages:
             history.compress,
             self.kept,
             history.catalogue(briefs, tokenizer=self.tokenizer),
-            now=self.now,
+            now=self.now or source.UNDATED,
             tokenizer=self.tokenizer,
             time_zone=self.time_zone,
             layout=config.layout,
@@ -271,6 +269,7 @@ class Stages:
                 self.items,
                 self.item_tags,
                 now=self.now,
+                truth=self.config.data.truth,
                 config=config,
                 progress=lambda done, total, _doing: self.clock.watch.progress(done, total),
             )
@@ -284,7 +283,8 @@ class Stages:
 
     def towers_key(self) -> str:
         """Name the towers by all that they are trained on."""
-        known = (str(self.now), str(self.config.retrieval), str(self.config.serving.beta == "auto"))
+        known = [str(self.now), str(self.config.retrieval), str(self.config.serving.beta == "auto")]
+        known += [self.config.data.truth] if self.now is None else []
         return fingerprint(self.events, self.items, self.item_tags, *known)
 
     def explanations(self, summary: list[str]) -> None:
@@ -389,8 +389,6 @@ class Stages:
                 past_month=past_month,
                 behavior=self.config.data.truth,
             )
-            for past_month in (False, True)
+            for past_month in ((False, True) if self.now else (False,))
         ]
-        summary.append(
-            f"{len(self.judged.held_out.user_ids):,} users bought in the {self.config.data.test_days} days after"
-        )
+        summary.append(source.held_out(self.now, self.config.data, len(self.judged.held_out.user_ids)))

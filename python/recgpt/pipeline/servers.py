@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from recgpt.errors import InvalidConfigError
 from recgpt.llm import OpenAI, Recorded, Tokenizer
 from recgpt.llm.adapters import adapt
 from recgpt.llm.dialects import NO_SCORES
 from recgpt.llm.engine import Engine
+from recgpt.llm.planning import Planned
 from recgpt.pipeline.config import LlmConfig, ServerConfig, Stage
+
+_Engine = TypeVar("_Engine", Recorded, Planned)
 
 
 def remote(config: LlmConfig, server: ServerConfig) -> OpenAI:
@@ -43,7 +48,7 @@ def tokenizer(server: ServerConfig) -> Tokenizer:
     return Tokenizer.from_gguf(server.tokenizer) if server.tokenizer else Tokenizer.bytes()
 
 
-def check_adapters(config: LlmConfig, engine: Recorded) -> Recorded:
+def check_adapters(config: LlmConfig, engine: _Engine) -> _Engine:
     """Look for every adapter now, so that a missing one is an error before any model works; return the engine.
 
     Raises:
@@ -58,12 +63,17 @@ def check_adapters(config: LlmConfig, engine: Recorded) -> Recorded:
     return engine
 
 
-def engine_of(config: LlmConfig, engine: Engine, stage: Stage) -> Engine:
-    """Return the engine with the stage's adapter, if it has one; an engine that no ledger wraps asks no model."""
+def engine_of(config: LlmConfig, engine: Recorded | Planned, stage: Stage) -> Engine:
+    """Return the engine with the stage's adapter, if it has one.
+
+    Raises:
+        EngineError: the engine knows no adapters.
+        ModelNotFoundError: there is no such adapter.
+    """
     adapter = config.adapters.get(stage)
-    return adapt(engine, adapter) if adapter is not None and isinstance(engine, Recorded) else engine
+    return adapt(engine, adapter) if adapter is not None else engine
 
 
-def names(config: LlmConfig, engine: Engine) -> dict[str, str]:
+def names(config: LlmConfig, engine: Recorded | Planned) -> dict[str, str]:
     """Stage -> the engine's name with its adapter and the adapter's digest, for stages that have one."""
     return {stage: engine_of(config, engine, stage).name for stage in config.adapters}

@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from recgpt import datasets, evaluation, logs
+from recgpt import datasets, evaluation, logs, schema
 from recgpt.datasets import Dataset
 from recgpt.errors import InvalidConfigError
 from recgpt.pipeline.config import DataConfig
 
+UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for `now` where a stage wants one and a log without times has none: all its events come before any moment."""
 
-def read(data: DataConfig) -> tuple[Dataset, datetime]:
-    """Read the data set, and set `now`."""
+
+def read(data: DataConfig) -> tuple[Dataset, datetime | None]:
+    """Read the data set, and set `now`; None if the log has no times."""
     if data.folder is not None:
         found = datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
     else:
         found = datasets.load(str(data.dataset))
+    events = logs.from_dataset(found).events
+    if events["timestamp"].null_count == len(events):
+        return found, None
     # Everything happens strictly before `now`, so that the whole log is one moment more than its last event.
-    now = evaluation.cut(logs.from_dataset(found).events, days=data.test_days) + timedelta(
-        microseconds=not data.test_days
-    )
+    now = evaluation.cut(events, days=data.test_days) + timedelta(microseconds=not data.test_days)
     # Read twice where prices depend on `now`: they may only come from sales before it.
     return (datasets.load("completejourney", now=now) if data.dataset == "completejourney" else found), now
 
 
-def check_truth(future: pa.Table, data: DataConfig) -> None:
-    """Refuse a run that could judge nothing before it costs anything.
+def split(events: pa.Table, now: datetime | None, data: DataConfig) -> tuple[pa.Table, pa.Table]:
+    """Give what a run may see, and what it is judged on.
 
     Raises:
-        InvalidConfigError: no event of the held-out days is of the behavior that counts.
+        InvalidConfigError: nothing held out is of the behavior that counts, so that nothing could be judged.
     """
+    if now is not None:
+        past = pc.less(events["timestamp"], pa.scalar(now, schema.TIMESTAMP))
+    elif data.test_days:
+        past = pa.array(~evaluation.leave_last_out(events, behavior=data.truth))
+    else:
+        past = pa.array(np.ones(len(events), np.bool_))
+    known, future = events.filter(past), events.filter(pc.invert(past))
+    if data.test_days and now is None and not future.num_rows:
+        raise InvalidConfigError(
+            f"the log has no times, and no user has a `{data.truth}` at two positions, so that the last could be held "
+            "out; set data.truth to another behavior, or data.test_days to 0 to judge nothing"
+        )
     if data.test_days and data.truth not in future["behavior"].to_pylist():
         came = ", ".join(sorted(set(future["behavior"].to_pylist())))
         raise InvalidConfigError(
             f"the last {data.test_days} days of the log hold no `{data.truth}` to judge on, but {came}; "
             "set data.truth to one of them, or data.test_days to 0 to judge nothing"
         )
+    return known, future
+
+
+def held_out(now: datetime | None, data: DataConfig, users: int) -> str:
+    """Say in words what a run was judged on."""
+    if now is None:
+        return f"{users:,} users' last `{data.truth}` was left out"
+    return f"{users:,} users bought in the {data.test_days} days after"

@@ -36,6 +36,7 @@ def train(
     item_tags: schema.ArrowStream,
     *,
     now: datetime | None,
+    truth: str | None = None,
     config: Config | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Towers:
@@ -43,14 +44,15 @@ def train(
 
     The last `validation_days` before `now` are held out while the number of epochs is chosen by recall; then the best
     weights learn `refit_epochs` more on everything before `now`. A log without times is ordered by `position`, is not
-    cut, and holds out each user's last moment. Stopping with Ctrl-C leaves nothing behind: a file is only written by
-    `Towers.save`.
+    cut, and holds out each user's last moment with `truth`. Stopping with Ctrl-C leaves nothing behind: a file is only
+    written by `Towers.save`.
 
     Args:
         events: EVENTS, plain clicks included.
         items: ITEMS, the whole catalogue; every item gets a vector.
         item_tags: ITEM_TAGS; the first tag of an item counts.
         now: Only events strictly before it are seen.
+        truth: The behavior that a log without times is validated on; None for any that says a user wants an item.
         config: Sizes, rates, seed.
         progress: Called after each step with steps done, steps planned and a short text.
 
@@ -74,7 +76,7 @@ def train(
     tag_row = {tag: row for row, tag in enumerate(distinct_tags) if tag_words[row].any()}
     tags = np.array([tag_row.get(tag or "", -1) for tag in own_tags], np.int64)
 
-    out = held_out(log, config.validation_days)
+    out = held_out(log, config.validation_days, truth)
     learn = log.before(~out) if (~out).any() else log
     counts, learn_counts = _counts(log, len(item_ids)), _counts(learn, len(item_ids))
     own_id = np.zeros(len(item_ids), np.int64)

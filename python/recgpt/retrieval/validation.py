@@ -17,14 +17,21 @@ _CHUNK = 256
 _BLOCK = 64
 
 
-def held_out(log: Log, days: float) -> npt.NDArray[np.bool_]:
-    """(n_events,) the last `days`; for a log without times each user's last moment."""
+def held_out(log: Log, days: float, behavior: str | None = None) -> npt.NDArray[np.bool_]:
+    """(n_events,) the last `days`; for a log without times all from each user's last moment with `behavior` on.
+
+    None stands for all behaviors that say that a user wants the item. Users with one such moment keep it.
+    """
     if log.timed:
         recent: npt.NDArray[np.bool_] = log.days <= days
         return recent
-    last = np.zeros(len(log.user_ids), np.int64)
-    np.maximum.at(last, log.user, log.order)
-    final: npt.NDArray[np.bool_] = log.order == last[log.user]
+    wanted = (
+        positives(log) if behavior is None else np.array([name == behavior for name in log.behaviors])[log.behavior]
+    )
+    first, last = np.full(len(log.user_ids), np.iinfo(np.int64).max), np.full(len(log.user_ids), -1)
+    np.minimum.at(first, log.user[wanted], log.order[wanted])
+    np.maximum.at(last, log.user[wanted], log.order[wanted])
+    final: npt.NDArray[np.bool_] = (first < last)[log.user] & (log.order >= last[log.user])
     return final
 
 

@@ -44,7 +44,7 @@ def write(
     users: ArrowStream,
     popularity: ArrowStream,
     beta: float,
-    now: datetime,
+    now: datetime | None,
     lineage: Mapping[str, Any],
     rejections: ArrowStream | None = None,
     seen: ArrowStream | None = None,
@@ -69,7 +69,8 @@ def write(
         popularity: `recgpt.serving.POPULARITY`.
         beta: the default weight of y_col.
         now: the run's `now`, timezone-aware. From it on the bundle's time goes as fast as the clock; explanations
-            that end before the moment of a request are not served.
+            that end before the moment of a request are not served. None for a log without times: the bundle's time is
+            the clock's.
         lineage: where the bundle comes from (models, configuration, checksums of inputs), plain JSON values.
         rejections: `schema.REJECTIONS`.
         seen: `SEEN`: user_id, item_id. Without it the bundle refuses `exclude="seen"`.
@@ -82,7 +83,7 @@ def write(
         InvalidTableError, InvalidArrayError, InvalidConfigError: for input that does not fit.
         BundleError: when the bundle cannot be written or does not answer as the arrays do.
     """
-    if now.tzinfo is None:
+    if now is not None and now.tzinfo is None:
         raise InvalidConfigError(f"`now` must carry a time zone, but it is {now!r}; use datetime(..., tzinfo=UTC)")
     checks.knobs(beta, 1, "max")
     given = {
@@ -126,10 +127,11 @@ def write(
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, aside / name)
         names = sorted(path.relative_to(aside).as_posix() for path in aside.rglob("*") if path.is_file())
+        created = datetime.now(UTC).replace(microsecond=0)
         manifest = {
             "format": FORMAT,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "now": now.astimezone(UTC).isoformat(),
+            "created": created.isoformat(),
+            "now": (now or created).astimezone(UTC).isoformat(),
             "metric": "inner product",
             "dim": int(dim),
             "beta": float(beta),

@@ -35,7 +35,7 @@ def popularity(
     events: ArrowStream,
     users: ArrowStream,
     *,
-    now: datetime,
+    now: datetime | None,
     segment: Callable[[str | None], str | None] = segment,
     days: int = 90,
     top: int = 200,
@@ -47,7 +47,7 @@ def popularity(
     Args:
         events: a table of `schema.EVENTS`.
         users: a table of `schema.USERS`.
-        now: timezone-aware; only events strictly before it count.
+        now: timezone-aware; only events strictly before it count. None for a log without times.
         segment: names a user's segment from the attributes; None leaves the user in the overall list alone.
         days: how far back.
         top: how many items a segment keeps.
@@ -55,14 +55,16 @@ def popularity(
     Returns:
         A table of `POPULARITY`: overall first, then segments by name; best items first, ties by item id.
     """
-    if now.tzinfo is None:
+    if now is not None and now.tzinfo is None:
         raise InvalidConfigError(f"`now` must carry a time zone, but it is {now!r}; use datetime(..., tzinfo=UTC)")
     log = schema.table(events, schema.EVENTS, name="events")
     people = schema.table(users, schema.USERS, name="users")
-    end, start = (pa.scalar(moment, schema.TIMESTAMP) for moment in (now, now - timedelta(days=days)))
-    in_time = pc.and_(pc.less(log["timestamp"], end), pc.greater_equal(log["timestamp"], start))
+    if now is not None:
+        end, start = (pa.scalar(moment, schema.TIMESTAMP) for moment in (now, now - timedelta(days=days)))
+        in_time = pc.and_(pc.less(log["timestamp"], end), pc.greater_equal(log["timestamp"], start))
+        log = log.filter(pc.fill_null(in_time, True))
     taken = pc.invert(pc.is_in(log["behavior"], pa.array(["exposure", "return"], pa.large_string())))
-    wanted = pc.and_(pc.and_(pc.fill_null(in_time, True), taken), pc.is_valid(log["item_id"]))
+    wanted = pc.and_(taken, pc.is_valid(log["item_id"]))
     pairs = log.filter(wanted).select(["user_id", "item_id"])
     pairs = pairs.group_by(["user_id", "item_id"]).aggregate([])
     names = pa.array([segment(text) for text in people["attributes"].to_pylist()], pa.large_string())

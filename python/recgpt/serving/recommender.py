@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from recgpt.errors import BundleError, InvalidTableError, UnknownUserError
+from recgpt.errors import BundleError, InvalidTableError, UnknownItemError, UnknownUserError
 from recgpt.index import WhyNot
 from recgpt.index import arrays as checks
 from recgpt.schema import TIMESTAMP
@@ -184,12 +184,19 @@ class Recommender:
 
         Raises:
             UnknownUserError: if the user is in no table of the bundle.
+            UnknownItemError: if the bundle does not know the item at all.
             BundleError: for "seen" if the bundle was written without a seen table.
         """
         snapshot = self._snapshot
         _known(snapshot, user_id)
         weight = _weight(snapshot, k, beta)
-        return snapshot.why_not(user_id, item_id, k=k, beta=weight, banned=_banned(snapshot, [user_id], exclude)[0])
+        banned = _banned(snapshot, [user_id], exclude)[0]
+        found = snapshot.why_not(user_id, item_id, k=k, beta=weight, banned=banned)
+        if found.verdict == "not in the index" and not snapshot.span("items", item_id):
+            near = snapshot.near(item_id, "items")
+            hint = f"ids that look alike: {', '.join(map(repr, near))}" if near else "it holds no items"
+            raise UnknownItemError(f"item {item_id!r} is not in the catalogue of bundle {snapshot.bundle.hash}; {hint}")
+        return found
 
 
 def _ask(
@@ -244,7 +251,7 @@ def _banned(
 
 def _known(snapshot: Snapshot, user_id: str) -> None:
     if not snapshot.knows(user_id):
-        near = snapshot.near(user_id)
+        near = snapshot.near(user_id, "users")
         hint = f"ids that look alike: {', '.join(map(repr, near))}" if near else "it holds no users"
         raise UnknownUserError(f"user {user_id!r} is in no table of bundle {snapshot.bundle.hash}; {hint}")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -97,13 +97,13 @@ class Snapshot:
         tables = ("users", "history", "interests", "tags", "rejections", "seen")
         return self.vector_row(user_id) is not None or any(self.span(table, user_id) for table in tables)
 
-    def near(self, user_id: str) -> list[str]:
-        """A few known ids that look like this one, from its neighbors in sorted order."""
+    def near(self, key: str, kind: Literal["users", "items"]) -> list[str]:
+        """A few known ids of users or items that look like this one, from its neighbors in sorted order."""
         around: set[str] = set()
-        for column in (self._keys["users"], self._users):
-            place = bisect_left(column, user_id)
+        for column in (self._keys[kind], self._users if kind == "users" else self._items):
+            place = bisect_left(column, key)
             around.update(column[row] for row in range(max(place - 100, 0), min(place + 100, len(column))))
-        return difflib.get_close_matches(user_id, sorted(around), n=3, cutoff=0.3) or sorted(around)[:3]
+        return difflib.get_close_matches(key, sorted(around), n=3, cutoff=0.3) or sorted(around)[:3]
 
     def answer(
         self, user_ids: Sequence[str], *, k: int, beta: float, banned: Sequence[AbstractSet[str]], moment: datetime

@@ -186,7 +186,7 @@ def by_rule(
     item_tags: schema.ArrowStream,
     items: schema.ArrowStream,
     *,
-    now: datetime,
+    now: datetime | None,
     users: Sequence[str] | None = None,
     per_user: int = 50,
     config: Config | None = None,
@@ -199,7 +199,7 @@ def by_rule(
         events: `schema.EVENTS`; only what lies before `now` counts.
         item_tags: `schema.ITEM_TAGS`.
         items: `schema.ITEMS`.
-        now: timezone-aware.
+        now: timezone-aware; None for a log without times.
         users: who gets tags; everyone in the log by default. A user without events gets popular tags.
         per_user: tags a user.
         config: settings.

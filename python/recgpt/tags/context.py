@@ -48,7 +48,7 @@ class Context:
     """Everything that both modes read."""
 
     engine: Engine
-    now: datetime
+    now: datetime | None
     config: Config
     categories: Categories
     households: list[Household]
@@ -115,7 +115,7 @@ def build(
     interests: schema.ArrowStream,
     events: schema.ArrowStream,
     engine: Engine,
-    now: datetime,
+    now: datetime | None,
     categories: Categories,
     items: schema.ArrowStream,
     item_tags: schema.ArrowStream,

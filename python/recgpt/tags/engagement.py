@@ -56,18 +56,20 @@ class Engagement:
         return np.bincount(self.tag, minlength=len(self.tags)).astype(np.float64)
 
 
-def moment(now: datetime) -> int:
-    """Make `now` UTC microseconds.
+def moment(now: datetime | None) -> int:
+    """Make `now` UTC microseconds; without one, a moment after every time.
 
     Raises:
         NaiveTimestampError: `now` has no time zone.
     """
+    if now is None:
+        return int(np.iinfo(np.int64).max)
     if now.tzinfo is None:
         raise NaiveTimestampError(f"`now` must carry a time zone, but it is {now!r}; give tzinfo, for example UTC")
     return int(pa.scalar(now, type=schema.TIMESTAMP).value)
 
 
-def before(events: schema.ArrowStream, now: datetime) -> pa.Table:
+def before(events: schema.ArrowStream, now: datetime | None) -> pa.Table:
     """Keep the events strictly before `now`; events without a time stay."""
     table = schema.table(events, schema.EVENTS, name="events")
     limit = pa.scalar(moment(now), pa.int64()).cast(schema.TIMESTAMP)
@@ -79,7 +81,7 @@ def read(
     item_tags: schema.ArrowStream,
     items: schema.ArrowStream,
     *,
-    now: datetime,
+    now: datetime | None,
     config: Config,
 ) -> Engagement:
     """Read a log as tags.
@@ -88,7 +90,7 @@ def read(
         events: `schema.EVENTS`.
         item_tags: `schema.ITEM_TAGS`.
         items: `schema.ITEMS`, for the categories.
-        now: timezone-aware.
+        now: timezone-aware; None for a log without times.
         config: half-life and season settings.
     """
     table = before(events, now)
@@ -157,8 +159,8 @@ def _tag_category(own: pa.Table, catalogue: pa.Table, tags: list[str], categorie
     return np.array([code[category] if category else -1 for category in best], np.int32)
 
 
-def _ages(table: pa.Table, user: npt.NDArray[np.int64], now: datetime) -> npt.NDArray[np.float64]:
-    """Days before now; events without a time count from the end of their user's order, one a day."""
+def _ages(table: pa.Table, user: npt.NDArray[np.int64], now: datetime | None) -> npt.NDArray[np.float64]:
+    """Days before now; events without a time count back from their user's last, one a day."""
     times = table["timestamp"].cast(pa.int64())
     age = (moment(now) - _numpy(pc.fill_null(times, 0))) / _DAY
     timeless = np.asarray(pc.is_null(times).combine_chunks().to_numpy(zero_copy_only=False), bool)
@@ -167,7 +169,7 @@ def _ages(table: pa.Table, user: npt.NDArray[np.int64], now: datetime) -> npt.ND
         position = _numpy(pc.fill_null(table["position"], 0))[rows]
         order = rows[np.lexsort((position, user[rows]))]
         ends = np.searchsorted(user[order], user[order], side="right")
-        age[order] = ends - np.arange(len(order))
+        age[order] = ends - 1 - np.arange(len(order))
     return np.asarray(age, np.float64)
 
 
@@ -197,13 +199,15 @@ def _searched(
 
 
 def _in_season(
-    table: pa.Table, catalogue: pa.Table, categories: list[str], *, now: datetime, config: Config
+    table: pa.Table, catalogue: pa.Table, categories: list[str], *, now: datetime | None, config: Config
 ) -> npt.NDArray[np.bool_]:
     """Judge each category: its share of sales in this calendar month against its mean monthly share, (n_categories,).
 
     Too few months, too few sales to expect any, or a log without times leave a category in season.
     """
     seasonal = np.ones(len(categories), bool)
+    if now is None:
+        return seasonal
     sales = table.filter(pc.and_(pc.equal(table["behavior"], "purchase"), pc.is_valid(table["timestamp"])))
     place = _numpy(pc.fill_null(pc.index_in(sales["item_id"], value_set=catalogue["item_id"].combine_chunks()), -1))
     column = pc.fill_null(pc.index_in(catalogue["category"], value_set=pa.array(categories, pa.large_string())), -1)

@@ -42,7 +42,7 @@ def predict(
     events: schema.ArrowStream,
     *,
     engine: Engine,
-    now: datetime,
+    now: datetime | None,
     categories: Categories,
     items: schema.ArrowStream,
     item_tags: schema.ArrowStream,
@@ -59,7 +59,8 @@ def predict(
         interests: `schema.INTERESTS`; users without rows get tags without an interest.
         events: `schema.EVENTS` of everyone, plain clicks included; only what lies before `now` counts.
         engine: answers; all users of a step in one call.
-        now: timezone-aware.
+        now: timezone-aware; None for a log without times: prompts then say that the date is unknown, no category is out
+            of season, and the past month is each user's last 30 events.
         categories: Tag-to-Cate, maps texts to category names.
         items: `schema.ITEMS`.
         item_tags: `schema.ITEM_TAGS`, the vocabulary of `rank`.

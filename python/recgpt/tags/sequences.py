@@ -35,23 +35,25 @@ class Sequences:
     searches: list[tuple[str, str]] = field(default_factory=list)
 
 
-def season(now: datetime, hemisphere: str) -> str:
-    """Name the season of a date: meteorological, three whole months each.
+def season(now: datetime | None, hemisphere: str) -> str:
+    """Name the season of a date: meteorological, three whole months each; nothing where no date is known.
 
     >>> from datetime import datetime, timezone
     >>> season(datetime(2017, 12, 18, tzinfo=timezone.utc), "north")
     'winter'
     """
+    if now is None:
+        return ""
     return _SEASONS[(now.month % 12 // 3 + (2 if hemisphere == "south" else 0)) % 4]
 
 
-def date_label(now: datetime) -> str:
+def date_label(now: datetime | None) -> str:
     """Write a date as the prompts do, in English whatever the locale."""
-    return f"{_MONTHS[now.month - 1]} {now.day}"
+    return "unknown" if now is None else f"{_MONTHS[now.month - 1]} {now.day}"
 
 
 def collect(
-    events: schema.ArrowStream, item_tags: dict[str, str], users: Sequence[str], *, now: datetime, config: Config
+    events: schema.ArrowStream, item_tags: dict[str, str], users: Sequence[str], *, now: datetime | None, config: Config
 ) -> dict[str, Sequences]:
     """Collect each user's latest actions; an item enters as its own tag, an action repeated on one day once."""
     table = before(events, now)
