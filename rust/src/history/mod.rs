@@ -50,6 +50,8 @@ pub struct Options {
     pub row_ids: bool,
     /// 0: one a core.
     pub threads: usize,
+    /// Always, but where the bench asks what counting costs: without it all tokens are 0.
+    pub count: bool,
 }
 
 /// The histories of some neighbouring users, as flat columns.
@@ -119,7 +121,7 @@ fn histories(
         .into_par_iter()
         .with_max_len(1)
         .map(|_| {
-            let pieces = Pieces::new(tokenizer, dates, behaviors, options.long_labels);
+            let pieces = Pieces::new(tokenizer, dates, behaviors, options);
             let other = behaviors.len() as u32 - 1;
             let mut worker = Worker::new(&partition, dates, entries, options, pieces, other);
             let mut done = Vec::new();

@@ -140,3 +140,50 @@ impl<T: Kept> Drop for Spare<T> {
         T::stock().give(std::mem::take(&mut self.0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_dropped_is_taken_again_if_it_fits() {
+        let room = 5 << 20;
+        let first = Spare::<Record>::with_room(room / 8);
+        let address = first.as_ptr();
+        drop(first);
+        assert!(
+            Record::stock().take(room / 64).is_none(),
+            "most of it would lie idle"
+        );
+        let again = Spare::<Record>::with_room(room / 8 - 100);
+        assert_eq!(again.as_ptr(), address);
+        assert!(again.is_empty());
+    }
+
+    #[test]
+    fn old_numbers_may_stay_but_there_are_as_many_as_asked() {
+        for len in [20_000, 30_000, 17_000, 0, 3] {
+            let numbers = Spare::<AtomicU64>::any(len);
+            assert_eq!(numbers.len(), len);
+            numbers
+                .iter()
+                .for_each(|number| number.store(7, std::sync::atomic::Ordering::Relaxed));
+        }
+    }
+
+    #[test]
+    fn little_is_kept() {
+        let stock = Stock::<u8>::new();
+        for megabytes in [1, 20, 30, 40, 65] {
+            stock.give(Vec::with_capacity(megabytes << 20));
+        }
+        stock.give(vec![0; 100]);
+        let mut sizes: Vec<_> = stock.lock().iter().map(Vec::capacity).collect();
+        sizes.sort_unstable();
+        assert_eq!(
+            sizes,
+            [40 << 20],
+            "30 and 40 are more than 64, 65 alone too, and 100 bytes are not worth it"
+        );
+    }
+}

@@ -274,7 +274,9 @@ pub fn text(
         let spaced = row_ids || (line == 0 && pieces.prefixes);
         for (place, &group) in groups.iter().enumerate() {
             let label = pieces.label(group);
-            total += label.count(spaced || place > 0, place + 1 < groups.len());
+            if pieces.counting {
+                total += label.count(spaced || place > 0, place + 1 < groups.len());
+            }
             let (start, len) = (label.start as usize, label.len as usize);
             let skip = usize::from(!row_ids && place == 0);
             out.reserve(len + 3);
@@ -290,7 +292,9 @@ pub fn text(
         } else {
             End::Line
         };
-        total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
+        if pieces.counting {
+            total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
+        }
         if things.marks.is_empty() {
             out.reserve(written.len() * (WIDE + 1));
             for &thing in written {

@@ -139,7 +139,7 @@ impl Text {
 
 /// Compress the events of every user; texts come back as buffers, some neighbouring users in one.
 #[pyfunction]
-#[pyo3(signature = (batches, meanings, nothing, catalogue, extra, behaviors, tokenizer, *, clock, days, today, budget, layout, counts, long_labels, stable, row_ids, threads))]
+#[pyo3(signature = (batches, meanings, nothing, catalogue, extra, behaviors, tokenizer, *, clock, days, today, budget, layout, counts, long_labels, stable, row_ids, threads, count=true))]
 #[allow(
     clippy::needless_pass_by_value,
     clippy::too_many_arguments,
@@ -169,6 +169,7 @@ pub(super) fn compress_history<'py>(
     stable: bool,
     row_ids: bool,
     threads: usize,
+    count: bool,
 ) -> PyResult<Vec<ChunkArrays<'py>>> {
     let log = columns::Log {
         batches: batches
@@ -204,6 +205,7 @@ pub(super) fn compress_history<'py>(
         stable,
         row_ids,
         threads,
+        count,
     };
     let (offsets, bytes) = (extra.0.as_slice()?, extra.1.as_slice()?);
     let tokenizer = Arc::clone(&tokenizer.inner);
