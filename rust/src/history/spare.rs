@@ -62,7 +62,7 @@ impl<T: Kept> Stock<T> {
             .enumerate()
             .filter(|(_, vector)| fits(vector))
             .min_by_key(|(_, vector)| vector.capacity())?;
-        Some(spare.swap_remove(place))
+        Some(spare.remove(place))
     }
 
     /// Takes a vector back if there is place for it.
