@@ -350,7 +350,7 @@ def test_a_result_that_somebody_holds_is_never_written_over():
     many = log(20_000)
     spread = many.set_column(0, "user_id", pa.array((np.arange(20_000) % 4_000).astype(str), pa.large_string()))
     first = told(spread)
-    assert first["text"].nbytes > 1 << 20
+    assert first["text"].nbytes > 1 << 18  # Enough that its memory is kept for later calls.
     texts, part = first["text"].to_pylist(), first["text"].slice(100, 10)
     wanted = texts[100:110]
     for days in range(1, 4):
