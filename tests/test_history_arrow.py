@@ -344,3 +344,19 @@ def test_text_leaves_without_a_copy(monkeypatch):
     for chunk, (_, offsets, texts, *_) in zip(table["text"].chunks, given_back, strict=True):
         _, offset_buffer, text_buffer = chunk.buffers()
         assert (offset_buffer.address, text_buffer.address) == (address(offsets), address(texts))
+
+
+def test_a_result_that_somebody_holds_is_never_written_over():
+    many = log(20_000)
+    spread = many.set_column(0, "user_id", pa.array((np.arange(20_000) % 4_000).astype(str), pa.large_string()))
+    first = told(spread)
+    assert first["text"].nbytes > 1 << 18  # Enough that its memory is kept for later calls.
+    texts, part = first["text"].to_pylist(), first["text"].slice(100, 10)
+    wanted = texts[100:110]
+    for days in range(1, 4):
+        told(spread, budget=40 * days)
+    assert first["text"].to_pylist() == texts
+    del first
+    for _ in range(3):
+        assert told(spread)["text"].to_pylist() == texts
+    assert part.to_pylist() == wanted

@@ -27,7 +27,7 @@ def measure(
     Every day's result must equal the full one, or the bench stops.
     """
     data = ours.prepare(work, counts)
-    briefs = history.catalogue(data.briefs, tokenizer=counts)
+    briefs = data.catalogue
     options = {"tokenizer": counts, "keep": schema.RELIABLE, "layout": layout, "threads": threads}
     moments = [NOW - timedelta(days=back) for back in range(rounds, -1, -1)]
     state = history.State(briefs, **options)

@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 PACKAGES = ("numpy", "pyarrow", "polars", "duckdb", "pandas")
 
 
@@ -43,6 +45,8 @@ class Peak:
 
     def __init__(self) -> None:
         gc.collect()
+        # What Arrow has kept would be given back meanwhile and hide as much of the growth.
+        pa.default_memory_pool().release_unused()
         # With another libc what it has kept is part of the start.
         with suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt import history, schema
+from recgpt import _core, history, schema
 from recgpt.llm.tokenizer import Tokenizer
 
 from .catalogue import ITEMS
@@ -39,13 +41,22 @@ def prepare(work: Workload, counts: Tokenizer, *, categories: bool = False) -> P
             "category": pa.array(kinds if categories else [None] * rows, pa.large_string()),
         }
     )
-    return Prepared(work.events, history.catalogue(briefs, tokenizer=counts))
+    data = Prepared(work.events, history.catalogue(briefs, tokenizer=counts))
+    # The table of ids is made when it is first asked for, but it belongs to the catalogue, not to a call.
+    _ = data.catalogue.numbers
+    return data
 
 
 def compress(data: Prepared, **options: Any) -> pa.Table:
     """Compress with `item` lines unless told otherwise; `keep` are the behaviors that stay."""
     options = {"keep": schema.RELIABLE, "now": NOW, "layout": "item"} | options
     return history.compress(data.events, data.catalogue, tokenizer=data.catalogue.tokenizer, **options)
+
+
+def uncounted(data: Prepared, **options: Any) -> pa.Table:
+    """Compress without counting tokens, to learn what counting costs."""
+    with mock.patch.object(_core, "compress_history", partial(_core.compress_history, count=False)):
+        return compress(data, **options)
 
 
 def pairs(result: pa.Table) -> list[tuple[int, str]]:

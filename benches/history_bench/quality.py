@@ -102,15 +102,15 @@ def coverage_lines(tables: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def stability(work: Workload, counts: Tokenizer, *, threads: int | None) -> dict[str, float]:
+def stability(work: Workload, counts: Tokenizer, *, layout: str, threads: int | None) -> dict[str, float]:
     """Compress with `stable=True` on two neighboring days; give the share of tokens that stand unchanged at the start.
 
     The share is of the later text, the one that a key-value cache would have to read again. In the middle of a month,
     on its last day, and where the month changes, which regroups the closed lines. `costs` is what `stable=True` takes
-    in tokens against the tightest text of the same day.
+    in tokens against the tightest text of the same day in any layout.
     """
     data = ours.prepare(work, counts, categories=True)
-    of = partial(ours.compress, data, layout=CHEAPEST, threads=threads)
+    of = partial(ours.compress, data, layout=layout, threads=threads)
     month_end = NOW.replace(day=1) - timedelta(hours=1)
     found = {}
     for name, now in (("", NOW), ("_last_day", month_end), ("_new_month", month_end + timedelta(days=1))):
@@ -123,8 +123,21 @@ def stability(work: Workload, counts: Tokenizer, *, threads: int | None) -> dict
         found[f"unchanged_worst_user{name}"] = round(float(kept.min()), 4)
         if not name:
             found["users_above_90_percent"] = _share(kept >= 0.9)
-            found["costs"] = round(float(tokens.sum() / of(now=now)["tokens"].to_numpy().astype(np.int64).sum()), 4)
+            tightest = _tokens(data, now=now, layout=CHEAPEST, threads=threads)
+            found["costs"] = round(float(tokens.sum() / tightest.sum()), 4)
     return found
+
+
+def stability_lines(tables: dict[str, dict[str, float]]) -> str:
+    lines = ["stable=True, heavy users, a day later: tokens that stand unchanged at the start, median and worst user"]
+    lines += [
+        f"  {title:38} in a month {row['unchanged_median_user']:.1%} {row['unchanged_worst_user']:.1%}, its last day "
+        f"{row['unchanged_median_user_last_day']:.1%} {row['unchanged_worst_user_last_day']:.1%}, where it changes "
+        f"{row['unchanged_median_user_new_month']:.1%} {row['unchanged_worst_user_new_month']:.1%}; "
+        f"{row['costs']:.2f}x the tightest"
+        for title, row in tables.items()
+    ]
+    return "\n".join(lines)
 
 
 def _unchanged(before: str, after: str) -> str:

@@ -189,6 +189,20 @@ def small(plan: Plan) -> dict[str, Any]:
     return {f"vs_{lane.name}_1m": round(lane.figure("median") / mine, 1) for lane in lanes[1:]}
 
 
+def counting(plan: Plan) -> dict[str, Any]:
+    """Time the same call with and without counting tokens, in turns and in one process, since it is a small part."""
+    work = generate(plan.records)
+    with stored(work) as folder, _worker(plan, folder, "ours", plan.threads) as worker:
+        with_tokens, without = lanes = [Lane(f"recgpt {form}", worker, form) for form in ("item", "item/uncounted")]
+        rotate(lanes, 8 * plan.rounds)
+        print(table(work.name, lanes, work.events.num_rows))
+    share = {
+        measure: round(1 - without.figure(measure) / with_tokens.figure(measure), 4)
+        for measure in ("median", "best", "cpu")
+    }
+    return {"token_count_share": share["median"], "token_count_share_by_best_and_cpu": [share["best"], share["cpu"]]}
+
+
 def memory(plan: Plan) -> dict[str, Any]:
     """Measure the extra resident memory of a first run, output included, in fresh processes."""
     asked = [("ours", "item")]
@@ -276,14 +290,14 @@ def value(plan: Plan) -> dict[str, Any]:
             windows[f"{kind}, {title}"] = quality.coverage(work, counts, threads=plan.threads)
     print(quality.layout_lines(tables))
     print(quality.coverage_lines(windows))
-    stable = quality.stability(generate(records, "heavy"), counts, threads=plan.threads)
-    print(
-        f"stable=True, heavy users, a day later: {stable['unchanged_median_user']:.1%} of the tokens stand unchanged "
-        f"at the start (worst user {stable['unchanged_worst_user']:.1%}; on the last day of a month "
-        f"{stable['unchanged_median_user_last_day']:.1%}, worst {stable['unchanged_worst_user_last_day']:.1%}; where "
-        f"the month changes {stable['unchanged_median_user_new_month']:.1%}); it costs "
-        f"{stable['costs']:.2f}x the tightest"
-    )
+    stable = {
+        f"{words}-token items, {layout}": quality.stability(
+            generate(records, "heavy", words=words), counts, layout=layout, threads=plan.threads
+        )
+        for words in (6, LONG_ITEMS)
+        for layout in (quality.CHEAPEST, "item-by-bucket")
+    }
+    print(quality.stability_lines(stable))
     return {
         "layout_over_best": max(row["over_best_worst_user"] for row in tables.values()),
         "layout_over_first_reading": tables["heavy, 19-token items, short labels"]["over_first_reading"],
@@ -326,6 +340,7 @@ SECTIONS = {
     "equal": equal,
     "speed": speed,
     "small": small,
+    "counting": counting,
     "memory": memory,
     "shapes": shapes,
     "value": value,

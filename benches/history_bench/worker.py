@@ -69,7 +69,10 @@ class Method:
 
             model = settings.get("model")
             self.data = module.prepare(work, module.tokenizer(Path(model) if model else None))
-            self.call = lambda form: module.compress(self.data, layout=form, threads=threads)
+            calls = {"": module.compress, "uncounted": module.uncounted}
+            self.call = lambda form: calls[form.partition("/")[2]](
+                self.data, layout=form.partition("/")[0], threads=threads
+            )
         self.pairs = module.pairs
 
     def run(self, form: str) -> dict[str, Any]:

@@ -92,13 +92,14 @@ def compress_history(
     stable: bool,
     row_ids: bool,
     threads: int,
+    count: bool = True,
 ) -> list[_HistoryChunk]:
     """Compress every user's events.
 
     `meanings`: of users, behaviors (-1: left out), items and queries (entries). `nothing`: the entry of neither.
     `extra`: texts of the entries after those of the catalogue. `clock`: `now` in UTC microseconds and the earliest
     second; None where moments are ranks. `days`: from which UTC second on local time is ahead by so many seconds, or
-    from which rank on it is which local day.
+    from which rank on it is which local day. `count=False` is for the bench, which asks what counting tokens costs.
     """
 
 # ---- index

@@ -92,6 +92,7 @@ fn main() -> Result<(), recgpt_core::error::Error> {
             stable: false,
             row_ids: false,
             threads: 1,
+            count: true,
         };
         let clock = Clock::Times {
             now: NOW * 1_000_000,

@@ -53,6 +53,29 @@ impl Block {
         known
     }
 
+    /// Counts each user's reliable rows without noting them, where the columns are of the usual kinds. `false`: nothing
+    /// was counted, or something is out of range, which `read` tells.
+    pub fn count(
+        &self,
+        log: &Log<'_>,
+        batch: &Batch<'_>,
+        start: usize,
+        rows: usize,
+        counts: &mut [u32],
+    ) -> bool {
+        let (Ints::I8(behaviors), None) = (batch.behaviors, log.users.map) else {
+            return false;
+        };
+        let codes = behaviors[start..start + rows].iter();
+        let codes = codes.map(|&value| self.codes[value as u8 as usize]);
+        let mut known = true;
+        let kept = codes.map(|code| {
+            known &= code != UNKNOWN;
+            code < UNKNOWN
+        });
+        batch.users.tally(start, log.users.base, kept, counts) && known
+    }
+
     /// Reads who did what in `rows` rows from `start` on; `first` is the log row for messages.
     pub fn read(
         &mut self,

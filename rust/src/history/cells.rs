@@ -69,7 +69,9 @@ impl Cells {
                 day = pieces.day(stretch);
             }
             let (entry, behavior) = (record.entry(), record.behavior());
-            tokens_in += u64::from(day + pieces.events[behavior as usize]);
+            if pieces.counting {
+                tokens_in += u64::from(day + pieces.events[behavior as usize]);
+            }
             let thing = self.seen.place(entry) as usize;
             if thing == self.last.len() {
                 near(entries.slot(entry));
@@ -89,6 +91,9 @@ impl Cells {
             }
         }
         self.things.fetch(entries);
+        if !pieces.counting {
+            return true;
+        }
         let lines = self.things.slots.iter().zip(&self.last);
         tokens_in += lines
             .map(|(slot, last)| u64::from(slot.line) * u64::from(last.1))

@@ -50,6 +50,28 @@ impl Ints<'_> {
         });
     }
 
+    /// Counts how often each number above the base comes in the rows that are kept; `false` where one has no place.
+    #[allow(clippy::useless_conversion)]
+    pub(super) fn tally(
+        &self,
+        start: usize,
+        base: i64,
+        kept: impl Iterator<Item = bool>,
+        counts: &mut [u32],
+    ) -> bool {
+        let mut inside = true;
+        by_width!(self, values => {
+            for (&value, kept) in values[start..].iter().zip(kept) {
+                let number = i64::from(value).wrapping_sub(base) as usize;
+                match counts.get_mut(number) {
+                    Some(count) => *count += u32::from(kept),
+                    None => inside &= !kept,
+                }
+            }
+        });
+        inside
+    }
+
     /// Copies some rows of a block into `out`.
     #[allow(clippy::useless_conversion)]
     pub(super) fn gather(&self, start: usize, rows: &[u16], out: &mut [i64]) {

@@ -13,6 +13,7 @@ mod near;
 mod partition;
 mod pieces;
 mod readings;
+mod spare;
 mod user;
 mod write;
 
@@ -32,6 +33,7 @@ use write::Buffer;
 
 pub use partition::Clock;
 pub use readings::Layout;
+pub use spare::Spare;
 
 // Switches of one call, not states of a machine.
 #[allow(clippy::struct_excessive_bools)]
@@ -48,6 +50,8 @@ pub struct Options {
     pub row_ids: bool,
     /// 0: one a core.
     pub threads: usize,
+    /// Always, but where the bench asks what counting costs: without it all tokens are 0.
+    pub count: bool,
 }
 
 /// The histories of some neighbouring users, as flat columns.
@@ -56,7 +60,7 @@ pub struct Chunk {
     /// User codes.
     pub users: Vec<i64>,
     pub offsets: Vec<i64>,
-    pub bytes: Vec<u8>,
+    pub bytes: Spare<u8>,
     pub tokens: Vec<u32>,
     /// Seven numbers a user: tokens in, tokens out, events, full, coarsened, folded, dropped.
     pub receipts: Vec<i64>,
@@ -117,7 +121,7 @@ fn histories(
         .into_par_iter()
         .with_max_len(1)
         .map(|_| {
-            let pieces = Pieces::new(tokenizer, dates, behaviors, options.long_labels);
+            let pieces = Pieces::new(tokenizer, dates, behaviors, options);
             let other = behaviors.len() as u32 - 1;
             let mut worker = Worker::new(&partition, dates, entries, options, pieces, other);
             let mut done = Vec::new();
@@ -170,6 +174,17 @@ fn tasks(partition: &Partition) -> Vec<std::ops::Range<usize>> {
     tasks
 }
 
+/// Bytes for the text of some records, by what a record of the users before came to: growing by doubling would copy and
+/// touch everything twice. Users before with long texts say little about a giant after them, hence the most.
+fn room(records: usize, bytes_a_record: f64) -> usize {
+    const MOST: usize = 16 << 20;
+    const STEP: usize = 1 << 16;
+    // Whole steps, so that room of one call fits the next.
+    ((records as f64 * bytes_a_record * 1.1) as usize)
+        .min(MOST)
+        .next_multiple_of(STEP)
+}
+
 fn chunk(
     users: std::ops::Range<usize>,
     partition: &Partition,
@@ -179,9 +194,8 @@ fn chunk(
         offsets: vec![0],
         ..Chunk::default()
     };
-    // What a record of the users before came to; growing by doubling would copy and touch everything twice.
     let records = partition.offsets[users.end] - partition.offsets[users.start];
-    let mut text = Buffer::with_room((records as f64 * worker.bytes_a_record * 1.1) as usize);
+    let mut text = Buffer::with_room(room(records, worker.bytes_a_record));
     for user in users {
         if partition.offsets[user] == partition.offsets[user + 1] {
             continue;

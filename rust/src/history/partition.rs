@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::block::Block;
 use super::columns::{Log, Stretch, BLOCK};
+use super::spare::Spare;
 use crate::error::Error;
 
 const BEHAVIOR_BITS: u32 = 5;
@@ -94,9 +95,9 @@ pub struct Partition {
 
 enum Records {
     /// Of a log that came by user: one run after the other.
-    Runs(Vec<Vec<Record>>),
+    Runs(Vec<Spare<Record>>),
     /// Two threads never write to the same place; relaxed atomics say so without `unsafe` and compile to plain stores.
-    Scattered(Vec<AtomicU64>),
+    Scattered(Spare<AtomicU64>),
 }
 
 impl Partition {
@@ -163,7 +164,7 @@ impl Partition {
         }
         offsets.push(total);
         let starts = cursors.clone();
-        let records = bytemuck::zeroed_vec::<AtomicU64>(total);
+        let records = Spare::any(total);
         let late = parts
             .par_iter()
             .zip(&mut cursors)
@@ -263,13 +264,11 @@ fn count(log: &Log<'_>, part: &[Stretch]) -> Result<Vec<u32>, Error> {
     let mut block = Block::new(log);
     for stretch in blocks(part) {
         let batch = &log.batches[stretch.batch];
-        block.read(
-            log,
-            batch,
-            stretch.start,
-            stretch.end - stretch.start,
-            stretch.row,
-        )?;
+        let rows = stretch.end - stretch.start;
+        if block.count(log, batch, stretch.start, rows, &mut counts) {
+            continue;
+        }
+        block.read(log, batch, stretch.start, rows, stretch.row)?;
         for &user in &block.users[..block.kept] {
             counts[user as usize] += 1;
         }
@@ -334,7 +333,7 @@ fn place(
 
 /// The records of a part that comes by user.
 struct Run {
-    records: Vec<Record>,
+    records: Spare<Record>,
     /// Users and how many records each has here.
     counts: Vec<(usize, usize)>,
 }
@@ -342,14 +341,15 @@ struct Run {
 fn run(log: &Log<'_>, clock: Clock, part: &[Stretch]) -> Result<Option<Run>, Error> {
     let mut block = Block::new(log);
     let mut made = [NOT_SEEN; BLOCK];
-    let (mut records, mut counts) = (Vec::new(), Vec::new());
+    let (mut records, mut counts) = (Spare::default(), Vec::new());
     let (mut user, mut start) = (0, 0);
     let rows: usize = part.iter().map(|stretch| stretch.end - stretch.start).sum();
     for stretch in blocks(part) {
         make(log, clock, stretch, &mut block, &mut made)?;
         if records.capacity() == 0 {
             // As many of all rows as of the first ones; growing by doubling would copy everything again.
-            records.reserve(rows * block.kept / (stretch.end - stretch.start) * 17 / 16);
+            let kept = rows * block.kept / (stretch.end - stretch.start);
+            records = Spare::with_room(kept * 17 / 16);
         }
         for (&record, &next) in made[..block.kept].iter().zip(&block.users) {
             if next != user {
@@ -369,6 +369,5 @@ fn run(log: &Log<'_>, clock: Clock, part: &[Stretch]) -> Result<Option<Run>, Err
     if records.len() > start {
         counts.push((user as usize, records.len() - start));
     }
-    records.shrink_to_fit();
     Ok(Some(Run { records, counts }))
 }

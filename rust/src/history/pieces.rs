@@ -9,6 +9,7 @@ use ahash::AHashMap;
 
 use super::catalogue::WIDE;
 use super::dates::Dates;
+use super::Options;
 use crate::calendar::iso;
 use crate::tokenizer::Tokenizer;
 
@@ -99,6 +100,8 @@ pub struct Pieces<'a> {
     dates: &'a Dates,
     behaviors: &'a [String],
     long: bool,
+    /// Whether tokens are counted at all.
+    pub counting: bool,
     pub bytes: Vec<u8>,
     /// Open addressing by group; `Group(0)` is free, because no group is without a behavior.
     labels: Vec<(Group, Label)>,
@@ -122,13 +125,14 @@ impl<'a> Pieces<'a> {
         tokenizer: &'a Tokenizer,
         dates: &'a Dates,
         behaviors: &'a [String],
-        long: bool,
+        options: &Options,
     ) -> Self {
         let mut pieces = Self {
             tokenizer,
             dates,
             behaviors,
-            long,
+            long: options.long_labels,
+            counting: options.count,
             bytes: vec![0; WIDE],
             labels: vec![FREE; 1 << 10],
             known: 0,
@@ -142,7 +146,7 @@ impl<'a> Pieces<'a> {
         };
         pieces.bar = pieces.count(" |");
         for bucket in &dates.buckets {
-            let label = bucket.label(long);
+            let label = bucket.label(options.long_labels);
             let tokens = [label.clone(), format!(" {label}")].map(|text| pieces.count(&text));
             pieces.buckets.push(tokens);
         }

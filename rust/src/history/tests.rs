@@ -25,6 +25,7 @@ fn options() -> Options {
         stable: false,
         row_ids: false,
         threads: 1,
+        count: true,
     }
 }
 
@@ -348,8 +349,7 @@ fn no_behavior_names_and_too_many_users_are_told() {
     let mut wrong = call(&[(0, 0, 0, Some(0))], 1, options());
     wrong.users.size = usize::MAX;
     assert!(wrong.run().is_err());
-    wrong.users.size = 4;
-    wrong.options.threads = usize::MAX;
+    (wrong.users.size, wrong.options.threads) = (4, usize::MAX);
     assert!(wrong.run().is_err());
 }
 

@@ -3,6 +3,7 @@
 use super::catalogue::{Entries, Slot, WIDE};
 use super::pieces::Pieces;
 use super::readings::Lines;
+use super::spare::Spare;
 
 /// What follows the name of a thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,86 +163,93 @@ fn of_marked(thing: u32, end: End, things: &Things, pieces: &mut Pieces<'_>) -> 
     u64::from(u32::from(slot.text) + pieces)
 }
 
-/// Bytes with some to spare, filled from the front; the whole text of many users.
+/// The whole text of many users.
 #[derive(Default)]
 pub struct Buffer {
-    bytes: Vec<u8>,
-    len: usize,
+    bytes: Spare<u8>,
 }
 
 impl Buffer {
-    /// Asks the system for zeroed memory, which costs nothing until it is written to.
     pub fn with_room(bytes: usize) -> Self {
         Self {
-            bytes: vec![0; bytes + WIDE],
-            len: 0,
+            bytes: Spare::with_room(bytes + WIDE),
         }
     }
 
     pub fn len(&self) -> usize {
-        self.len
+        self.bytes.len()
     }
 
     /// Takes back what was written after the first bytes.
     pub fn truncate(&mut self, len: usize) {
-        self.len = len;
+        self.bytes.truncate(len);
     }
 
     pub fn since(&self, start: usize) -> &[u8] {
-        &self.bytes[start..self.len]
+        &self.bytes[start..]
     }
 
-    pub fn into_bytes(mut self) -> Vec<u8> {
-        self.bytes.truncate(self.len);
-        self.bytes.shrink_to_fit();
+    pub fn into_bytes(mut self) -> Spare<u8> {
+        // Room that no text came for, after users with longer ones.
+        if self.bytes.capacity() > self.bytes.len() / 2 * 3 {
+            self.bytes.shrink_to_fit();
+        }
         self.bytes
     }
 
+    /// Makes room for so many bytes and a short text after them.
     #[inline]
     fn reserve(&mut self, more: usize) {
-        if self.bytes.len() < self.len + more + WIDE {
-            self.grow(more);
+        if self.bytes.capacity() - self.bytes.len() < more + WIDE {
+            self.grow(more + WIDE);
         }
     }
 
     #[cold]
     fn grow(&mut self, more: usize) {
-        self.bytes.resize((self.len + more + WIDE) * 5 / 4, 0);
+        let quarter = self.bytes.len() / 4;
+        self.bytes.reserve_exact(more + quarter);
     }
 
-    /// Appends a piece of a buffer that has `WIDE` bytes to spare; room was made before.
+    /// Appends a short text: all 48 bytes, which is three instructions; what is too much is taken back.
+    #[inline]
+    fn short(&mut self, from: &[u8; WIDE], len: usize) {
+        let end = self.bytes.len() + len;
+        self.bytes.extend_from_slice(from);
+        self.bytes.truncate(end);
+    }
+
+    /// Appends a piece of a buffer that has `WIDE` bytes to spare.
     #[inline]
     fn copy(&mut self, from: &[u8], start: usize, len: usize) {
-        let wide = len.max(WIDE);
-        if wide == WIDE {
-            self.bytes[self.len..self.len + WIDE].copy_from_slice(&from[start..start + WIDE]);
-        } else {
-            self.bytes[self.len..self.len + len].copy_from_slice(&from[start..start + len]);
+        match from[start..].first_chunk() {
+            Some(wide) if len <= WIDE => self.short(wide, len),
+            _ => self.bytes.extend_from_slice(&from[start..start + len]),
         }
-        self.len += len;
     }
 
     #[inline]
     fn push(&mut self, byte: u8) {
-        self.bytes[self.len] = byte;
-        self.len += 1;
+        self.bytes.push(byte);
+    }
+
+    /// Takes the last byte back.
+    #[inline]
+    fn pop(&mut self) {
+        self.bytes.pop();
     }
 
     fn append(&mut self, text: &[u8]) {
         self.reserve(text.len());
-        self.bytes[self.len..self.len + text.len()].copy_from_slice(text);
-        self.len += text.len();
+        self.bytes.extend_from_slice(text);
     }
 
-    /// Appends the text of a thing; room for a short one was made before.
+    /// Appends the text of a thing.
     #[inline]
     fn name(&mut self, thing: u32, things: &Things, entries: &Entries<'_>) {
         let slot = &things.slots[thing as usize];
         match slot.short() {
-            Some(head) => {
-                self.bytes[self.len..self.len + WIDE].copy_from_slice(head);
-                self.len += slot.len as usize;
-            }
+            Some(head) => self.short(head, slot.len as usize),
             None => self.append(entries.text(things.rows[thing as usize])),
         }
     }
@@ -266,7 +274,9 @@ pub fn text(
         let spaced = row_ids || (line == 0 && pieces.prefixes);
         for (place, &group) in groups.iter().enumerate() {
             let label = pieces.label(group);
-            total += label.count(spaced || place > 0, place + 1 < groups.len());
+            if pieces.counting {
+                total += label.count(spaced || place > 0, place + 1 < groups.len());
+            }
             let (start, len) = (label.start as usize, label.len as usize);
             let skip = usize::from(!row_ids && place == 0);
             out.reserve(len + 3);
@@ -274,7 +284,7 @@ pub fn text(
             out.push(b',');
         }
         // The last comma gives way to the bar.
-        out.len -= 1;
+        out.pop();
         out.push(b' ');
         out.push(b'|');
         let end = if line + 1 == count {
@@ -282,7 +292,9 @@ pub fn text(
         } else {
             End::Line
         };
-        total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
+        if pieces.counting {
+            total += u64::from(pieces.bar) + of_things(written, end, things, pieces);
+        }
         if things.marks.is_empty() {
             out.reserve(written.len() * (WIDE + 1));
             for &thing in written {
@@ -302,7 +314,7 @@ pub fn text(
                 out.append(b",");
             }
         }
-        out.len -= 1;
+        out.pop();
         if line + 1 < count {
             out.push(b'\n');
         }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use numpy::ndarray::ArrayView1;
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use super::Tokenizer;
 use crate::error::Error;
-use crate::history::{self, catalogue, columns};
+use crate::history::{self, catalogue, columns, Spare};
 
 fn utf8(bytes: &[u8]) -> Result<&str, Error> {
     std::str::from_utf8(bytes).map_err(|error| Error::Value {
@@ -120,9 +121,25 @@ pub(super) type ChunkArrays<'py> = (
     Bound<'py, PyArray1<u8>>,
 );
 
+/// Owns the bytes of an array; when the array goes, its memory goes back into the stock.
+#[pyclass(frozen)]
+struct Text {
+    bytes: Spare<u8>,
+}
+
+impl Text {
+    fn array(py: Python<'_>, bytes: Spare<u8>) -> PyResult<Bound<'_, PyArray1<u8>>> {
+        let text = Bound::new(py, Self { bytes })?;
+        let view = ArrayView1::from(text.get().bytes.as_slice());
+        // SAFETY: the array holds on to its base, and nothing in Rust reads, writes or moves the bytes of that before it
+        // is dropped.
+        Ok(unsafe { PyArray1::borrow_from_array(&view, text.clone().into_any()) })
+    }
+}
+
 /// Compress the events of every user; texts come back as buffers, some neighbouring users in one.
 #[pyfunction]
-#[pyo3(signature = (batches, meanings, nothing, catalogue, extra, behaviors, tokenizer, *, clock, days, today, budget, layout, counts, long_labels, stable, row_ids, threads))]
+#[pyo3(signature = (batches, meanings, nothing, catalogue, extra, behaviors, tokenizer, *, clock, days, today, budget, layout, counts, long_labels, stable, row_ids, threads, count=true))]
 #[allow(
     clippy::needless_pass_by_value,
     clippy::too_many_arguments,
@@ -152,6 +169,7 @@ pub(super) fn compress_history<'py>(
     stable: bool,
     row_ids: bool,
     threads: usize,
+    count: bool,
 ) -> PyResult<Vec<ChunkArrays<'py>>> {
     let log = columns::Log {
         batches: batches
@@ -187,6 +205,7 @@ pub(super) fn compress_history<'py>(
         stable,
         row_ids,
         threads,
+        count,
     };
     let (offsets, bytes) = (extra.0.as_slice()?, extra.1.as_slice()?);
     let tokenizer = Arc::clone(&tokenizer.inner);
@@ -199,17 +218,17 @@ pub(super) fn compress_history<'py>(
             &log, clock, &pairs, &entries, &behaviors, &tokenizer, &options,
         )
     })?;
-    Ok(chunks
+    chunks
         .into_iter()
         .map(|chunk| {
-            (
+            Ok((
                 chunk.users.into_pyarray(py),
                 chunk.offsets.into_pyarray(py),
-                chunk.bytes.into_pyarray(py),
+                Text::array(py, chunk.bytes)?,
                 chunk.tokens.into_pyarray(py),
                 chunk.receipts.into_pyarray(py),
                 chunk.layouts.into_pyarray(py),
-            )
+            ))
         })
-        .collect())
+        .collect()
 }

@@ -104,6 +104,7 @@ fn any_call() -> impl Strategy<Value = Call> {
                 stable,
                 row_ids,
                 threads,
+                count: true,
             },
         );
     let clock = prop::option::of(prop_oneof![
