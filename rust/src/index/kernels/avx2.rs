@@ -1,0 +1,148 @@
+//! AVX2: bytes are multiplied and added in pairs to 16 bits, then to 32. Also fills panels, eight rows at a time.
+
+use std::arch::x86_64::*;
+
+use crate::index::codes::{tiles, Line, Rows};
+use crate::index::LANES;
+
+/// A pair of products must fit 16 bits: 2 * 255 * 64 = 32,640. So query rows have one bit less here, and a wider bound.
+pub const LIMIT: f32 = 64.0;
+
+/// Up to 3 rows by 4 registers of 8 items make 12 sums of the 16 registers.
+macro_rules! by_rows {
+    ($count:expr, $tile:ident($($argument:expr),*)) => {
+        match $count {
+            1 => $tile::<1>($($argument),*),
+            2 => $tile::<2>($($argument),*),
+            _ => $tile::<3>($($argument),*),
+        }
+    };
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
+    for tile in tiles(rows.len(), 3) {
+        let codes = &rows.codes[tile.start * rows.quads..tile.end * rows.quads];
+        let (base, table) = (&rows.base[tile.clone()], &mut table[tile.clone()]);
+        by_rows!(tile.len(), byte_tile(panel, codes, base, table));
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn byte_tile<const R: usize>(
+    panel: &[Line],
+    codes: &[[i8; 4]],
+    base: &[i32],
+    table: &mut [[i32; LANES]],
+) {
+    let (low, high) = panel.split_at(panel.len() / 2);
+    let mut sums: [[__m256i; 4]; R] = std::array::from_fn(|row| [_mm256_set1_epi32(base[row]); 4]);
+    let ones = _mm256_set1_epi16(1);
+    for ((low, high), codes) in low.iter().zip(high).zip(codes.as_chunks::<R>().0) {
+        let lines = [&low.0, &high.0];
+        for (sums, code) in sums.iter_mut().zip(codes) {
+            let code = _mm256_set1_epi32(i32::from_le_bytes(code.map(|code| code as u8)));
+            for (place, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a line is 64 bytes, two registers.
+                let items = unsafe {
+                    _mm256_loadu_si256(lines[place / 2].as_ptr().add(place % 2 * 32).cast())
+                };
+                let pairs = _mm256_maddubs_epi16(items, code);
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+            }
+        }
+    }
+    for (sums, out) in sums.iter().zip(&mut table[..R]) {
+        for (sum, out) in sums.iter().zip(out.chunks_exact_mut(8)) {
+            // SAFETY: a chunk has room for 8 sums.
+            unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), *sum) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]]) {
+    let dim = panel.len() / LANES;
+    for tile in tiles(rows.len() / dim, 3) {
+        let rows = &rows[tile.start * dim..tile.end * dim];
+        by_rows!(tile.len(), float_tile(panel, rows, &mut table[tile]));
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn float_tile<const R: usize>(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]]) {
+    let mut sums = [[_mm256_setzero_ps(); 4]; R];
+    for (column, weights) in panel.chunks_exact(LANES).zip(rows.as_chunks::<R>().0) {
+        for (sums, &weight) in sums.iter_mut().zip(weights) {
+            let weight = _mm256_set1_ps(weight);
+            for (place, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: a column is 32 values, four registers.
+                let items = unsafe { _mm256_loadu_ps(column.as_ptr().add(place * 8)) };
+                *sum = _mm256_fmadd_ps(weight, items, *sum);
+            }
+        }
+    }
+    for (sums, out) in sums.iter().zip(&mut table[..R]) {
+        for (sum, out) in sums.iter().zip(out.chunks_exact_mut(8)) {
+            // SAFETY: a chunk has room for 8 sums.
+            unsafe { _mm256_storeu_ps(out.as_mut_ptr(), *sum) };
+        }
+    }
+}
+
+/// Turn rows into a panel by blocks of 8 by 8: 24 shuffles for 64 values, a fifth of what single stores take.
+#[target_feature(enable = "avx2,fma")]
+pub fn fill(rows: &[f32], dim: usize, panel: &mut [f32]) {
+    let whole = dim / 8 * 8;
+    if rows.len() < dim * LANES {
+        panel.fill(0.0);
+    }
+    for (eight, group) in rows.chunks(dim * 8).enumerate() {
+        let turned = if group.len() == dim * 8 { whole } else { 0 };
+        for from in (0..turned).step_by(8) {
+            // SAFETY: row `r` of the group has values `from..from + 8`; the panel has lanes `8 * eight..8 * eight + 8`.
+            unsafe {
+                let source = group.as_ptr().add(from);
+                let target = panel.as_mut_ptr().add(from * LANES + eight * 8);
+                turn(std::array::from_fn(|row| {
+                    _mm256_loadu_ps(source.add(row * dim))
+                }))
+                .into_iter()
+                .enumerate()
+                .for_each(|(column, lanes)| _mm256_storeu_ps(target.add(column * LANES), lanes));
+            }
+        }
+        for (row, values) in group.chunks_exact(dim).enumerate() {
+            for (dimension, &value) in values.iter().enumerate().skip(turned) {
+                panel[dimension * LANES + eight * 8 + row] = value;
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn turn(rows: [__m256; 8]) -> [__m256; 8] {
+    let pair = |a, b| {
+        (
+            _mm256_unpacklo_ps(rows[a], rows[b]),
+            _mm256_unpackhi_ps(rows[a], rows[b]),
+        )
+    };
+    let ((a, b), (c, d), (e, f), (g, h)) = (pair(0, 1), pair(2, 3), pair(4, 5), pair(6, 7));
+    let quad = |low, high| {
+        (
+            _mm256_shuffle_ps::<0x44>(low, high),
+            _mm256_shuffle_ps::<0xEE>(low, high),
+        )
+    };
+    let ((a, c), (b, d)) = (quad(a, c), quad(b, d));
+    let ((e, g), (f, h)) = (quad(e, g), quad(f, h));
+    let join = |low, high| {
+        (
+            _mm256_permute2f128_ps::<0x20>(low, high),
+            _mm256_permute2f128_ps::<0x31>(low, high),
+        )
+    };
+    let ((r0, r4), (r1, r5), (r2, r6), (r3, r7)) = (join(a, e), join(c, g), join(b, f), join(d, h));
+    [r0, r1, r2, r3, r4, r5, r6, r7]
+}
