@@ -14,7 +14,6 @@ mod filter;
 mod group;
 #[allow(unsafe_code)]
 mod kernels;
-#[allow(unsafe_code)]
 mod scan;
 mod sum;
 #[cfg(test)]

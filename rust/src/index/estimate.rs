@@ -1,11 +1,8 @@
 //! Estimates: products of a group's rows with one panel, in bytes or in floats, folded to one figure a question and item.
 
-// What is compiled for wider registers must be compiled into its caller.
-#![allow(clippy::inline_always)]
-
 use super::codes::Codes;
 use super::group::Asked;
-use super::kernels::{Kernel, Ready};
+use super::kernels::{Kernel, Pick, Ready};
 use super::{Matrix, LANES};
 
 /// What a source says of the panel that it just multiplied.
@@ -16,13 +13,30 @@ pub struct Facts {
     pub widest: (f32, f32),
 }
 
+/// A sum of products: whole, of bytes, or a float.
+pub trait Sum: Copy + Default + PartialOrd {
+    fn float(self) -> f32;
+}
+
+impl Sum for i32 {
+    fn float(self) -> f32 {
+        self as f32
+    }
+}
+
+impl Sum for f32 {
+    fn float(self) -> f32 {
+        self
+    }
+}
+
 /// Multiplies rows with panels, in bytes or in floats.
 pub trait Source {
-    type Sum: Copy + Default + PartialOrd;
+    type Sum: Sum;
     /// Whether there is a source with closer bounds.
     const COARSE: bool;
-    fn float(sum: Self::Sum) -> f32;
     fn products(&mut self, panel: usize, table: &mut [[Self::Sum; LANES]]) -> Facts;
+    fn pick(kernel: &Kernel) -> Pick<Self::Sum>;
     /// Rest and norm of one item of that panel.
     fn of(&self, row: usize, facts: &Facts) -> (f32, f32);
 }
@@ -36,12 +50,10 @@ impl Source for Bytes<'_> {
     type Sum = i32;
     const COARSE: bool = true;
 
-    #[inline(always)]
-    fn float(sum: i32) -> f32 {
-        sum as f32
+    fn pick(kernel: &Kernel) -> Pick<i32> {
+        kernel.pick_bytes
     }
 
-    #[inline(always)]
     fn products(&mut self, panel: usize, table: &mut [[i32; LANES]]) -> Facts {
         self.ready.products(self.codes.panel(panel), table);
         Facts {
@@ -50,7 +62,6 @@ impl Source for Bytes<'_> {
         }
     }
 
-    #[inline(always)]
     fn of(&self, row: usize, _: &Facts) -> (f32, f32) {
         (self.codes.rest[row], self.codes.norm[row])
     }
@@ -67,18 +78,22 @@ impl Source for Floats<'_> {
     type Sum = f32;
     const COARSE: bool = false;
 
-    #[inline(always)]
-    fn float(sum: f32) -> f32 {
-        sum
+    fn pick(kernel: &Kernel) -> Pick<f32> {
+        kernel.pick_floats
     }
 
-    #[inline(always)]
     fn products(&mut self, panel: usize, table: &mut [[f32; LANES]]) -> Facts {
-        let dim = self.items.dim;
-        let (start, end) = (panel * LANES, self.items.rows().min((panel + 1) * LANES));
-        let rows = &self.items.values[start * dim..end * dim];
-        (self.kernel.fill)(rows, dim, &mut self.panel);
-        (self.kernel.floats)(&self.panel, self.rows, table);
+        let (dim, end) = (self.items.dim, self.items.rows());
+        let start = panel * LANES;
+        let mut rows: [&[f32]; LANES] = [&[]; LANES];
+        let count = LANES.min(end - start);
+        for (lane, row) in rows[..count].iter_mut().enumerate() {
+            *row = self.items.row(start + lane);
+        }
+        (self.kernel.fill)(&rows[..count], &mut self.panel);
+        let (from, to) = ((start + LANES).min(end), (start + 2 * LANES).min(end));
+        let next = &self.items.values[from * dim..to * dim];
+        (self.kernel.floats)(&self.panel, self.rows, table, next);
         let mut squares = [0.0f32; LANES];
         for column in self.panel.chunks_exact(LANES) {
             for (square, value) in squares.iter_mut().zip(column) {
@@ -96,44 +111,17 @@ impl Source for Floats<'_> {
         }
     }
 
-    #[inline(always)]
     fn of(&self, _: usize, facts: &Facts) -> (f32, f32) {
         facts.widest
     }
 }
 
-/// Estimates of one question for a panel: the best tag's sum and the user's, scaled.
-#[inline(always)]
-pub fn fold<S: Source>(
-    table: &[[S::Sum; LANES]],
-    slots: &[u32],
-    asked: &Asked,
-    scale: &[f32; LANES],
-) -> [f32; LANES] {
-    let mut estimate = [0.0; LANES];
-    let user = &table[asked.user];
-    let slots = &slots[asked.tags.clone()];
-    if slots.is_empty() {
-        for lane in 0..LANES {
-            estimate[lane] = scale[lane] * (asked.weights[0] * S::float(user[lane]));
-        }
-        return estimate;
-    }
-    let mut best = table[slots[0] as usize];
-    for &slot in &slots[1..] {
-        let sums = &table[slot as usize];
-        for lane in 0..LANES {
-            best[lane] = if sums[lane] > best[lane] {
-                sums[lane]
-            } else {
-                best[lane]
-            };
-        }
-    }
-    for lane in 0..LANES {
-        let mixed =
-            asked.weights[0] * S::float(user[lane]) + asked.weights[1] * S::float(best[lane]);
-        estimate[lane] = scale[lane] * mixed;
-    }
-    estimate
+/// One item's sums, weighed: the estimate but for the item's scale.
+pub fn one<S: Sum>(table: &[[S; LANES]], asked: &Asked, slots: &[u32], lane: usize) -> f32 {
+    let of_user = asked.weights[0] * table[asked.user][lane].float();
+    let mut sums = slots.iter().map(|&slot| table[slot as usize][lane]);
+    sums.next().map_or(of_user, |first| {
+        let best = sums.fold(first, |best, sum| if sum > best { sum } else { best });
+        of_user + asked.weights[1] * best.float()
+    })
 }

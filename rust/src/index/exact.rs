@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{Matrix, Part, LANES};
+use super::{available, Matrix, Part, LANES};
 use crate::error::Error;
 
 /// Scores of up to `LANES` items for one question.
@@ -81,7 +81,7 @@ pub fn scores(
 ) -> Result<Vec<(f32, f32, f32, i32)>, Error> {
     user.check("users")?;
     tags.check("tags")?;
-    let mut all = Vec::new();
+    let (mut all, kernel) = (Vec::new(), available()[0]);
     for part in parts {
         let scored = part
             .items
@@ -89,9 +89,10 @@ pub fn scores(
             .par_chunks(part.items.dim * LANES)
             .flat_map_iter(|rows| {
                 let mut panel = vec![0.0; part.items.dim * LANES];
-                turn(&mut panel, rows.chunks_exact(part.items.dim));
-                let scored = score(&panel, user.row(0), tags, 0..tags.rows(), beta);
-                let count = rows.len() / part.items.dim;
+                let rows: Vec<&[f32]> = rows.chunks_exact(part.items.dim).collect();
+                (kernel.fill)(&rows, &mut panel);
+                let scored = (kernel.score)(&panel, user.row(0), tags, 0..tags.rows(), beta);
+                let count = rows.len();
                 (0..count).map(move |lane| {
                     let (score, col) = (scored.score[lane], scored.col[lane]);
                     (score, col, scored.sem[lane], scored.tag[lane])
@@ -100,14 +101,4 @@ pub fn scores(
         all.par_extend(scored);
     }
     Ok(all)
-}
-
-/// Put up to `LANES` rows into a panel, a lane each.
-#[inline(always)]
-pub fn turn<'a>(panel: &mut [f32], rows: impl Iterator<Item = &'a [f32]>) {
-    for (lane, row) in rows.enumerate() {
-        for (column, &value) in panel.chunks_exact_mut(LANES).zip(row) {
-            column[lane] = value;
-        }
-    }
 }

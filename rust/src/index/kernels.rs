@@ -3,9 +3,12 @@
 //! A kernel only multiplies: it fills a table of products of query rows with one panel of items. All else (folding,
 //! bounds, filters, selection) is portable Rust, and whatever kernel ran, exact scores decide, so answers are the same.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::codes::{pack, Codes, Line, Rows};
+use super::exact::{score, Scored};
+use super::group::Asked;
 use super::{Matrix, LANES};
 
 #[cfg(target_arch = "x86_64")]
@@ -18,26 +21,22 @@ mod portable;
 
 /// 32-bit products of coded rows with one coded panel.
 type Bytes = fn(&[Line], &Rows, &mut [[i32; LANES]]);
-/// Products of packed rows with one panel, `[dimension][lane]`; the order of additions is free.
-type Floats = fn(&[f32], &[f32], &mut [[f32; LANES]]);
-/// Rows of `dim` values into a panel, `[dimension][lane]`, with zeros in lanes without a row.
-type Fill = fn(&[f32], usize, &mut [f32]);
+/// Products of packed rows with one panel, `[dimension][lane]`; the order of additions is free. The last argument is
+/// what will be read next.
+type Floats = fn(&[f32], &[f32], &mut [[f32; LANES]], &[f32]);
+/// Up to `LANES` rows into a panel, a lane each; other lanes stay as they are.
+type Fill = fn(&[&[f32]], &mut [f32]);
 
-/// The registers that portable code around a kernel is compiled for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Width {
-    Portable,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
+/// Which lanes of a panel may enter an answer, a bit each: those whose estimate, `scale * (weights[0] * user's sum +
+/// weights[1] * largest of the slots' sums)`, is at least `least`.
+pub type Pick<S> = fn(&[[S; LANES]], &Asked, &[u32], &[f32; LANES], f32) -> u32;
+/// `exact::score`, compiled for the kernel's registers.
+type Score = fn(&[f32], &[f32], Matrix<'_>, Range<usize>, f32) -> Scored;
 
 /// One set of instructions.
 #[derive(Clone, Copy)]
 pub struct Kernel {
     pub name: &'static str,
-    pub width: Width,
     /// Largest code of a query row.
     pub limit: f32,
     /// How many coded rows and how many rows of floats stand side by side: see `pack`.
@@ -48,6 +47,9 @@ pub struct Kernel {
     end: fn(),
     pub floats: Floats,
     pub fill: Fill,
+    pub pick_bytes: Pick<i32>,
+    pub pick_floats: Pick<f32>,
+    pub score: Score,
 }
 
 /// A kernel that is set up on this thread to multiply these rows.
@@ -78,7 +80,6 @@ impl Drop for Ready<'_> {
 
 const PORTABLE: Kernel = Kernel {
     name: "portable",
-    width: Width::Portable,
     limit: 127.0,
     tiles: [1, 1],
     bytes: portable::bytes,
@@ -86,6 +87,9 @@ const PORTABLE: Kernel = Kernel {
     end: || (),
     floats: portable::floats,
     fill: portable::fill,
+    pick_bytes: portable::pick,
+    pick_floats: portable::pick,
+    score,
 };
 
 /// Kernels that this processor has and that passed their trial, the fastest first; the last is always `portable`.
@@ -109,17 +113,25 @@ fn asked() -> Vec<Kernel> {
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512vnni");
     // SAFETY, for all closures here: each stands behind the question whether the processor has its instructions.
-    let fill: Fill = |rows, dim, panel| unsafe { avx2::fill(rows, dim, panel) };
+    let fill: Fill = |rows, panel| unsafe { avx2::fill(rows, panel) };
     let wide = Kernel {
         name: "avx512",
-        width: Width::Avx512,
         limit: 127.0,
         tiles: [12, 12],
         bytes: |panel, rows, table| unsafe { avx512::bytes(panel, rows, table) },
         begin: |_| (),
         end: || (),
-        floats: |panel, rows, table| unsafe { avx512::floats(panel, rows, table) },
+        floats: |panel, rows, table, next| unsafe { avx512::floats(panel, rows, table, next) },
         fill,
+        pick_bytes: |table, asked, slots, scale, least| unsafe {
+            avx512::pick_bytes(table, asked, slots, scale, least)
+        },
+        pick_floats: |table, asked, slots, scale, least| unsafe {
+            avx512::pick_floats(table, asked, slots, scale, least)
+        },
+        score: |panel, user, tags, mine, beta| unsafe {
+            avx512::score_wide(panel, user, tags, mine, beta)
+        },
     };
     if avx512 && amx::allowed() {
         found.push(Kernel {
@@ -137,14 +149,22 @@ fn asked() -> Vec<Kernel> {
     if avx2 {
         found.push(Kernel {
             name: "avx2",
-            width: Width::Avx2,
             limit: avx2::LIMIT,
             tiles: [3, 3],
             bytes: |panel, rows, table| unsafe { avx2::bytes(panel, rows, table) },
             begin: |_| (),
             end: || (),
-            floats: |panel, rows, table| unsafe { avx2::floats(panel, rows, table) },
+            floats: |panel, rows, table, next| unsafe { avx2::floats(panel, rows, table, next) },
             fill,
+            pick_bytes: |table, asked, slots, scale, least| unsafe {
+                avx2::pick_bytes(table, asked, slots, scale, least)
+            },
+            pick_floats: |table, asked, slots, scale, least| unsafe {
+                avx2::pick_floats(table, asked, slots, scale, least)
+            },
+            score: |panel, user, tags, mine, beta| unsafe {
+                avx2::score_wide(panel, user, tags, mine, beta)
+            },
         });
     }
     found
@@ -177,11 +197,27 @@ fn sound(kernel: &Kernel) -> bool {
             let mut bytes = vec![[0; LANES]; count.next_multiple_of(16)];
             tried.ready(&rows).products(codes.panel(0), &mut bytes);
             bytes.truncate(count);
-            let mut panel = vec![f32::NAN; dim * LANES];
-            (tried.fill)(&values[..(LANES - 1) * dim], dim, &mut panel);
+            let mut panel = vec![1.0; dim * LANES];
+            let few: Vec<&[f32]> = values.chunks(dim).take(LANES - 1).collect();
+            (tried.fill)(&few, &mut panel);
             let mut floats = vec![[f32::NAN; LANES]; count];
-            (tried.floats)(&panel, &pack(&asked, dim, tried.tiles[1]), &mut floats);
-            (bytes, panel, floats)
+            (tried.floats)(&panel, &pack(&asked, dim, tried.tiles[1]), &mut floats, &[]);
+            let every: Vec<u32> = (0..count as u32).collect();
+            let asked = Asked {
+                user: count - 1,
+                tags: 0..count,
+                weights: [0.5, 0.25],
+                slack: [0.0; 2],
+            };
+            // Sums of half and quarter numbers are exact too, so kernels must agree where an estimate equals the floor.
+            let least = 0.5 * floats[count - 1][7]
+                + 0.25 * floats.iter().fold(f32::MIN, |most, row| most.max(row[7]));
+            let picked = [&every[..], &every[..1], &[]].map(|slots| {
+                let of_bytes = (tried.pick_bytes)(&bytes, &asked, slots, &[1.0; LANES], least);
+                let of_floats = (tried.pick_floats)(&floats, &asked, slots, &[1.0; LANES], least);
+                (of_bytes, of_floats)
+            });
+            (bytes, panel, floats, picked)
         };
         // Whole numbers this small are added without rounding, so even the float sums must agree to the bit.
         run(kernel) == run(&PORTABLE)

@@ -5,17 +5,13 @@
 //! them are scored first, which lifts the floor, and most of the rest need not be scored at all. Nothing is taken on
 //! trust: where bounds are wide, more items are scored, in the end all of them.
 
-// What is compiled for wider registers must be compiled into its caller.
-#![allow(clippy::inline_always)]
-
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::best::Best;
 use super::codes::Rows;
-use super::estimate::{fold, Bytes, Floats, Source};
-use super::exact::{score, turn};
+use super::estimate::{one, Bytes, Floats, Source};
 use super::group::{Asked, Group};
-use super::kernels::{Kernel, Width};
+use super::kernels::Kernel;
 use super::{Hit, Part, Query, LANES};
 
 /// Candidates that wait to be scored, at least.
@@ -99,18 +95,18 @@ pub fn scan<'a>(
     let fresh = |_: &_| Waiting {
         best: Best::new(k, task.query.caps),
         candidates: Vec::new(),
-        floor: f32::NEG_INFINITY,
     };
     let mut pass = Pass {
         task,
         waiting: task.group.questions.iter().map(fresh).collect(),
+        floor: vec![f32::NEG_INFINITY; task.group.questions.len()],
         buffer: vec![0.0; task.part.items.dim * LANES],
         kernel,
         scored: 0,
     };
     if let (true, Some(codes)) = (coded, task.part.codes) {
         let ready = kernel.ready(&prepared.coded);
-        pass.run(Bytes { codes, ready }, &prepared.coded_asked, &mut panels);
+        pass.drive(Bytes { codes, ready }, &prepared.coded_asked, &mut panels);
     }
     if panels.peek().is_some() {
         let source = Floats {
@@ -119,10 +115,13 @@ pub fn scan<'a>(
             kernel,
             panel: vec![0.0; task.part.items.dim * LANES],
         };
-        pass.run(source, &prepared.plain_asked, &mut panels);
+        pass.drive(source, &prepared.plain_asked, &mut panels);
     }
     for question in 0..pass.waiting.len() {
         pass.settle(question);
+    }
+    if std::env::var("DBG").is_ok() {
+        eprintln!("scored {} of {} questions", pass.scored, pass.waiting.len());
     }
     pass.waiting
         .into_iter()
@@ -135,12 +134,13 @@ struct Waiting<'a> {
     best: Best<'a>,
     /// The most that an item can score, and its row in the part.
     candidates: Vec<(f32, u32)>,
-    floor: f32,
 }
 
 struct Pass<'a> {
     task: Task<'a>,
     waiting: Vec<Waiting<'a>>,
+    /// For each question a score that an item must reach: apart, because it is asked for every panel.
+    floor: Vec<f32>,
     /// Vectors of candidates, turned.
     buffer: Vec<f32>,
     kernel: Kernel,
@@ -149,46 +149,7 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn run<S: Source>(
-        &mut self,
-        source: S,
-        asked: &[Asked],
-        panels: &mut impl Iterator<Item = usize>,
-    ) {
-        match self.kernel.width {
-            Width::Portable => self.drive(source, asked, panels),
-            // SAFETY: `available` asked the processor before it offered a kernel of this width.
-            #[cfg(target_arch = "x86_64")]
-            Width::Avx2 => unsafe { self.drive_avx2(source, asked, panels) },
-            #[cfg(target_arch = "x86_64")]
-            Width::Avx512 => unsafe { self.drive_avx512(source, asked, panels) },
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn drive_avx2<S: Source>(
-        &mut self,
-        source: S,
-        asked: &[Asked],
-        panels: &mut impl Iterator<Item = usize>,
-    ) {
-        self.drive(source, asked, panels);
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    fn drive_avx512<S: Source>(
-        &mut self,
-        source: S,
-        asked: &[Asked],
-        panels: &mut impl Iterator<Item = usize>,
-    ) {
-        self.drive(source, asked, panels);
-    }
-
     /// Go over panels until there are none, or until so many items were scored that floats would be faster.
-    #[inline(always)]
     fn drive<S: Source>(
         &mut self,
         mut source: S,
@@ -198,6 +159,7 @@ impl<'a> Pass<'a> {
         let rows = self.task.part.items.rows();
         let mut table =
             vec![[S::Sum::default(); LANES]; self.task.group.rows().next_multiple_of(16)];
+        let pick = S::pick(&self.kernel);
         for (turn, panel) in panels.enumerate() {
             let tail = u32::MAX >> (LANES - LANES.min(rows - panel * LANES));
             let open = tail & self.task.open.map_or(u32::MAX, |open| open[panel]);
@@ -205,30 +167,24 @@ impl<'a> Pass<'a> {
                 continue;
             }
             let facts = source.products(panel, &mut table);
+            if turn % 64 == 0 {
+                for (question, floor) in self.floor.iter_mut().enumerate() {
+                    *floor = floor.max(self.task.floors.get(question));
+                }
+            }
             for (question, asked) in asked.iter().enumerate() {
-                let estimate = fold::<S>(&table, &self.task.group.slots, asked, &facts.scale);
-                if turn % 64 == 0 {
-                    let waiting = &mut self.waiting[question];
-                    waiting.floor = waiting.floor.max(self.task.floors.get(question));
-                }
-                let floor = self.waiting[question].floor;
-                let bound =
-                    asked.slack[0] * facts.widest.0 + asked.slack[1] * facts.widest.1 + NOTHING;
-                let least = floor - bound;
-                let mut any = false;
-                for value in estimate {
-                    any |= value >= least;
-                }
-                if any {
-                    for lane in 0..LANES {
-                        if estimate[lane] >= least && open >> lane & 1 == 1 {
-                            let row = panel * LANES + lane;
-                            let (rest, norm) = source.of(row, &facts);
-                            let most = estimate[lane]
-                                + (asked.slack[0] * rest + asked.slack[1] * norm + NOTHING);
-                            self.offer(question, most, row);
-                        }
-                    }
+                let slots = &self.task.group.slots[asked.tags.clone()];
+                let bound = asked.slack[0] * facts.widest.0 + asked.slack[1] * facts.widest.1;
+                let least = self.floor[question] - (bound + NOTHING);
+                let mut picked = open & pick(&table, asked, slots, &facts.scale, least);
+                while picked != 0 {
+                    let lane = picked.trailing_zeros() as usize;
+                    picked &= picked - 1;
+                    let row = panel * LANES + lane;
+                    let (rest, norm) = source.of(row, &facts);
+                    let bound = asked.slack[0] * rest + asked.slack[1] * norm + NOTHING;
+                    let estimate = facts.scale[lane] * one(&table, asked, slots, lane);
+                    self.offer(question, estimate + bound, row);
                 }
             }
             if S::COARSE && turn % 64 == 63 && self.scored > WIDE * asked.len() * (turn + 1) {
@@ -237,10 +193,8 @@ impl<'a> Pass<'a> {
         }
     }
 
-    #[inline(always)]
     fn offer(&mut self, question: usize, most: f32, row: usize) {
-        let waiting = &mut self.waiting[question];
-        if most < waiting.floor {
+        if most < self.floor[question] {
             return;
         }
         let item = row + self.task.part.first;
@@ -248,6 +202,7 @@ impl<'a> Pass<'a> {
         if self.task.excluded[user].binary_search(&item).is_ok() {
             return;
         }
+        let waiting = &mut self.waiting[question];
         waiting.candidates.push((most, row as u32));
         if waiting.candidates.len() >= ROOM.max(2 * self.task.query.k) {
             self.settle(question);
@@ -255,7 +210,6 @@ impl<'a> Pass<'a> {
     }
 
     /// Score the candidates: the most promising first, because they lift the floor over the others.
-    #[inline(always)]
     fn settle(&mut self, question: usize) {
         let mut candidates = std::mem::take(&mut self.waiting[question].candidates);
         let k = self.task.query.k;
@@ -271,39 +225,37 @@ impl<'a> Pass<'a> {
         self.waiting[question].candidates = candidates;
     }
 
-    #[inline(always)]
     fn score(&mut self, question: usize, candidates: &[(f32, u32)]) {
         let (query, items) = (self.task.query, self.task.part.items);
         let asked = &self.task.group.questions[question];
-        let waiting = &mut self.waiting[question];
+        let (waiting, floor) = (&mut self.waiting[question], self.floor[question]);
         let mut rows = candidates
             .iter()
-            .filter(|(most, _)| *most >= waiting.floor)
+            .filter(|(most, _)| *most >= floor)
             .map(|&(_, row)| row as usize);
         loop {
-            let mut lanes = [0; LANES];
+            let mut lanes: [&[f32]; LANES] = [&[]; LANES];
+            let mut numbers = [0; LANES];
             let mut count = 0;
             for row in rows.by_ref().take(LANES) {
-                lanes[count] = row;
+                lanes[count] = items.row(row);
+                numbers[count] = row;
                 count += 1;
             }
             if count == 0 {
                 break;
             }
-            turn(
-                &mut self.buffer,
-                lanes[..count].iter().map(|&row| items.row(row)),
-            );
+            (self.kernel.fill)(&lanes[..count], &mut self.buffer);
             self.scored += count;
             let user = query.users.row(asked.user);
-            let scored = score(
+            let scored = (self.kernel.score)(
                 &self.buffer,
                 user,
                 query.tags,
                 asked.tags.clone(),
                 query.beta,
             );
-            for (lane, &row) in lanes[..count].iter().enumerate() {
+            for (lane, &row) in numbers[..count].iter().enumerate() {
                 waiting.best.offer(Hit {
                     item: row + self.task.part.first,
                     score: scored.score[lane],
@@ -315,7 +267,7 @@ impl<'a> Pass<'a> {
             }
         }
         waiting.best.settle();
-        waiting.floor = waiting.floor.max(waiting.best.floor);
-        self.task.floors.lift(question, waiting.floor);
+        self.floor[question] = floor.max(waiting.best.floor);
+        self.task.floors.lift(question, self.floor[question]);
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! Its list is another one than that of the best tag: a few strong intents drown in the mean of many.
 
-use super::exact::{score, turn};
-use super::{fused, Fuse, Hit, Matrix, Part, Query, LANES};
+use super::{available, fused, Fuse, Hit, Matrix, Part, Query, LANES};
 use crate::error::Error;
 
 /// Search by each user's mean tag; the tag that is named is the one that gives an item most.
@@ -32,7 +31,7 @@ pub fn search(parts: &[Part<'_>], query: &Query<'_>) -> Result<Vec<(usize, Vec<H
         ..*query
     };
     let mut answers = fused(parts, &merged)?;
-    let mut panel = vec![0.0; query.tags.dim * LANES];
+    let (mut panel, kernel) = (vec![0.0; query.tags.dim * LANES], available()[0]);
     for (user, hits) in &mut answers {
         let mine = query.offsets[*user] as usize..query.offsets[*user + 1] as usize;
         for few in hits.chunks_mut(LANES) {
@@ -40,8 +39,8 @@ pub fn search(parts: &[Part<'_>], query: &Query<'_>) -> Result<Vec<(usize, Vec<H
                 let part = parts.partition_point(|part| part.first <= hit.item) - 1;
                 parts[part].items.row(hit.item - parts[part].first)
             });
-            turn(&mut panel, rows);
-            let scored = score(
+            (kernel.fill)(&rows.collect::<Vec<_>>(), &mut panel);
+            let scored = (kernel.score)(
                 &panel,
                 query.users.row(*user),
                 query.tags,

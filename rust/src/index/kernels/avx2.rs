@@ -1,12 +1,18 @@
 //! AVX2: bytes are multiplied and added in pairs to 16 bits, then to 32. Also fills panels, eight rows at a time.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use crate::index::codes::{tiles, Line, Rows};
-use crate::index::LANES;
+use crate::index::exact::{score, Scored};
+use crate::index::group::Asked;
+use crate::index::{Matrix, LANES};
 
 /// A pair of products must fit 16 bits: 2 * 255 * 64 = 32,640. So query rows have one bit less here, and a wider bound.
 pub const LIMIT: f32 = 64.0;
+
+/// The registers of a panel.
+const PLACES: [usize; 4] = [0, 1, 2, 3];
 
 /// Up to 3 rows by 4 registers of 8 items make 12 sums of the 16 registers.
 macro_rules! by_rows {
@@ -61,7 +67,7 @@ fn byte_tile<const R: usize>(
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]]) {
+pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]], _: &[f32]) {
     let dim = panel.len() / LANES;
     for tile in tiles(rows.len() / dim, 3) {
         let rows = &rows[tile.start * dim..tile.end * dim];
@@ -92,30 +98,31 @@ fn float_tile<const R: usize>(panel: &[f32], rows: &[f32], table: &mut [[f32; LA
 
 /// Turn rows into a panel by blocks of 8 by 8: 24 shuffles for 64 values, a fifth of what single stores take.
 #[target_feature(enable = "avx2,fma")]
-pub fn fill(rows: &[f32], dim: usize, panel: &mut [f32]) {
-    let whole = dim / 8 * 8;
-    if rows.len() < dim * LANES {
-        panel.fill(0.0);
-    }
-    for (eight, group) in rows.chunks(dim * 8).enumerate() {
-        let turned = if group.len() == dim * 8 { whole } else { 0 };
-        for from in (0..turned).step_by(8) {
-            // SAFETY: row `r` of the group has values `from..from + 8`; the panel has lanes `8 * eight..8 * eight + 8`.
+pub fn fill(rows: &[&[f32]], panel: &mut [f32]) {
+    let dim = panel.len() / LANES;
+    assert!(rows.len() <= LANES && rows.iter().all(|row| row.len() == dim));
+    let (eights, others) = rows.as_chunks::<8>();
+    for (eight, rows) in eights.iter().enumerate() {
+        for from in (0..dim / 8 * 8).step_by(8) {
+            // SAFETY: each row has values `from..from + 8`, the panel has lanes `8 * eight..8 * eight + 8`.
             unsafe {
-                let source = group.as_ptr().add(from);
+                let turned = turn(rows.map(|row| _mm256_loadu_ps(row.as_ptr().add(from))));
                 let target = panel.as_mut_ptr().add(from * LANES + eight * 8);
-                turn(std::array::from_fn(|row| {
-                    _mm256_loadu_ps(source.add(row * dim))
-                }))
-                .into_iter()
-                .enumerate()
-                .for_each(|(column, lanes)| _mm256_storeu_ps(target.add(column * LANES), lanes));
+                for (column, lanes) in turned.into_iter().enumerate() {
+                    _mm256_storeu_ps(target.add(column * LANES), lanes);
+                }
             }
         }
-        for (row, values) in group.chunks_exact(dim).enumerate() {
-            for (dimension, &value) in values.iter().enumerate().skip(turned) {
-                panel[dimension * LANES + eight * 8 + row] = value;
-            }
+    }
+    let whole = dim / 8 * 8;
+    for (lane, row) in rows.iter().enumerate() {
+        let from = if lane < rows.len() - others.len() {
+            whole
+        } else {
+            0
+        };
+        for (column, &value) in panel.chunks_exact_mut(LANES).zip(*row).skip(from) {
+            column[lane] = value;
         }
     }
 }
@@ -145,4 +152,87 @@ fn turn(rows: [__m256; 8]) -> [__m256; 8] {
     };
     let ((r0, r4), (r1, r5), (r2, r6), (r3, r7)) = (join(a, e), join(c, g), join(b, f), join(d, h));
     [r0, r1, r2, r3, r4, r5, r6, r7]
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub fn pick_bytes(
+    table: &[[i32; LANES]],
+    asked: &Asked,
+    slots: &[u32],
+    scale: &[f32; LANES],
+    least: f32,
+) -> u32 {
+    let load = |row: &[i32; LANES]| {
+        // SAFETY: a row is 32 sums.
+        unsafe { PLACES.map(|place| _mm256_loadu_si256(row.as_ptr().add(place * 8).cast())) }
+    };
+    let best = slots.split_first().map(|(&first, others)| {
+        let mut best = load(&table[first as usize]);
+        for &slot in others {
+            let sums = load(&table[slot as usize]);
+            best = PLACES.map(|place| _mm256_max_epi32(best[place], sums[place]));
+        }
+        best.map(|sums| _mm256_cvtepi32_ps(sums))
+    });
+    let user = load(&table[asked.user]).map(|sums| _mm256_cvtepi32_ps(sums));
+    compare(user, best, asked, scale, least)
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub fn pick_floats(
+    table: &[[f32; LANES]],
+    asked: &Asked,
+    slots: &[u32],
+    scale: &[f32; LANES],
+    least: f32,
+) -> u32 {
+    let best = slots.split_first().map(|(&first, others)| {
+        let mut best = load(&table[first as usize]);
+        for &slot in others {
+            let sums = load(&table[slot as usize]);
+            best = PLACES.map(|place| _mm256_max_ps(best[place], sums[place]));
+        }
+        best
+    });
+    compare(load(&table[asked.user]), best, asked, scale, least)
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn load(row: &[f32; LANES]) -> [__m256; 4] {
+    // SAFETY: a row is 32 sums.
+    unsafe { PLACES.map(|place| _mm256_loadu_ps(row.as_ptr().add(place * 8))) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn compare(
+    user: [__m256; 4],
+    best: Option<[__m256; 4]>,
+    asked: &Asked,
+    scale: &[f32; LANES],
+    least: f32,
+) -> u32 {
+    let [of_user, of_tags] = asked.weights.map(|weight| _mm256_set1_ps(weight));
+    let mut estimate = user.map(|sums| _mm256_mul_ps(of_user, sums));
+    if let Some(best) = best {
+        estimate = PLACES.map(|place| _mm256_fmadd_ps(of_tags, best[place], estimate[place]));
+    }
+    let (scale, least) = (load(scale), _mm256_set1_ps(least));
+    let masks = PLACES.map(|place| {
+        let estimate = _mm256_mul_ps(scale[place], estimate[place]);
+        _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GE_OQ>(estimate, least)) as u32
+    });
+    masks[0] | masks[1] << 8 | masks[2] << 16 | masks[3] << 24
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub fn score_wide(
+    panel: &[f32],
+    user: &[f32],
+    tags: Matrix<'_>,
+    mine: Range<usize>,
+    beta: f32,
+) -> Scored {
+    score(panel, user, tags, mine, beta)
 }

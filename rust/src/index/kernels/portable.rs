@@ -1,6 +1,8 @@
 //! The products in plain Rust: what every other kernel must equal, and all there is on other processors.
 
 use crate::index::codes::{Line, Rows};
+use crate::index::estimate::{one, Sum};
+use crate::index::group::Asked;
 use crate::index::LANES;
 
 pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
@@ -20,7 +22,7 @@ pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
     }
 }
 
-pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]]) {
+pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]], _: &[f32]) {
     for (row, sums) in rows.chunks_exact(panel.len() / LANES).zip(table) {
         *sums = [0.0; LANES];
         for (column, &weight) in panel.chunks_exact(LANES).zip(row) {
@@ -31,11 +33,21 @@ pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]]) {
     }
 }
 
-pub fn fill(rows: &[f32], dim: usize, panel: &mut [f32]) {
-    panel.fill(0.0);
-    for (lane, row) in rows.chunks_exact(dim).enumerate() {
-        for (column, &value) in panel.chunks_exact_mut(LANES).zip(row) {
+pub fn fill(rows: &[&[f32]], panel: &mut [f32]) {
+    for (lane, row) in rows.iter().enumerate() {
+        for (column, &value) in panel.chunks_exact_mut(LANES).zip(*row) {
             column[lane] = value;
         }
     }
+}
+
+pub fn pick<S: Sum>(
+    table: &[[S; LANES]],
+    asked: &Asked,
+    slots: &[u32],
+    scale: &[f32; LANES],
+    least: f32,
+) -> u32 {
+    let passes = |lane: &usize| scale[*lane] * one(table, asked, slots, *lane) >= least;
+    (0..LANES).filter(passes).map(|lane| 1 << lane).sum()
 }
