@@ -46,11 +46,20 @@ const ROWS: usize = 2048;
 pub fn cut(query: &Query<'_>, first: &[usize]) -> Vec<Range<usize>> {
     let mut groups: Vec<Range<usize>> = Vec::new();
     let mut tags: AHashSet<usize> = AHashSet::new();
+    // Each list keeps some kilobytes of candidates and answers.
+    let lists = |users: Range<usize>| match query.fuse {
+        Fuse::Lists => (query.offsets[users.end] - query.offsets[users.start]) as usize,
+        _ => users.len(),
+    };
     for user in 0..query.users.rows() {
         let mine = &first[query.offsets[user] as usize..query.offsets[user + 1] as usize];
         tags.extend(mine);
         match groups.last_mut() {
-            Some(group) if group.len() + tags.len() < ROWS => group.end = user + 1,
+            Some(group)
+                if group.len() + tags.len() < ROWS && lists(group.start..user + 1) <= ROWS =>
+            {
+                group.end = user + 1;
+            }
             _ => {
                 tags = mine.iter().copied().collect();
                 groups.push(user..user + 1);

@@ -120,9 +120,6 @@ pub fn scan<'a>(
     for question in 0..pass.waiting.len() {
         pass.settle(question);
     }
-    if std::env::var("DBG").is_ok() {
-        eprintln!("scored {} of {} questions", pass.scored, pass.waiting.len());
-    }
     pass.waiting
         .into_iter()
         .map(|waiting| waiting.best)
@@ -148,7 +145,7 @@ struct Pass<'a> {
     scored: usize,
 }
 
-impl<'a> Pass<'a> {
+impl Pass<'_> {
     /// Go over panels until there are none, or until so many items were scored that floats would be faster.
     fn drive<S: Source>(
         &mut self,

@@ -29,10 +29,10 @@ fn ask<'a>(
     }
 }
 
-fn alone<'a>(items: &'a [f32], dim: usize, codes: &'a Option<Codes>) -> [Part<'a>; 1] {
+fn alone<'a>(items: &'a [f32], dim: usize, codes: Option<&'a Codes>) -> [Part<'a>; 1] {
     [Part {
         items: matrix(items, dim),
-        codes: codes.as_ref(),
+        codes,
         first: 0,
     }]
 }
@@ -42,7 +42,7 @@ fn the_better_tag_wins_and_both_sides_are_kept() {
     let items = [1.0, 0.0, 0.0, 1.0];
     let codes = Codes::new(matrix(&items, 2));
     let query = ask(&[1.0, 0.0], &[0.5, 0.25, 0.0, 2.0], 2, &[0, 2], 5);
-    let hits = search(&alone(&items, 2, &codes), &query).unwrap();
+    let hits = search(&alone(&items, 2, codes.as_ref()), &query).unwrap();
     let hit = |item, score, col, sem, tag| Hit {
         item,
         score,
@@ -54,7 +54,7 @@ fn the_better_tag_wins_and_both_sides_are_kept() {
     let expected = vec![hit(1, 1.0, 0.0, 2.0, 1), hit(0, 0.75, 1.0, 0.5, 0)];
     assert_eq!(hits, vec![(0, expected)]);
     // For one item only, the user's own row brings the other one.
-    let hits = search(&alone(&items, 2, &codes), &Query { k: 1, ..query }).unwrap();
+    let hits = search(&alone(&items, 2, codes.as_ref()), &Query { k: 1, ..query }).unwrap();
     assert_eq!((hits[0].1[0].item, hits[0].1[0].tag_side_alone), (1, true));
 }
 
@@ -142,7 +142,7 @@ proptest! {
             for way in ["bytes", "floats"] {
                 let name = format!("{} {way}", kernel.name);
                 let query = Query { kernel: &name, ..ask(&user, &tags, dim, &offsets, k) };
-                for parts in [&alone(&items, dim, &codes)[..], &parts[..]] {
+                for parts in [&alone(&items, dim, codes.as_ref())[..], &parts[..]] {
                     let hits = search(parts, &query).unwrap().remove(0).1;
                     let came: Vec<_> = hits.iter().map(|hit| (hit.item, hit.score.to_bits(), hit.tag)).collect();
                     prop_assert_eq!(&came, &expected, "{}", name);
@@ -174,7 +174,7 @@ proptest! {
             filter,
             ..ask(&[1.0], &[], 1, &[0, 0], k)
         };
-        let hits = search(&alone(&items, 1, &codes), &query).unwrap();
+        let hits = search(&alone(&items, 1, codes.as_ref()), &query).unwrap();
         let mut rows: Vec<usize> = (0..items.len()).collect();
         rows.retain(|row| row % (skip + 1) != 0 && (row % 3 == 0) == allow);
         rows.sort_by_key(|&row| (std::cmp::Reverse(scores[row]), row));
@@ -202,7 +202,7 @@ fn lists_are_one_search_for_each_tag() {
         fuse: Fuse::Lists,
         ..ask(&users, &tags, dim, &offsets, 20)
     };
-    let answers = search(&alone(&items, dim, &codes), &query).unwrap();
+    let answers = search(&alone(&items, dim, codes.as_ref()), &query).unwrap();
     assert_eq!(
         answers.iter().map(|(user, _)| *user).collect::<Vec<_>>(),
         [0, 0, 0, 0, 1, 2, 2]
@@ -250,7 +250,7 @@ fn any_order_of_items_and_any_number_of_threads_give_the_same() {
             .unwrap();
         let query = ask(&user, &tags, dim, &[0, 5], 50);
         let hits = pool
-            .install(|| search(&alone(&items, dim, &codes), &query))
+            .install(|| search(&alone(&items, dim, codes.as_ref()), &query))
             .unwrap()
             .remove(0)
             .1;
@@ -271,7 +271,7 @@ fn items_that_differ_by_less_than_a_byte_are_told_apart() {
     let (user, tags) = (values(dim, 1, 12), values(3 * dim, 1, 13));
     let codes = Codes::new(matrix(&items, dim));
     let hits = search(
-        &alone(&items, dim, &codes),
+        &alone(&items, dim, codes.as_ref()),
         &ask(&user, &tags, dim, &[0, 3], 30),
     )
     .unwrap();
@@ -297,7 +297,7 @@ fn sum_is_the_mean_of_the_tags_and_names_the_tag_that_gives_most() {
             5,
         )
     };
-    let hits = search(&alone(&items, 2, &codes), &query)
+    let hits = search(&alone(&items, 2, codes.as_ref()), &query)
         .unwrap()
         .remove(0)
         .1;

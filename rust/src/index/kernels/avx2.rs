@@ -1,5 +1,7 @@
 //! AVX2: bytes are multiplied and added in pairs to 16 bits, then to 32. Also fills panels, eight rows at a time.
 
+// The names of instructions are many, and each says where it comes from.
+#[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 use std::ops::Range;
 
@@ -129,29 +131,30 @@ pub fn fill(rows: &[&[f32]], panel: &mut [f32]) {
 
 #[target_feature(enable = "avx2,fma")]
 fn turn(rows: [__m256; 8]) -> [__m256; 8] {
-    let pair = |a, b| {
-        (
-            _mm256_unpacklo_ps(rows[a], rows[b]),
-            _mm256_unpackhi_ps(rows[a], rows[b]),
-        )
+    let pair = |place: usize| {
+        let (low, high) = (rows[place], rows[place + 1]);
+        [_mm256_unpacklo_ps(low, high), _mm256_unpackhi_ps(low, high)]
     };
-    let ((a, b), (c, d), (e, f), (g, h)) = (pair(0, 1), pair(2, 3), pair(4, 5), pair(6, 7));
-    let quad = |low, high| {
-        (
-            _mm256_shuffle_ps::<0x44>(low, high),
-            _mm256_shuffle_ps::<0xEE>(low, high),
-        )
+    let pairs = [pair(0), pair(2), pair(4), pair(6)];
+    // Columns 0 to 3 of four rows, in the low half of a register, and 4 to 7 in the high half.
+    let quad = |from: usize| {
+        let [left, right] = [pairs[from], pairs[from + 1]];
+        [
+            _mm256_shuffle_ps::<0x44>(left[0], right[0]),
+            _mm256_shuffle_ps::<0xEE>(left[0], right[0]),
+            _mm256_shuffle_ps::<0x44>(left[1], right[1]),
+            _mm256_shuffle_ps::<0xEE>(left[1], right[1]),
+        ]
     };
-    let ((a, c), (b, d)) = (quad(a, c), quad(b, d));
-    let ((e, g), (f, h)) = (quad(e, g), quad(f, h));
-    let join = |low, high| {
-        (
-            _mm256_permute2f128_ps::<0x20>(low, high),
-            _mm256_permute2f128_ps::<0x31>(low, high),
-        )
-    };
-    let ((r0, r4), (r1, r5), (r2, r6), (r3, r7)) = (join(a, e), join(c, g), join(b, f), join(d, h));
-    [r0, r1, r2, r3, r4, r5, r6, r7]
+    let (upper, lower) = (quad(0), quad(2));
+    std::array::from_fn(|column| {
+        let (upper, lower) = (upper[column % 4], lower[column % 4]);
+        if column < 4 {
+            _mm256_permute2f128_ps::<0x20>(upper, lower)
+        } else {
+            _mm256_permute2f128_ps::<0x31>(upper, lower)
+        }
+    })
 }
 
 #[target_feature(enable = "avx2,fma")]

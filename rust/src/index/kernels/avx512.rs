@@ -3,6 +3,8 @@
 //! Up to 12 rows by 2 halves of a panel make 24 sums; with two lines of items and one broadcast they fill 27 of the 32
 //! registers, and 24 independent chains hide the four cycles that a sum takes.
 
+// The names of instructions are many, and each says where it comes from.
+#[allow(clippy::wildcard_imports)]
 use std::arch::x86_64::*;
 use std::ops::Range;
 
