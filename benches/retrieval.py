@@ -175,7 +175,7 @@ def read_bound(items: int, threads: int) -> Ask:
     return ask
 
 
-def child(items: int, threads: int, rounds: int, graphs: Path | None) -> dict[str, Any]:
+def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: list[str]) -> dict[str, Any]:
     from recgpt import _core
     from recgpt.index import ExactIndex
 
@@ -212,7 +212,7 @@ def child(items: int, threads: int, rounds: int, graphs: Path | None) -> dict[st
         "ExactIndex.search": lambda user: exact.search(*made.asked(user), beta=BETA, k=K)["item_id"].to_numpy(),
         "read bound": read_bound(items, threads),
     }
-    for kernel in _core.kernels()[1:]:
+    for kernel in _core.kernels()[1:-1]:
         ways[f"fused, {kernel}"] = lambda user, kernel=kernel: search(user, kernel=kernel)  # type: ignore[misc]
     everybody = (made.users, made.tags, np.arange(0, len(made.tags) + 1, TAGS))
     ways["8 users at once"] = lambda _: _core.search(code, *everybody, BETA, K, "max")[1]
@@ -228,10 +228,8 @@ def child(items: int, threads: int, rounds: int, graphs: Path | None) -> dict[st
     notes: dict[str, Any] = {"build_seconds": build}
     if graphs is not None:
         graphs.mkdir(parents=True, exist_ok=True)
-        for name, opened in (
-            ("hnswlib", hnswlib_ask(made, threads, graphs / f"hnswlib-{items}")),
-            ("usearch", usearch_ask(made, threads, graphs / f"usearch-{items}")),
-        ):
+        for name in kinds:
+            opened = {"hnswlib": hnswlib_ask, "usearch": usearch_ask}[name](made, threads, graphs / f"{name}-{items}")
             if opened is not None:
                 ask, seconds = opened
                 width, recall = tuned(ask, truth)
@@ -274,10 +272,11 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2", help="numbers of threads, each in a process of its own")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--graphs", type=Path, help="folder of HNSW graphs; without it they are left out")
+    parser.add_argument("--kinds", default="hnswlib,usearch", help="which graphs")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        print(json.dumps(child(asked.items, asked.child, asked.rounds, asked.graphs)))
+        print(json.dumps(child(asked.items, asked.child, asked.rounds, asked.graphs, asked.kinds.split(","))))
         return
     line: dict[str, Any] = {"bench": "retrieval", "items": asked.items, "dim": DIM, "tags": TAGS, "k": K}
     for threads in map(int, asked.threads.split(",")):

@@ -285,7 +285,7 @@ fn choose(name: &str) -> Result<(Kernel, bool), Error> {
     words.retain(|word| !matches!(*word, "bytes" | "floats"));
     let known = available();
     match words[..] {
-        // Without instructions for them, products of bytes are eight times as slow as those of floats.
+        // Without instructions for them, products of bytes are slower than those of floats.
         [] => return Ok((known[0], coded && known.len() > 1)),
         [wanted] => {
             if let Some(kernel) = known.iter().find(|kernel| kernel.name == wanted) {

@@ -188,7 +188,7 @@ impl Rows {
 }
 
 /// Rows of `width` things, `[row][thing]`, as `[tile][thing][row of the tile]`: a kernel then reads them through one
-/// pointer. With a pointer a row the registers ran out, which cost a third of the time.
+/// pointer. With a pointer a row the registers ran out.
 pub fn pack<T: Copy>(rows: &[T], width: usize, tile: usize) -> Vec<T> {
     tiles(rows.len() / width, tile)
         .flat_map(|tile| {

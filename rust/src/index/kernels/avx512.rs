@@ -13,8 +13,8 @@ use crate::index::exact::{score, Scored};
 use crate::index::group::Asked;
 use crate::index::{Matrix, LANES};
 
-/// How many panels ahead items are fetched. With few rows, one was too late (12 ms a million items against 7).
-const AHEAD: usize = 4;
+/// How many panels ahead items are fetched: with few rows to multiply, one panel is too short a time.
+pub const AHEAD: usize = 4;
 
 /// What a tile fetches of so many lines, so that the waiting is spread over all tiles.
 fn share(lines: usize, tile: &Range<usize>, rows: usize) -> Range<usize> {
@@ -44,7 +44,7 @@ macro_rules! by_rows {
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
     for tile in tiles(rows.len(), 12) {
-        // Left to the processor, the wait at the start of every page took a quarter of the time. A hint may point past
+        // Left to the processor, a quarter of this function's time was the wait at its first loads. A hint may point past
         // the end.
         for line in share(panel.len(), &tile, rows.len()) {
             let line = panel.as_ptr().wrapping_add(AHEAD * panel.len() + line);
