@@ -1,7 +1,7 @@
 //! Which instructions a scan runs on: one table a processor can be asked for, and a trial before any is trusted.
 //!
-//! A kernel only multiplies: it fills a table of products of query rows with one panel of items. All else (folding,
-//! bounds, filters, selection) is portable Rust, and whatever kernel ran, exact scores decide, so answers are the same.
+//! A kernel fills a table with products of query rows and one panel of items, and picks the items over a threshold. All
+//! else (bounds, filters, selection) is portable Rust, and exact scores decide, so answers do not depend on the kernel.
 
 use std::ops::Range;
 use std::sync::OnceLock;
