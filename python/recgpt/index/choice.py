@@ -12,9 +12,10 @@ from recgpt.index.approximate import USearchIndex
 from recgpt.index.arrays import Vectors
 from recgpt.index.exact import ExactIndex
 
-GRAPH_FROM = 5_000_000
-"""Items from which a graph answers one user's fused list sooner than the scan (benches/retrieval.py).
-A search with `allow` is scanned at any size: a graph cannot pass by what it may not return."""
+GRAPH_FROM = 2_000_000
+"""Items from which "auto" builds a graph. One user's fused list by USearch took as long as the scan at about 900,000
+items (docs/benchmarks.md); up to twice that the scan is preferred, because it misses nothing and needs no build. A search
+with `allow` is scanned at any size: a graph cannot pass by what it may not return."""
 
 
 def build(
