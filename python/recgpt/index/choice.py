@@ -14,8 +14,8 @@ from recgpt.index.exact import ExactIndex
 
 GRAPH_FROM = 2_000_000
 """Items from which "auto" builds a graph. One user's fused list by USearch took as long as the scan at about 900,000
-items (docs/benchmarks.md); up to twice that the scan is preferred, because it misses nothing and needs no build. A search
-with `allow` is scanned at any size: a graph cannot pass by what it may not return."""
+items (docs/benchmarks.md); up to twice that the scan is preferred: it misses nothing and needs no build. A search with
+`allow` is scanned at any size: a graph cannot pass by what it may not return."""
 
 
 def build(
