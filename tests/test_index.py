@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from recgpt import _core, _reference
 from recgpt.errors import BundleError, InvalidArrayError, InvalidConfigError
-from recgpt.index import ExactIndex, USearchIndex
+from recgpt.index import ExactIndex, USearchIndex, build
 
 NO_TAGS = np.zeros((0, 2), np.float32)
 BOTH = pytest.mark.parametrize("kind", [ExactIndex, USearchIndex])
@@ -55,7 +56,11 @@ def worlds(draw: st.DrawFn) -> dict[str, object]:
         "k": draw(st.sampled_from([1, 3, 20, 200])),
         "exclude": exclude if draw(st.booleans()) else None,
         "caps": caps if draw(st.booleans()) else None,
+        "fuse": draw(st.sampled_from(["max", "sum"])),
     }
+
+
+KERNELS = [f"{name} {way}" for name in _core.kernels() for way in ("bytes", "floats")]
 
 
 @given(worlds())
@@ -76,13 +81,129 @@ def test_the_kernel_equals_its_twin_bit_for_bit(world: dict[str, object]) -> Non
             exclude=() if exclude is None else set(exclude[0][exclude[1][row] : exclude[1][row + 1]].tolist()),
             categories=None if categories is None else categories.tolist(),
             limit=limit,
+            fuse=world["fuse"],
         )
+        own = _reference.search_one(
+            vectors,
+            user,
+            world["tags"][:0],
+            beta=1.0,
+            k=world["k"],
+            exclude=() if exclude is None else set(exclude[0][exclude[1][row] : exclude[1][row + 1]].tolist()),
+            categories=None if categories is None else categories.tolist(),
+            limit=limit,
+        )
+        without_tags = {item for item, *_ in own}
         for item, score, y_col, y_sem, tag in twin:
-            expected.append((row, f"item {item}", score, y_col, y_sem, -1 if tag < 0 else tag + first))
+            expected.append(
+                (row, f"item {item}", score, y_col, y_sem, -1 if tag < 0 else tag + first, item not in without_tags)
+            )
     assert [tuple(row.values()) for row in index.search(**world).to_pylist()] == expected
+    for kernel in KERNELS:
+        other = ExactIndex(vectors, names(len(vectors)), kernel=kernel)
+        assert other.search(**world).equals(index.search(**world)), kernel
     # A graph asked for everything sees everything, so here the approximate index must agree to the last bit too.
     world["k"] = 200
     assert USearchIndex(vectors, names(len(vectors))).search(**world).equals(index.search(**world))
+
+
+@given(worlds())
+@settings(deadline=None)
+def test_lists_are_one_search_for_each_tag(world: dict[str, object]) -> None:
+    vectors, tags, offsets, exclude = world.pop("vectors"), world["tags"], world["offsets"], world["exclude"]
+    index = ExactIndex(vectors, names(len(vectors)))
+    expected = []
+    for row in range(len(world["users"])):
+        first, last = offsets[row], offsets[row + 1]
+        own = None
+        if exclude is not None:
+            values = exclude[0][exclude[1][row] : exclude[1][row + 1]]
+            own = (values, i64([0, len(values)]))
+        for tag in range(first, last) if first < last else [None]:
+            mine = tags[:0] if tag is None else tags[tag : tag + 1]
+            asked = {**world, "users": world["users"][row : row + 1], "tags": mine, "exclude": own, "fuse": "max"}
+            for hit in index.search(**{**asked, "offsets": i64([0, len(mine)])}).to_pylist():
+                expected.append({**hit, "row": row, "tag": -1 if tag is None else tag})
+    assert index.search(**{**world, "fuse": "lists"}).to_pylist() == expected
+    world["k"] = 200
+    graph = USearchIndex(vectors, names(len(vectors)))
+    assert graph.search(**{**world, "fuse": "lists"}).equals(index.search(**{**world, "fuse": "lists"}))
+
+
+@given(worlds(), st.data())
+@settings(deadline=None)
+def test_adding_and_removing_equal_an_index_of_what_is_left(world: dict[str, object], data: st.DataObject) -> None:
+    vectors, caps = world.pop("vectors"), world.pop("caps")
+    count, ids = len(vectors), np.array(names(len(vectors)))
+    cuts = sorted(data.draw(st.lists(st.integers(0, count), max_size=4)))
+    grown = ExactIndex(vectors[:0], [])
+    for start, end in zip([0, *cuts], [*cuts, count], strict=True):
+        grown = grown.add(vectors[start:end], ids[start:end].tolist())
+    gone = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    before = grown.search(**world, caps=caps)
+    shrunk = grown.remove(ids[gone].tolist())
+    assert (len(grown), len(shrunk)) == (count, count - gone.sum())
+    assert grown.search(**world, caps=caps).equals(before), "an index that was taken from has changed"
+    assert before.equals(ExactIndex(vectors, ids.tolist()).search(**world, caps=caps))
+    # `exclude` and `caps` go on by the same rows; the plain index of what is left counts its own.
+    place = np.cumsum(~gone) - 1
+    if world["exclude"] is not None:
+        values, offsets = world["exclude"]
+        sizes = [(~gone[values[first:last]]).sum() for first, last in itertools.pairwise(offsets)]
+        left = (place[values[~gone[values]]], i64([0, *np.cumsum(sizes)]))
+    plain = ExactIndex(vectors[~gone], ids[~gone].tolist())
+    asked = {**world, "exclude": None if world["exclude"] is None else left}
+    plain_caps = None if caps is None else (caps[0][~gone], caps[1])
+    assert shrunk.search(**world, caps=caps).equals(plain.search(**asked, caps=plain_caps))
+    # Denying the same rows for one search is the same, and so is allowing the others.
+    assert grown.search(**world, caps=caps, deny=np.flatnonzero(gone)).equals(shrunk.search(**world, caps=caps))
+    assert grown.search(**world, caps=caps, allow=np.flatnonzero(~gone)).equals(shrunk.search(**world, caps=caps))
+    graph = USearchIndex(vectors, ids.tolist())
+    world["k"] = 200
+    assert graph.search(**world, deny=np.flatnonzero(gone)).equals(shrunk.search(**world))
+    assert graph.search(**world, allow=np.flatnonzero(~gone)).equals(shrunk.search(**world))
+
+
+def test_ids_that_are_added_twice_or_removed_unknown_are_named() -> None:
+    index = ExactIndex(f32([[1], [2]]), ["a", "b"])
+    with pytest.raises(InvalidArrayError, match="must be new, but the index has 'b' already"):
+        index.add(f32([[3], [4]]), ["c", "b"])
+    with pytest.raises(InvalidArrayError, match="must be in the index, but 'z' is not"):
+        index.remove(["a", "z"])
+    with pytest.raises(InvalidArrayError, match=r"`vectors` must be finite.*row 0 is NaN"):
+        index.add(f32([[np.nan]]), ["c"])
+    again = index.remove(["a"]).add(f32([[5]]), ["a"])
+    assert again.ids.to_pylist() == [None, "b", "a"]
+    assert again.search(f32([[1]]), f32(np.zeros((0, 1))), i64([0, 0]))["item_id"].to_pylist() == ["a", "b"]
+    assert again.why_not(f32([1]), f32(np.zeros((0, 1))), "b").rank == 2
+    assert index.remove(["a"]).why_not(f32([1]), f32(np.zeros((0, 1))), "a").verdict == "not in the index"
+
+
+def test_kernels_of_other_processors_are_named_when_they_are_skipped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _core.kernels()[-1] == "portable"
+    for name in {"amx", "avx512", "avx2"} - set(_core.kernels()):
+        with capsys.disabled():
+            print(f"\nSKIPPED: this processor has no {name}; its kernel is compiled but not run")
+    with pytest.raises(InvalidArrayError, match="portable before them, but row 0 is sse9"):
+        ExactIndex(f32([[1]]), ["a"], kernel="sse9").search(f32([[1]]), f32(np.zeros((0, 1))), i64([0, 0]))
+
+
+@pytest.mark.parametrize(("index", "kind"), [("auto", ExactIndex), ("exact", ExactIndex), ("usearch", USearchIndex)])
+def test_the_index_is_chosen_by_size(monkeypatch: pytest.MonkeyPatch, index: str, kind: type) -> None:
+    assert type(build(f32([[1], [1]]), ["a", "b"], index=index)) is kind
+    monkeypatch.setattr("recgpt.index.choice.GRAPH_FROM", 2)
+    assert type(build(f32([[1], [1]]), ["a", "b"])) is USearchIndex
+    with pytest.raises(InvalidConfigError, match='`index` must be "auto"'):
+        build(f32([[1]]), ["a"], index="hnsw")
+
+
+def test_a_graph_of_bytes_needs_vectors_of_one_norm() -> None:
+    rng = np.random.default_rng(7)
+    vectors = rng.normal(size=(3000, 16)).astype(np.float32)
+    with pytest.raises(InvalidConfigError, match='`dtype` "i8" needs vectors of one norm'):
+        USearchIndex(vectors, names(3000), dtype="i8")
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert USearchIndex(vectors, names(3000), dtype="i8").recall > 0.95
 
 
 def test_by_hand_beta_tags_and_a_user_without_tags() -> None:
@@ -90,10 +211,10 @@ def test_by_hand_beta_tags_and_a_user_without_tags() -> None:
     found = index.search(f32([[1, 0], [0, 2]]), f32([[0, 4], [4, 0]]), i64([0, 2, 2]), beta=0.25, k=2)
     assert found.to_pylist() == [
         # hose: .25 * 1 + .75 * 4 by tag 1; pot: the same by tag 0 (the first of two equal tags); the lower row wins.
-        {"row": 0, "item_id": "hose", "score": 3.25, "y_col": 1.0, "y_sem": 4.0, "tag": 1},
-        {"row": 0, "item_id": "pot", "score": 3.25, "y_col": 1.0, "y_sem": 4.0, "tag": 0},
-        {"row": 1, "item_id": "soil", "score": 2.0, "y_col": 2.0, "y_sem": None, "tag": -1},
-        {"row": 1, "item_id": "pot", "score": 2.0, "y_col": 2.0, "y_sem": None, "tag": -1},
+        {"row": 0, "item_id": "hose", "score": 3.25, "y_col": 1.0, "y_sem": 4.0, "tag": 1, "tag_side_alone": False},
+        {"row": 0, "item_id": "pot", "score": 3.25, "y_col": 1.0, "y_sem": 4.0, "tag": 0, "tag_side_alone": False},
+        {"row": 1, "item_id": "soil", "score": 2.0, "y_col": 2.0, "y_sem": None, "tag": -1, "tag_side_alone": False},
+        {"row": 1, "item_id": "pot", "score": 2.0, "y_col": 2.0, "y_sem": None, "tag": -1, "tag_side_alone": False},
     ]
 
 
@@ -149,11 +270,12 @@ def test_a_bad_vector_is_refused_at_every_door(kind: type, value: float, text: s
 def test_one_bad_value_anywhere_is_found() -> None:
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(300, 16)).astype(np.float32)
-    for _ in range(200):
+    ids = names(300)
+    for _ in range(1000):
         row, column = rng.integers(300), rng.integers(16)
         kept, vectors[row, column] = vectors[row, column], rng.choice([np.nan, np.inf, -np.inf, 7e4])
         with pytest.raises(InvalidArrayError, match=rf"row {row} is .* in column {column}$"):
-            ExactIndex(vectors, names(300))
+            ExactIndex(vectors, ids)
         vectors[row, column] = kept
 
 
@@ -195,6 +317,9 @@ def test_wrong_arrays_and_ids(kind: type, vectors: object, ids: list[str], text:
         ({"beta": float("nan")}, InvalidConfigError, "`beta`"),
         ({"k": 0}, InvalidConfigError, "`k` must be a whole number of at least 1"),
         ({"fuse": "mean"}, InvalidConfigError, '`fuse` must be "max"'),
+        ({"allow": i64([2])}, InvalidArrayError, "`allow` must be item rows.*is 2"),
+        ({"deny": i64([0, -1])}, InvalidArrayError, "`deny` must be item rows.*row 1 is -1"),
+        ({"deny": np.array([0], np.int32)}, InvalidArrayError, "`deny`.*int32"),
     ],
 )
 def test_wrong_questions(kind: type, change: dict[str, object], error: type[Exception], text: str) -> None:
@@ -207,7 +332,7 @@ def test_wrong_questions(kind: type, change: dict[str, object], error: type[Exce
 def test_no_users_no_items_and_columns(kind: type) -> None:
     found = kind(np.zeros((0, 2), np.float32), []).search(f32([[1, 0]]), NO_TAGS, i64([0, 0]))
     assert found.num_rows == 0
-    assert found.schema.names == ["row", "item_id", "score", "y_col", "y_sem", "tag"]
+    assert found.schema.names == ["row", "item_id", "score", "y_col", "y_sem", "tag", "tag_side_alone"]
     assert found.schema.field("item_id").type == pa.large_string()
     assert kind(f32([[1, 0]]), ["a"]).search(NO_TAGS, NO_TAGS, i64([0])).num_rows == 0
 

@@ -1,11 +1,23 @@
 """The compiled kernels. Written by hand, checked against the binary by stubtest."""
 
+from collections.abc import Sequence
 from typing import Any, Final, final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Catalogue", "Tokenizer", "build_profile", "check_vectors", "compress_history", "keep_reliable", "search"]
+__all__ = [
+    "Catalogue",
+    "Codes",
+    "Tokenizer",
+    "build_profile",
+    "check_vectors",
+    "compress_history",
+    "keep_reliable",
+    "kernels",
+    "scores",
+    "search",
+]
 
 build_profile: Final[str]
 """`"release"` or `"debug"`."""
@@ -107,17 +119,40 @@ def compress_history(
 def check_vectors(vectors: npt.NDArray[np.float32], name: str) -> None:
     """Refuse NaN, infinities, and values or row norms beyond 65504 in `(n, d) float32`, naming the first bad row."""
 
+def kernels() -> list[str]:
+    """Name the kernels that this processor has, the fastest first; the last is `portable`."""
+
+@final
+class Codes:
+    """Items as bytes, with bounds of what the bytes leave out. The vectors must not change afterwards."""
+
+    def __new__(cls, vectors: npt.NDArray[np.float32]) -> Codes:
+        """Code `(n, d) float32`."""
+    def __len__(self) -> int:
+        """How many items are coded; none beyond 65,536 dimensions, where only floats are scanned."""
+
+def scores(
+    items: Sequence[tuple[npt.NDArray[np.float32], Codes | None]],
+    user: npt.NDArray[np.float32],
+    tags: npt.NDArray[np.float32],
+    beta: float,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.int32]]:
+    """Score every item for one `user (1, d)`: score, y_col, y_sem (NaN without tags), tag row (or -1)."""
+
 def search(
-    vectors: npt.NDArray[np.float32],
+    items: Sequence[tuple[npt.NDArray[np.float32], Codes | None]],
     users: npt.NDArray[np.float32],
     tags: npt.NDArray[np.float32],
     offsets: npt.NDArray[np.int64],
     beta: float,
     k: int,
-    exclude: npt.NDArray[np.int64] | None = None,
-    exclude_offsets: npt.NDArray[np.int64] | None = None,
-    categories: npt.NDArray[np.int32] | None = None,
-    limit: int | None = None,
+    fuse: str,
+    kernel: str = "bytes",
+    exclude: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None = None,
+    allow: npt.NDArray[np.int64] | None = None,
+    deny: npt.NDArray[np.int64] | None = None,
+    removed: npt.NDArray[np.int64] | None = None,
+    caps: tuple[npt.NDArray[np.int32], int] | None = None,
 ) -> tuple[
     npt.NDArray[np.int32],
     npt.NDArray[np.int64],
@@ -125,8 +160,13 @@ def search(
     npt.NDArray[np.float32],
     npt.NDArray[np.float32],
     npt.NDArray[np.int32],
+    npt.NDArray[np.bool_],
 ]:
-    """Find the best `k` of `vectors (n, d)` for `users (m, d)`, whose tags are `tags (t, d)` cut by `offsets (m + 1,)`.
+    """Find the best `k` items for `users (m, d)`, whose tags are `tags (t, d)` cut by `offsets (m + 1,)`.
 
-    Returns six columns of equal length: user row, item row, score, y_col, y_sem (NaN without tags), tag row (or -1).
+    `items`: parts of the catalogue, each with its codes or, to be scanned as floats, without. `kernel`: `bytes` or
+    `floats`, by the fastest kernel or by the one named before it (`avx2 floats`); it changes the time alone.
+
+    Returns seven columns of equal length: user row, item row, score, y_col, y_sem (NaN without tags), tag row (or -1),
+    and whether the user's own row does not bring the item into the same k.
     """

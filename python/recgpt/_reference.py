@@ -336,6 +336,7 @@ def search_one(
     exclude: Collection[int] = (),
     categories: Sequence[int] | None = None,
     limit: int = 0,
+    fuse: str = "max",
 ) -> list[tuple[int, np.float32, np.float32, np.float32 | None, int]]:
     """Find one user's best items: `(item row, score, y_col, y_sem, tag)`, the twin of `_core.search`.
 
@@ -348,9 +349,20 @@ def search_one(
         exclude: item rows that may not appear.
         categories: one category an item; with it, at most `limit` items of a category appear.
         limit: see `categories`.
+        fuse: "max": the best tag counts; "sum": all tags count alike, by their mean.
     """
     weight = np.float32(beta)
     y_col = _dots(vectors, user)
+    if fuse == "sum" and len(tags):
+        mean = np.zeros_like(user)
+        for tag_row in tags:
+            mean += tag_row
+        mean /= np.float32(len(tags))
+        merged = search_one(
+            vectors, user, mean[None], beta=beta, k=k, exclude=exclude, categories=categories, limit=limit
+        )
+        most = np.argmax([_dots(vectors, tag_row) for tag_row in tags], axis=0)
+        return [(item, score, col, sem, int(most[item])) for item, score, col, sem, _ in merged]
     scored: list[tuple[np.float32, np.float32, np.float32 | None, int]] = [(y, y, None, -1) for y in y_col]
     for tag in range(len(tags)):
         for item, y_sem in enumerate(_dots(vectors, tags[tag])):

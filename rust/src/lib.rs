@@ -1,7 +1,7 @@
 //! The kernels of recgpt: pure Rust, no Python. `py.rs` is the whole Python boundary.
 //!
-//! The compiler refuses `unsafe` in all of them but for two blocks: `index` calls its AVX2 form after the processor was
-//! asked for AVX2, and `history::near` gives a prefetch hint. What macros write for the Python boundary is exempt too.
+//! The compiler refuses `unsafe` in all of them but for two places: `index::kernels` multiplies with instructions that the
+//! processor was asked for, and `history::near` gives a prefetch hint. What macros write for the Python boundary is exempt.
 
 #![deny(unsafe_code)]
 
@@ -12,7 +12,6 @@ pub mod calendar;
 #[forbid(unsafe_code)]
 pub mod error;
 pub mod history;
-#[allow(unsafe_code)]
 pub mod index;
 #[forbid(unsafe_code)]
 pub mod tokenizer;

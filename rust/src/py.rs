@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArrayMethods};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use crate::error::Error;
-use crate::{behaviors, index, tokenizer};
+use crate::{behaviors, tokenizer};
 
 mod history;
+mod index;
 
 /// Each case becomes one class of `recgpt.errors`; the class is looked up by name so that Python owns the tree.
 impl From<Error> for PyErr {
@@ -117,91 +118,6 @@ fn keep_reliable<'py>(
     Ok(kept.into_pyarray(py))
 }
 
-// ---- index
-
-type Hits<'py> = (
-    Bound<'py, PyArray1<i32>>,
-    Bound<'py, PyArray1<i64>>,
-    Bound<'py, PyArray1<f32>>,
-    Bound<'py, PyArray1<f32>>,
-    Bound<'py, PyArray1<f32>>,
-    Bound<'py, PyArray1<i32>>,
-);
-
-fn matrix<'a>(array: &'a PyReadonlyArray2<'_, f32>) -> PyResult<index::Matrix<'a>> {
-    let dim = array.shape()[1];
-    if dim == 0 {
-        return Err(PyValueError::new_err(
-            "vectors must have at least one dimension, but have 0",
-        ));
-    }
-    Ok(index::Matrix {
-        values: array.as_slice()?,
-        dim,
-    })
-}
-
-#[pyfunction]
-#[allow(clippy::needless_pass_by_value)]
-fn check_vectors(py: Python<'_>, vectors: PyReadonlyArray2<'_, f32>, name: &str) -> PyResult<()> {
-    let vectors = matrix(&vectors)?;
-    let name = match name {
-        "users" => "users",
-        "tags" => "tags",
-        _ => "vectors",
-    };
-    Ok(py.detach(|| vectors.check(name))?)
-}
-
-#[pyfunction]
-#[pyo3(signature = (vectors, users, tags, offsets, beta, k, exclude=None, exclude_offsets=None, categories=None, limit=None))]
-#[allow(clippy::needless_pass_by_value, clippy::too_many_arguments)]
-fn search<'py>(
-    py: Python<'py>,
-    vectors: PyReadonlyArray2<'py, f32>,
-    users: PyReadonlyArray2<'py, f32>,
-    tags: PyReadonlyArray2<'py, f32>,
-    offsets: PyReadonlyArray1<'py, i64>,
-    beta: f32,
-    k: usize,
-    exclude: Option<PyReadonlyArray1<'py, i64>>,
-    exclude_offsets: Option<PyReadonlyArray1<'py, i64>>,
-    categories: Option<PyReadonlyArray1<'py, i32>>,
-    limit: Option<usize>,
-) -> PyResult<Hits<'py>> {
-    let items = matrix(&vectors)?;
-    let query = index::Query {
-        users: matrix(&users)?,
-        tags: matrix(&tags)?,
-        offsets: offsets.as_slice()?,
-        beta,
-        k,
-        exclude: match (&exclude, &exclude_offsets) {
-            (Some(values), Some(offsets)) => Some(index::Ragged {
-                values: values.as_slice()?,
-                offsets: offsets.as_slice()?,
-            }),
-            _ => None,
-        },
-        caps: match (&categories, limit) {
-            (Some(categories), Some(limit)) => Some(index::Caps {
-                categories: categories.as_slice()?,
-                limit,
-            }),
-            _ => None,
-        },
-    };
-    let hits = py.detach(|| index::search(items, &query).map(index::Columns::from))?;
-    Ok((
-        hits.user.into_pyarray(py),
-        hits.item.into_pyarray(py),
-        hits.score.into_pyarray(py),
-        hits.col.into_pyarray(py),
-        hits.sem.into_pyarray(py),
-        hits.tag.into_pyarray(py),
-    ))
-}
-
 /// `"release"` or `"debug"`; a test refuses debug, because figures from it mean nothing.
 fn build_profile() -> &'static str {
     if cfg!(debug_assertions) {
@@ -219,9 +135,11 @@ mod _core {
     #[pymodule_export]
     use super::history::{compress_history, Catalogue};
     #[pymodule_export]
-    use super::Tokenizer;
+    use super::index::{check_vectors, kernels, scores, search, Codes};
     #[pymodule_export]
-    use super::{check_vectors, keep_reliable, search};
+    use super::keep_reliable;
+    #[pymodule_export]
+    use super::Tokenizer;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

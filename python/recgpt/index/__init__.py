@@ -1,6 +1,8 @@
 """Vector indexes that fuse a user's own row with the best of the user's tags (section 2.3)."""
 
 from recgpt.index.approximate import USearchIndex
-from recgpt.index.exact import ExactIndex, Verdict, WhyNot
+from recgpt.index.choice import GRAPH_FROM, build
+from recgpt.index.exact import ExactIndex
+from recgpt.index.why import Verdict, WhyNot
 
-__all__ = ["ExactIndex", "USearchIndex", "Verdict", "WhyNot"]
+__all__ = ["GRAPH_FROM", "ExactIndex", "USearchIndex", "Verdict", "WhyNot", "build"]

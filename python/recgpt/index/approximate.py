@@ -17,11 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from recgpt.errors import BundleError, InvalidConfigError
-from recgpt.index import arrays
+from recgpt.index import arrays, why
 from recgpt.index.arrays import Caps, Exclude, Questions, Rows, Vectors
-from recgpt.index.exact import ExactIndex, WhyNot, alone, alone_exclude, explain
+from recgpt.index.exact import ExactIndex
+from recgpt.index.why import WhyNot
 
-_FORMAT = 1
+_FORMAT = 2
+_ASKED = 100
+"""Searches that recall is measured with."""
 
 
 class USearchIndex:
@@ -32,7 +35,7 @@ class USearchIndex:
         vectors: Vectors,
         ids: Sequence[str] | pa.Array,
         *,
-        dtype: Literal["f32", "f16"] = "f16",
+        dtype: Literal["f32", "f16", "i8"] = "f16",
         expansion: int = 128,
         threads: int = 1,
     ) -> None:
@@ -41,17 +44,26 @@ class USearchIndex:
         Args:
             vectors: (n, d) float32; kept, because exact scores decide.
             ids: one distinct id a row.
-            dtype: how the graph stores vectors.
+            dtype: how the graph stores vectors. "i8" takes half the memory of "f16"; it keeps directions only, so all
+                vectors must have the same norm, and more candidates are scored.
             expansion: how widely USearch looks around while it adds and searches; more is slower and finds more.
             threads: with more than one, the graph differs a little from build to build.
 
         Raises:
             InvalidArrayError: as `ExactIndex`.
+            InvalidConfigError: for an unknown dtype, or "i8" with vectors of several norms.
         """
         self._exact = ExactIndex(vectors, ids)
         self._vectors = arrays.vectors(vectors, name="vectors")
-        if dtype not in ("f32", "f16"):
-            raise InvalidConfigError(f'`dtype` must be "f32" or "f16", but it is {dtype!r}')
+        if dtype not in ("f32", "f16", "i8"):
+            raise InvalidConfigError(f'`dtype` must be "f32", "f16" or "i8", but it is {dtype!r}')
+        if dtype == "i8" and len(self._vectors):
+            norms = np.linalg.norm(self._vectors, axis=1)
+            if norms.max() > 1.01 * norms.min():
+                raise InvalidConfigError(
+                    f'`dtype` "i8" needs vectors of one norm, but they go from {norms.min():.4g} to {norms.max():.4g}; '
+                    'use "f16"'
+                )
         self._settings = {
             "ndim": self._exact.dim,
             "metric": "ip",
@@ -62,11 +74,22 @@ class USearchIndex:
         self._graph = _graph(self._settings)
         if len(self._vectors):
             self._graph.add(np.arange(len(self._vectors), dtype=np.uint64), self._vectors, threads=self._threads)
+        self._recall = self._measure()
 
     @property
     def _threads(self) -> int:
         # USearch crashes when it is asked for more threads than the machine has.
         return min(int(str(self._settings["threads"])), os.cpu_count() or 1)
+
+    @property
+    def _wide(self) -> int:
+        # By i8 alone recall ends at .96; what ranks wrongly among bytes still is among four times as many.
+        return 4 if self._settings["dtype"] == "i8" else 2
+
+    @property
+    def recall(self) -> float:
+        """Share of the exact best 100 that was found when the graph was built, for 100 items' own vectors."""
+        return self._recall
 
     def __len__(self) -> int:
         return len(self._exact)
@@ -92,46 +115,76 @@ class USearchIndex:
         fuse: str = "max",
         exclude: Exclude | None = None,
         caps: Caps | None = None,
+        allow: Rows | None = None,
+        deny: Rows | None = None,
     ) -> pa.Table:
         """Search as `ExactIndex.search` does; an item can be missed, but a score is never approximate.
 
         Because y is the largest of the products with beta * user + (1 - beta) * tag, the graph is asked with exactly
-        these vectors, for twice `k` at first and for more until `k` items survive the filters or all were seen.
+        these vectors, for twice `k` at first and for more until `k` items survive the filters or all were seen. With
+        `allow`, which may leave few items anywhere near, all items are scanned.
         """
+        if allow is not None:
+            return self._exact.search(
+                users,
+                tags,
+                offsets,
+                beta=beta,
+                k=k,
+                fuse=fuse,
+                exclude=exclude,
+                caps=caps,
+                allow=allow,
+                deny=deny,
+            )
         arrays.knobs(beta, k, fuse)
-        asked = arrays.questions(users, tags, offsets, items=len(self), dim=self.dim, exclude=exclude, caps=caps)
-        # One empty search lets the kernel judge offsets and excluded rows before any of them is used here.
-        arrays.search(self._vectors[:0], asked._replace(exclude=None, caps=None), beta=beta, k=1)
+        asked = arrays.questions(
+            users,
+            tags,
+            offsets,
+            items=len(self),
+            dim=self.dim,
+            exclude=exclude,
+            caps=caps,
+            deny=deny,
+            fuse=fuse,
+        )
+        # An empty search lets the kernel judge offsets and rows before any of them is used here.
+        part = [(self._vectors, None)]
+        arrays.search(part, Questions(asked.users, asked.tags, asked.offsets), beta=beta, k=1)
+        nobody = Questions(asked.users[:0], asked.tags[:0], np.zeros(1, np.int64), deny=asked.deny)
+        found = [arrays.search(part, nobody, beta=beta, k=1)]
         if asked.exclude is not None:
-            arrays.ragged_rows(asked.exclude, items=len(self))
-        parts = [self._one(row, asked, beta=beta, k=k) for row in range(len(asked.users))]
-        empty = arrays.search(self._vectors[:0], _nobody(asked), beta=beta, k=1)
-        columns = tuple(np.concatenate([first, *rest]) for first, *rest in zip(empty, *parts, strict=True))
-        return arrays.result(columns, self.ids)
+            check = np.zeros((len(asked.users), self.dim), np.float32), asked.tags[:0], np.zeros_like(asked.offsets)
+            arrays.search(part, Questions(*check, asked.exclude), beta=beta, k=1)
+        for row in range(len(asked.users)):
+            first, last = int(asked.offsets[row]), int(asked.offsets[row + 1])
+            apart = fuse == "lists" and first < last
+            owned = [(tag, tag + 1) for tag in range(first, last)] if apart else [(first, last)]
+            found += [self._one(row, span, asked, beta=beta, k=k) for span in owned]
+        return arrays.result(tuple(np.concatenate(columns) for columns in zip(*found, strict=True)), self.ids)
 
-    def _one(self, row: int, asked: Questions, *, beta: float, k: int) -> tuple[Any, ...]:
-        user = asked.users[row : row + 1]
-        tags = asked.tags[asked.offsets[row] : asked.offsets[row + 1]]
-        fused = user if not len(tags) else np.float32(beta) * user + np.float32(1 - beta) * tags
-        fused = arrays.vectors(fused, name="users and tags, fused")
-        banned = np.empty(0, np.int64)
+    def _one(self, row: int, span: tuple[int, int], asked: Questions, *, beta: float, k: int) -> tuple[Any, ...]:
+        """Make one list: of user `row` with the tags of `span`."""
+        user, tags = asked.users[row : row + 1], asked.tags[span[0] : span[1]]
+        mixed = tags.mean(axis=0, keepdims=True) if asked.fuse == "sum" and len(tags) else tags
+        fused = user if not len(tags) else np.float32(beta) * user + np.float32(1 - beta) * mixed
+        # The user's own row is asked too: its list tells what the tag side found alone.
+        fused = arrays.vectors(np.concatenate([user, fused]), name="users and tags, fused")
+        banned = np.empty(0, np.int64) if asked.deny is None else asked.deny
         if asked.exclude is not None:
-            banned = asked.exclude[0][asked.exclude[1][row] : asked.exclude[1][row + 1]]
-        width = 2 * k
+            banned = np.union1d(banned, asked.exclude[0][asked.exclude[1][row] : asked.exclude[1][row + 1]])
+        width = self._wide * k
         while True:
             width = min(width, len(self))
             candidates = np.setdiff1d(self._candidates(fused, width), banned)
-            gathered = Questions(
-                user,
-                tags,
-                np.array([0, len(tags)], np.int64),
-                None,
-                None if asked.caps is None else (asked.caps[0][candidates], asked.caps[1]),
-            )
-            _, items, score, y_col, y_sem, tag = arrays.search(self._vectors[candidates], gathered, beta=beta, k=k)
+            caps = None if asked.caps is None else (asked.caps[0][candidates], asked.caps[1])
+            gathered = Questions(user, tags, np.array([0, len(tags)], np.int64), caps=caps, fuse=asked.fuse)
+            part = [(self._vectors[candidates], None)]
+            _, items, score, y_col, y_sem, tag, alone = arrays.search(part, gathered, beta=beta, k=k)
             if len(items) >= k or width >= len(self):
-                tag = np.where(tag < 0, tag, tag + asked.offsets[row]).astype(np.int32)
-                return np.full(len(items), row, np.int32), candidates[items], score, y_col, y_sem, tag
+                tag = np.where(tag < 0, tag, tag + span[0]).astype(np.int32)
+                return np.full(len(items), row, np.int32), candidates[items], score, y_col, y_sem, tag, alone
             width *= 4
 
     def _candidates(self, fused: Vectors, width: int) -> Rows:
@@ -141,6 +194,16 @@ class USearchIndex:
         found = self._graph.search(fused, width, threads=self._threads)
         keys = np.asarray(found.keys).reshape(-1).astype(np.int64)
         return np.unique(keys[(keys >= 0) & (keys < len(self))])
+
+    def _measure(self) -> float:
+        """Search for some of the items by their own vectors: the share of exact answers that is found."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(_ASKED, len(self))).astype(np.int64))
+        asked = self._vectors[rows], self._vectors[:0], np.zeros(len(rows) + 1, np.int64)
+        exact, graph = self._exact.search(*asked, k=100), self.search(*asked, k=100)
+        wanted, came = (
+            set(zip(found["row"].to_pylist(), found["item_id"].to_pylist(), strict=True)) for found in (exact, graph)
+        )
+        return len(wanted & came) / max(len(wanted), 1)
 
     def why_not(
         self,
@@ -154,8 +217,10 @@ class USearchIndex:
         caps: Caps | None = None,
     ) -> WhyNot:
         """Say as `ExactIndex.why_not` does where an item stands; `missed` names what the graph did not find."""
-        found = self.search(*alone(user, tags), beta=beta, k=k, exclude=alone_exclude(exclude), caps=caps)
-        return explain(self._exact, found, user, tags, item_id, beta=beta, k=k, exclude=exclude, caps=caps)
+        found = self.search(*why.alone(user, tags), beta=beta, k=k, exclude=why.alone_exclude(exclude), caps=caps)
+        return why.explain(
+            self._exact.parts, self.ids, found, user, tags, item_id, beta=beta, k=k, exclude=exclude, caps=caps
+        )
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph to `path`, settings and checksum to `path` + `.json`; vectors and ids stay the caller's."""
@@ -166,6 +231,7 @@ class USearchIndex:
             "format": _FORMAT,
             **self._settings,
             "count": len(self),
+            "recall": self._recall,
             "bytes": beside.stat().st_size,
             "sha256": _sha256(beside),
             "vectors": _digest(self._vectors),
@@ -190,6 +256,7 @@ class USearchIndex:
             came = (written["format"], target.stat().st_size, _sha256(target))
             expected = (_FORMAT, written["bytes"], written["sha256"])
             settings = {key: written[key] for key in ("ndim", "metric", "dtype", "expansion", "threads")}
+            recall = float(written["recall"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"index {target} cannot be read ({error!r}); {mend}") from error
         if came != expected:
@@ -199,7 +266,7 @@ class USearchIndex:
         index._vectors = arrays.vectors(vectors, name="vectors")
         if written["vectors"] != _digest(index._vectors):
             raise BundleError(f"index {target} was built from other vectors than those handed in; {mend}")
-        index._settings = settings
+        index._settings, index._recall = settings, recall
         index._graph = _graph(settings)
         # The file is read whole, never viewed: a viewed graph that is added to ends the process.
         index._graph.load(str(target))
@@ -218,10 +285,6 @@ def _graph(settings: dict[str, Any]) -> Any:
         expansion_add=settings["expansion"],
         expansion_search=settings["expansion"],
     )
-
-
-def _nobody(asked: Questions) -> Questions:
-    return Questions(asked.users[:0], asked.tags[:0], np.zeros(1, np.int64), None, None)
 
 
 def _sha256(path: Path) -> str:

@@ -20,6 +20,9 @@ Exclude = tuple[Rows, Rows]
 """Item rows that may not appear: `values (e,) int64` and `offsets (n_users + 1,) int64`."""
 Caps = tuple[npt.NDArray[np.int32], int]
 """`categories (n_items,) int32` and how many items of one category a result may hold."""
+Part = tuple[Vectors, "_core.Codes | None"]
+"""Some of an index's vectors, and the same as bytes; without those they are scanned as floats."""
+FUSES = ("max", "sum", "lists")
 
 
 class Questions(NamedTuple):
@@ -28,8 +31,11 @@ class Questions(NamedTuple):
     users: Vectors
     tags: Vectors
     offsets: Rows
-    exclude: Exclude | None
-    caps: Caps | None
+    exclude: Exclude | None = None
+    caps: Caps | None = None
+    allow: Rows | None = None
+    deny: Rows | None = None
+    fuse: str = "max"
 
 
 RESULT = pa.schema(
@@ -40,9 +46,11 @@ RESULT = pa.schema(
         pa.field("y_col", pa.float32(), nullable=False),
         pa.field("y_sem", pa.float32()),
         pa.field("tag", pa.int32(), nullable=False),
+        pa.field("tag_side_alone", pa.bool_(), nullable=False),
     ]
 )
-"""`row`: in users. `y_sem`: null for a user without tags. `tag`: row of the winning tag in tags, or -1."""
+"""`row`: in users. `y_sem`: null for a user without tags. `tag`: row of the winning tag in tags, or -1.
+`tag_side_alone`: the user's own row, asked for k items under the same filters, would not have brought this one."""
 
 
 def vectors(array: Any, *, name: str, dim: int | None = None) -> Vectors:
@@ -98,9 +106,19 @@ def ids(values: Sequence[str] | pa.Array, *, rows: int) -> pa.Array:
 
 
 def questions(
-    users: Any, tags: Any, offsets: Any, *, items: int, dim: int, exclude: Exclude | None, caps: Caps | None
+    users: Any,
+    tags: Any,
+    offsets: Any,
+    *,
+    items: int,
+    dim: int,
+    exclude: Exclude | None = None,
+    caps: Caps | None = None,
+    allow: Rows | None = None,
+    deny: Rows | None = None,
+    fuse: str = "max",
 ) -> Questions:
-    """Check all arrays of a search against an index of `items` vectors with `dim` dimensions."""
+    """Check all arrays of a search against an index of `items` rows with `dim` dimensions."""
     users = vectors(users, name="users", dim=dim)
     tags = vectors(tags, name="tags", dim=dim)
     offsets = integers(offsets, name="offsets", dtype=np.int64, length=len(users) + 1)
@@ -110,21 +128,11 @@ def questions(
     if caps is not None:
         limit = at_least_one(caps[1], name="caps limit")
         caps = (integers(caps[0], name="caps categories", dtype=np.int32, length=items), limit)
-    return Questions(users, tags, offsets, exclude, caps)
-
-
-def ragged_rows(exclude: Exclude, *, items: int) -> None:
-    """Check offsets and item rows as the kernel does, for an index that filters before it calls the kernel."""
-    values, offsets = exclude
-    if offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
-        raise InvalidArrayError(
-            f"`exclude offsets` must start at 0, never fall and end at {len(values)}, but they are {offsets.tolist()}"
-        )
-    bad = np.flatnonzero((values < 0) | (values >= items))
-    if len(bad):
-        raise InvalidArrayError(
-            f"`exclude` must be item rows from 0 to {items}, {items} not included, but row {bad[0]} is {values[bad[0]]}"
-        )
+    allow, deny = (
+        None if rows is None else integers(rows, name=name, dtype=np.int64)
+        for rows, name in ((allow, "allow"), (deny, "deny"))
+    )
+    return Questions(users, tags, offsets, exclude, caps, allow, deny, fuse)
 
 
 def knobs(beta: float, k: int, fuse: str) -> None:
@@ -132,8 +140,11 @@ def knobs(beta: float, k: int, fuse: str) -> None:
     if isinstance(beta, bool) or not isinstance(beta, int | float | np.floating) or not 0 <= beta <= 1:
         raise InvalidConfigError(f"`beta` must be a number from 0 (tags only) to 1 (user only), but it is {beta!r}")
     at_least_one(k, name="k")
-    if fuse != "max":
-        raise InvalidConfigError(f'`fuse` must be "max" (the best tag of a user counts), but it is {fuse!r}')
+    if fuse not in FUSES:
+        raise InvalidConfigError(
+            f'`fuse` must be "max" (the best tag of a user counts), "sum" (all count alike) or "lists" (a list for '
+            f"each tag), but it is {fuse!r}"
+        )
 
 
 def at_least_one(value: Any, *, name: str) -> int:
@@ -143,29 +154,47 @@ def at_least_one(value: Any, *, name: str) -> int:
     return int(value)
 
 
-def search(matrix: Vectors, asked: Questions, *, beta: float, k: int) -> tuple[npt.NDArray[Any], ...]:
-    """Run the fused kernel: user row, item row, score, y_col, y_sem, tag row."""
-    exclude, exclude_offsets = asked.exclude or (None, None)
-    categories, limit = asked.caps or (None, None)
-    # A panel of k + 32 answers a user is the kernel's memory, so a k beyond the catalogue must not reach it.
-    k = min(int(k), max(len(matrix), 1))
+def search(
+    parts: Sequence[Part],
+    asked: Questions,
+    *,
+    beta: float,
+    k: int,
+    kernel: str = "bytes",
+    removed: Rows | None = None,
+) -> tuple[npt.NDArray[Any], ...]:
+    """Run the fused kernel: user row, item row, score, y_col, y_sem, tag row, whether the tag side found it alone."""
     return _core.search(
-        matrix,
+        parts,
         asked.users,
         asked.tags,
         asked.offsets,
         float(beta),
-        k,
-        exclude,
-        exclude_offsets,
-        categories,
-        limit,
+        # No catalogue has more items, and a larger number does not fit through the boundary.
+        min(int(k), 2**31),
+        asked.fuse,
+        kernel,
+        asked.exclude,
+        asked.allow,
+        asked.deny,
+        removed,
+        asked.caps,
     )
 
 
+def codes(matrix: Vectors) -> _core.Codes:
+    """Make the bytes that are scanned in the place of checked vectors."""
+    return _core.Codes(matrix)
+
+
+def scores(parts: Sequence[Part], user: Vectors, tags: Vectors, *, beta: float) -> tuple[npt.NDArray[Any], ...]:
+    """Score every item for one `user (1, d)`: score, y_col, y_sem, tag row."""
+    return _core.scores(parts, user, tags, float(beta))
+
+
 def result(columns: tuple[npt.NDArray[Any], ...], item_ids: pa.Array) -> pa.Table:
-    """Make the table of `RESULT` from the kernel's six columns."""
-    rows, items, score, y_col, y_sem, tag = columns
+    """Make the table of `RESULT` from the kernel's seven columns."""
+    rows, items, score, y_col, y_sem, tag, alone = columns
     return pa.Table.from_arrays(
         [
             pa.array(rows),
@@ -174,6 +203,7 @@ def result(columns: tuple[npt.NDArray[Any], ...], item_ids: pa.Array) -> pa.Tabl
             pa.array(y_col),
             pa.array(y_sem, mask=tag < 0),
             pa.array(tag),
+            pa.array(alone),
         ],
         schema=RESULT,
     )

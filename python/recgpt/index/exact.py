@@ -3,71 +3,105 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt.index import arrays
-from recgpt.index.arrays import Caps, Exclude, Rows, Vectors
-
-Verdict = Literal["served", "excluded", "category full", "below k", "missed", "not in the index"]
-
-
-@dataclass(frozen=True)
-class WhyNot:
-    """Why one user got, or did not get, one item."""
-
-    item_id: str
-    verdict: Verdict
-    """`served`; `excluded` by the caller's list; `category full`: better items of its category filled the cap; `below
-    k`: outranked; `missed`: an approximate index did not find it; `not in the index`: it has no vector."""
-    rank: int | None = None
-    """1 = best, among all items, no filter applied; None for an item without a vector."""
-    score: float | None = None
-    y_col: float | None = None
-    y_sem: float | None = None
-    """None for a user without tags."""
-    tag: int | None = None
-    """Row of the winning tag in the tags handed in, or None."""
-    cut: float | None = None
-    """Score of the last item that was served, or None if nothing was."""
+from recgpt.errors import InvalidArrayError
+from recgpt.index import arrays, why
+from recgpt.index.arrays import Caps, Exclude, Part, Rows, Vectors
+from recgpt.index.why import WhyNot
 
 
 class ExactIndex:
     """Exact search: no item is ever missed, filters act inside the scan. Immutable, so threads may share it.
 
+    Items are scanned as bytes (a quarter of the memory beside the vectors) under a bound that proves what cannot be in
+    the answer; the rest is scored in float32. So answers are those of float32, to the last bit.
+
     >>> vectors = np.array([[1, 0], [0, 1]], np.float32)
     >>> index = ExactIndex(vectors, ["hose", "soil"])
     >>> found = index.search(np.array([[1, 0]], np.float32), np.array([[0, 2]], np.float32), np.array([0, 1]), k=1)
-    >>> found.select(["item_id", "score", "y_col", "y_sem", "tag"]).to_pylist()
-    [{'item_id': 'soil', 'score': 1.0, 'y_col': 0.0, 'y_sem': 2.0, 'tag': 0}]
+    >>> found.select(["item_id", "score", "y_col", "y_sem", "tag", "tag_side_alone"]).to_pylist()
+    [{'item_id': 'soil', 'score': 1.0, 'y_col': 0.0, 'y_sem': 2.0, 'tag': 0, 'tag_side_alone': True}]
+    >>> more = index.add(np.array([[0, 3]], np.float32), ["seeds"]).remove(["soil"])
+    >>> more.search(np.array([[0, 1]], np.float32), vectors[:0], np.array([0, 0]), k=3)["item_id"].to_pylist()
+    ['seeds', 'hose']
     """
 
-    def __init__(self, vectors: Vectors, ids: Sequence[str] | pa.Array) -> None:
+    def __init__(self, vectors: Vectors, ids: Sequence[str] | pa.Array, *, kernel: str = "bytes") -> None:
         """Take `vectors (n, d) float32` and one distinct id a row; a contiguous array is used without a copy.
+
+        Args:
+            vectors: see above; they must not change afterwards.
+            ids: see above.
+            kernel: "bytes" or "floats", or by name as in "avx2 floats": it changes the time alone. For benches and
+                tests.
 
         Raises:
             InvalidArrayError: for a wrong dtype or shape, NaN, infinity, a value or norm beyond 65504 (half precision),
                 or ids that repeat; the message names row and value.
         """
-        self._vectors = arrays.vectors(vectors, name="vectors")
-        self._ids = arrays.ids(ids, rows=len(self._vectors))
+        checked = arrays.vectors(vectors, name="vectors")
+        self._ids = arrays.ids(ids, rows=len(checked))
+        self._parts: tuple[Part, ...] = (_part(checked),)
+        self._removed: Rows = np.empty(0, np.int64)
+        self._kernel = kernel
 
     def __len__(self) -> int:
-        return len(self._vectors)
+        return len(self._ids) - len(self._removed)
 
     @property
     def dim(self) -> int:
         """How many dimensions a vector has."""
-        return int(self._vectors.shape[1])
+        return int(self._parts[0][0].shape[1])
 
     @property
     def ids(self) -> pa.Array:
-        """The item ids, `(n,) large_string`, in row order."""
+        """The item ids, `(n,) large_string`, in row order; null where an item was removed."""
         return self._ids
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The vectors, in row order."""
+        return self._parts
+
+    def add(self, vectors: Vectors, ids: Sequence[str] | pa.Array) -> ExactIndex:
+        """Give an index that has these items too, in rows after all others; this one stays as it is.
+
+        Nothing is built again: the new index shares the old one's vectors. Small additions are joined, so that n single
+        ones make log n parts.
+        """
+        added = arrays.vectors(vectors, name="vectors", dim=self.dim)
+        column = arrays.ids(ids, rows=len(added))
+        known = pc.is_in(self._ids, column.cast(self._ids.type))
+        if pc.any(known).as_py():
+            twice = self._ids.filter(known)[0].as_py()
+            raise InvalidArrayError(f"`ids` must be new, but the index has {twice!r} already; remove it first")
+        parts = list(self._parts)
+        while parts and len(parts[-1][0]) <= len(added):
+            added = np.concatenate([parts.pop()[0], added])
+        return self._with((*parts, _part(added)), pa.concat_arrays([self._ids, column]), self._removed)
+
+    def remove(self, ids: Sequence[str] | pa.Array) -> ExactIndex:
+        """Give an index without these items; this one stays as it is, and so does every other item's row.
+
+        Raises:
+            InvalidArrayError: naming an id that the index does not have.
+        """
+        column = arrays.ids(ids, rows=len(ids))
+        unknown = column.filter(pc.invert(pc.is_in(column, self._ids)))
+        if len(unknown):
+            raise InvalidArrayError(f"`ids` must be in the index, but {unknown[0].as_py()!r} is not; leave it out")
+        gone = pc.is_in(self._ids, column)
+        kept = pc.if_else(gone, pa.scalar(None, pa.large_string()), self._ids)
+        return self._with(self._parts, kept, np.flatnonzero(kept.is_null()).astype(np.int64))
+
+    def _with(self, parts: tuple[Part, ...], ids: pa.Array, removed: Rows) -> ExactIndex:
+        index = ExactIndex.__new__(ExactIndex)
+        index._parts, index._ids, index._removed, index._kernel = parts, ids, removed, self._kernel
+        return index
 
     def search(
         self,
@@ -80,31 +114,52 @@ class ExactIndex:
         fuse: str = "max",
         exclude: Exclude | None = None,
         caps: Caps | None = None,
+        allow: Rows | None = None,
+        deny: Rows | None = None,
     ) -> pa.Table:
-        """Find each user's best items by y = beta * y_col + (1 - beta) * max over the user's tags of y_sem.
+        """Find each user's best items by y = beta * y_col + (1 - beta) * y_sem.
 
         Args:
             users: (n, d) float32.
             tags: (t, d) float32, all users' tags one after another.
             offsets: (n + 1,) int64; user i owns tags[offsets[i]:offsets[i + 1]]. Without tags, y = y_col.
             beta: weight of the user side, 0 to 1.
-            k: how many items a user gets at most.
-            fuse: "max": the best tag counts.
+            k: how many items a list has at most.
+            fuse: what y_sem is. "max": the product with the tag that suits the item best, so every intent of a user can
+                bring its items; what the paper's many tags are for. "sum": the product with the mean of all tags; an
+                item must suit the whole user, and single intents drown (a list of 100 shares few items with the list
+                of "max"); `tag` is the one that gives the item most. "lists": no fusion: one list for each tag, rows
+                in the order of the tags.
             exclude: item rows that may not appear, as values and offsets per user.
             caps: categories (n_items,) int32 and a limit. Greedy and exact: best items first, an item is skipped when
-                its category already has `limit` items in the result.
+                its category already has `limit` items in the list.
+            allow: item rows, int64: for all users only these may appear.
+            deny: item rows, int64: for no user these may appear.
 
         Returns:
             row int32 (in users), item_id, score, y_col, y_sem float32 (null without tags), tag int32 (row in tags, or
-            -1); a user's rows stand together, best first, ties by the item's row.
+            -1), tag_side_alone bool (the user's own row would not have brought the item into the same k); a list's rows
+            stand together, best first, ties by the item's row.
 
         Raises:
             InvalidArrayError: for vectors that are not usable, or offsets that do not fit.
             InvalidConfigError: for beta, k, fuse or a cap out of range.
         """
         arrays.knobs(beta, k, fuse)
-        asked = arrays.questions(users, tags, offsets, items=len(self), dim=self.dim, exclude=exclude, caps=caps)
-        return arrays.result(arrays.search(self._vectors, asked, beta=beta, k=k), self._ids)
+        asked = arrays.questions(
+            users,
+            tags,
+            offsets,
+            items=len(self._ids),
+            dim=self.dim,
+            exclude=exclude,
+            caps=caps,
+            allow=allow,
+            deny=deny,
+            fuse=fuse,
+        )
+        columns = arrays.search(self._parts, asked, beta=beta, k=k, kernel=self._kernel, removed=self._removed)
+        return arrays.result(columns, self._ids)
 
     def why_not(
         self,
@@ -119,61 +174,14 @@ class ExactIndex:
     ) -> WhyNot:
         """Say for one user, `user (d,)` with `tags (t, d)`, where `item_id` stands and what kept it out.
 
-        Args as in `search`; `exclude` is `(e,) int64` item rows.
+        Args as in `search` with fuse "max"; `exclude` is `(e,) int64` item rows.
         """
-        found = self.search(*alone(user, tags), beta=beta, k=k, exclude=alone_exclude(exclude), caps=caps)
-        return explain(self, found, user, tags, item_id, beta=beta, k=k, exclude=exclude, caps=caps)
+        banned = why.alone_exclude(exclude)
+        found = self.search(*why.alone(user, tags), beta=beta, k=k, exclude=banned, caps=caps)
+        return why.explain(
+            self._parts, self._ids, found, user, tags, item_id, beta=beta, k=k, exclude=exclude, caps=caps
+        )
 
 
-def alone(user: Any, tags: Any) -> tuple[Any, Any, Rows]:
-    """Bring one user, `(d,)`, and its tags to the arguments of a batch."""
-    return np.asarray(user)[None], tags, np.array([0, len(tags)], np.int64)
-
-
-def alone_exclude(exclude: Rows | None) -> Exclude | None:
-    """Bring one user's excluded rows to the arguments of a batch."""
-    return None if exclude is None else (exclude, np.array([0, len(exclude)], np.int64))
-
-
-def explain(
-    exact: ExactIndex,
-    found: pa.Table,
-    user: Vectors,
-    tags: Vectors,
-    item_id: str,
-    *,
-    beta: float,
-    k: int,
-    exclude: Rows | None,
-    caps: Caps | None,
-) -> WhyNot:
-    """Compare what an index `found` with the exact order of all items."""
-    cut = float(found["score"][-1].as_py()) if found.num_rows else None
-    item = pc.index(exact.ids, pa.scalar(item_id, pa.large_string())).as_py()
-    if item < 0:
-        return WhyNot(item_id, "not in the index", cut=cut)
-    everything = exact.search(*alone(user, tags), beta=beta, k=max(len(exact), 1))
-    rank = pc.index(everything["item_id"], pa.scalar(item_id, pa.large_string())).as_py()
-    scores = everything.slice(rank, 1).to_pylist()[0]
-    banned = alone_exclude(exclude)
-    allowed = exact.search(*alone(user, tags), beta=beta, k=max(len(exact), 1), exclude=banned, caps=caps)
-    place = pc.index(allowed["item_id"], pa.scalar(item_id, pa.large_string())).as_py()
-    verdict: Verdict
-    if pc.index(found["item_id"], pa.scalar(item_id, pa.large_string())).as_py() >= 0:
-        verdict = "served"
-    elif exclude is not None and item in exclude:
-        verdict = "excluded"
-    elif place < 0:
-        verdict = "category full"
-    else:
-        verdict = "below k" if place >= k else "missed"
-    return WhyNot(
-        item_id,
-        verdict,
-        rank=rank + 1,
-        score=scores["score"],
-        y_col=scores["y_col"],
-        y_sem=scores["y_sem"],
-        tag=None if scores["tag"] < 0 else scores["tag"],
-        cut=cut,
-    )
+def _part(vectors: Vectors) -> Part:
+    return vectors, arrays.codes(vectors)

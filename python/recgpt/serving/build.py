@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,27 @@ import pyarrow.compute as pc
 
 from recgpt import schema
 from recgpt.errors import BundleError, InvalidArrayError, InvalidConfigError, InvalidTableError
-from recgpt.index import ExactIndex
+from recgpt.index import USearchIndex
 from recgpt.index import arrays as checks
+from recgpt.index import build as build_index
 from recgpt.index.arrays import Rows, Vectors
 from recgpt.schema import ArrowStream
-from recgpt.serving.bundle import FORMAT, MANIFEST, NAME, SEEN, TABLES, VECTORS, Bundle, load, name_of, sha256, sync
+from recgpt.serving.bundle import (
+    FORMAT,
+    GRAPH,
+    MANIFEST,
+    NAME,
+    SEEN,
+    TABLES,
+    VECTORS,
+    Bundle,
+    load,
+    matrix,
+    name_of,
+    open_index,
+    sha256,
+    sync,
+)
 
 _CANARIES = 64
 """How many users are asked before a bundle may be published."""
@@ -49,6 +65,7 @@ def write(
     rejections: ArrowStream | None = None,
     seen: ArrowStream | None = None,
     extra_files: Mapping[str, str | os.PathLike[str]] | None = None,
+    index: Literal["auto", "exact", "usearch"] = "auto",
 ) -> Path:
     """Build a bundle aside, check it against exact search on the arrays given, and move it to `root/<hash>`.
 
@@ -75,6 +92,7 @@ def write(
         rejections: `schema.REJECTIONS`.
         seen: `SEEN`: user_id, item_id. Without it the bundle refuses `exclude="seen"`.
         extra_files: files to carry along, such as towers and prompts, by their name in the bundle (`prompts/tags.md`).
+        index: as `recgpt.index.build`. A graph is kept in the bundle, and its measured recall in the manifest.
 
     Returns:
         The bundle's folder. It is not served before `publish`.
@@ -110,7 +128,8 @@ def write(
     )
     extra = {name: Path(source) for name, source in (extra_files or {}).items()}
     for name, source in extra.items():
-        if not NAME.match(name) or name == MANIFEST or name.removesuffix(".arrow") in {**TABLES, **VECTORS}:
+        own = {MANIFEST, GRAPH, f"{GRAPH}.json"}
+        if not NAME.match(name) or name in own or name.removesuffix(".arrow") in {**TABLES, **VECTORS}:
             raise InvalidConfigError(
                 f"`extra_files` holds the name {name!r}; use letters, digits, `_`, `-` and `.`, at most three folders "
                 "deep, and no name of the bundle's own files"
@@ -126,6 +145,10 @@ def write(
         for name, source in extra.items():
             (aside / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, aside / name)
+        vectors = parts["item_vectors"]
+        built = build_index(matrix(vectors, int(dim)), vectors["item_id"].combine_chunks(), index=index)
+        if isinstance(built, USearchIndex):
+            built.save(aside / GRAPH)
         names = sorted(path.relative_to(aside).as_posix() for path in aside.rglob("*") if path.is_file())
         created = datetime.now(UTC).replace(microsecond=0)
         manifest = {
@@ -136,6 +159,7 @@ def write(
             "dim": int(dim),
             "beta": float(beta),
             "seen": seen is not None,
+            "recall": built.recall if isinstance(built, USearchIndex) else 1.0,
             "norms": {name: _norms(content) for name, content in parts.items()},
             "counts": {name: content.num_rows for name, content in {**tables, **parts}.items()},
             "files": {name: {"bytes": (aside / name).stat().st_size, "sha256": sha256(aside / name)} for name in names},
@@ -166,7 +190,7 @@ def _canaries(bundle: Bundle, user_ids: Sequence[str], users: Vectors, item_ids:
     rows = np.unique(np.linspace(0, len(users) - 1, min(_CANARIES, len(users))).astype(np.int64))
     if not len(rows) or not len(items):
         return
-    index = ExactIndex(bundle.vectors["item_vectors"], bundle.keys["item_vectors"])
+    index = open_index(bundle)
     places = pc.index_in(pa.array([user_ids[row] for row in rows], pa.large_string()), bundle.keys["user_vectors"])
     asked = bundle.vectors["user_vectors"][places.to_numpy(zero_copy_only=False)]
     k = min(10, len(items))

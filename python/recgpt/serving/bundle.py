@@ -2,6 +2,7 @@
 
     bundles/<hash>/MANIFEST.json   sizes and checksums of every file; <hash> is the hash of this manifest
     bundles/<hash>/*.arrow         tables and vectors as Arrow IPC, sorted by key, ready to be memory-mapped
+    bundles/<hash>/items.usearch   only for very large catalogues: a graph over the items
     bundles/CURRENT                one line: the hash that is served
     bundles/PREVIOUS               the hashes served before, oldest first
 
@@ -25,6 +26,7 @@ import pyarrow as pa
 
 from recgpt import schema
 from recgpt.errors import BundleError
+from recgpt.index import ExactIndex, USearchIndex
 from recgpt.index.arrays import Vectors
 from recgpt.serving.popularity import POPULARITY
 
@@ -52,6 +54,8 @@ TABLES: dict[str, tuple[pa.Schema, tuple[str, ...]]] = {
     "seen": (SEEN, ("user_id", "item_id")),
 }
 """Each table's schema and the columns that it is sorted by; the order of equal rows is kept."""
+GRAPH = "items.usearch"
+"""The graph of a catalogue that is too large to be scanned, with its settings and recall in `items.usearch.json`."""
 VECTORS = {"user_vectors": "user_id", "item_vectors": "item_id", "tag_vectors": "tag"}
 
 HASH = re.compile(r"[0-9a-f]{32}\Z")
@@ -99,7 +103,7 @@ def load(folder: Path, name: str) -> Bundle:
             if contents[table].schema != wanted:
                 raise BundleError(f"{folder / table}.arrow must have the columns of {table}; {mend}")
         keys = {name: _chunk(contents[name].column(key)) for name, key in VECTORS.items()}
-        vectors = {name: _matrix(contents[name], int(manifest["dim"])) for name in VECTORS}
+        vectors = {name: matrix(contents[name], int(manifest["dim"])) for name in VECTORS}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise BundleError(f"{folder} cannot be read ({error!r}); {mend}") from error
     return Bundle(folder, name, manifest, {table: contents[table] for table in TABLES}, keys, vectors)
@@ -135,11 +139,20 @@ def _map(path: Path) -> pa.Table:
     return table
 
 
+def open_index(bundle: Bundle) -> ExactIndex | USearchIndex:
+    """Open the bundle's graph if it has one, else make the index that scans."""
+    vectors, ids = bundle.vectors["item_vectors"], bundle.keys["item_vectors"]
+    if GRAPH in bundle.manifest["files"]:
+        return USearchIndex.open(bundle.path / GRAPH, vectors, ids)
+    return ExactIndex(vectors, ids)
+
+
 def _chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _matrix(table: pa.Table, dim: int) -> Vectors:
+def matrix(table: pa.Table, dim: int) -> Vectors:
+    """Give the column `vector` as `(n, dim) float32`."""
     values = _chunk(table.column("vector"))
     matrix: Vectors = np.asarray(values.flatten().to_numpy(zero_copy_only=len(values) > 0), np.float32)
     return matrix.reshape(len(values), dim)

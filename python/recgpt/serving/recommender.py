@@ -145,12 +145,11 @@ class Recommender:
         _known(snapshot, user_id)
         moment = snapshot.moment(self._clock())
         ids, answers = _ask(snapshot, [user_id], k, beta, None, moment)
-        without_tags = {answer.item_id for answer in _ask(snapshot, [user_id], k, 1.0, None, moment)[1][0]}
         recommendations = []
         for row, answer in zip(_table(snapshot, ids, answers).to_pylist(), answers[0], strict=True):
             item = (snapshot.rows("items", answer.item_id) or [{}])[0]
             row |= {"title": item.get("title"), "category": item.get("category")}
-            row |= {"explained_by": answer.explained_by, "tag_side_alone": answer.item_id not in without_tags}
+            row |= {"explained_by": answer.explained_by, "tag_side_alone": answer.tag_side_alone}
             recommendations.append(row)
         history = (snapshot.rows("history", user_id) or [{}])[0]
         attributes = snapshot.attributes(user_id)

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt.index import ExactIndex, Verdict, WhyNot
+from recgpt.index import Verdict, WhyNot
 from recgpt.index.arrays import Rows
-from recgpt.serving.bundle import TABLES, Bundle
+from recgpt.serving.bundle import TABLES, Bundle, open_index
 from recgpt.serving.popularity import segment
 
 
@@ -35,6 +35,8 @@ class Answer:
     """`interest`: the text was written for this interest and item; `item`: for the item alone; None: there is none."""
     cold: bool
     as_of: datetime
+    tag_side_alone: bool
+    """The user's own row, without tags, would not have brought the item into the same k."""
 
 
 class Snapshot:
@@ -45,7 +47,7 @@ class Snapshot:
         self.bundle = bundle
         self.now = datetime.fromisoformat(bundle.manifest["now"])
         self._created = datetime.fromisoformat(bundle.manifest["created"])
-        self._index = ExactIndex(bundle.vectors["item_vectors"], bundle.keys["item_vectors"])
+        self._index = open_index(bundle)
         self._columns = {
             (table, name): _Column(contents.column(name))
             for table, contents in bundle.tables.items()
@@ -127,10 +129,10 @@ class Snapshot:
             exclude=(np.concatenate([_nothing(), *excluded]), _offsets(excluded)),
         )
         columns = (found[name].to_pylist() for name in found.column_names)
-        for row, item_id, score, y_col, y_sem, tag in zip(*columns, strict=True):
+        for row, item_id, score, y_col, y_sem, tag, alone in zip(*columns, strict=True):
             mine = answers[warm[row]]
             tag_row = None if tag < 0 else int(tag_rows[tag])
-            mine.append(self._explained(user_ids[warm[row]], item_id, score, y_col, y_sem, tag_row, moment))
+            mine.append(self._explained(user_ids[warm[row]], item_id, score, y_col, y_sem, tag_row, moment, alone))
         for row, place in enumerate(places):
             if place is None:
                 popular = self._popular(user_ids[row], banned[row])[:k]
@@ -182,6 +184,7 @@ class Snapshot:
         y_sem: float | None,
         tag_row: int | None,
         moment: datetime,
+        tag_side_alone: bool = False,
     ) -> Answer:
         tag, interest, as_of = None, None, None
         if tag_row is not None:
@@ -191,7 +194,9 @@ class Snapshot:
         text, written_for = self._explanation(item_id, [interest, *own], moment)
         by = None if text is None else "item" if written_for is None else "interest"
         interest = written_for or interest
-        return Answer(item_id, score, y_col, y_sem, tag, interest, text, by, y_col is None, as_of or self.now)
+        return Answer(
+            item_id, score, y_col, y_sem, tag, interest, text, by, y_col is None, as_of or self.now, tag_side_alone
+        )
 
     def _explanation(
         self, item_id: str, interests: Sequence[str | None], moment: datetime

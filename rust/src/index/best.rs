@@ -1,10 +1,9 @@
-//! The best items of one user while a scan goes on.
+//! The best items of one question while a scan goes on.
 
 use std::cmp::Ordering;
 
 use ahash::AHashMap;
 
-use super::scan::LANES;
 use super::{Caps, Hit};
 
 /// The best items seen so far. Hits gather unsorted and are settled when the room is full, so a large `k` stays cheap.
@@ -12,29 +11,27 @@ use super::{Caps, Hit};
 pub struct Best<'a> {
     k: usize,
     caps: Option<Caps<'a>>,
-    excluded: &'a [usize],
     pub found: Vec<Hit>,
-    /// A later item must score more than this. Rows rise within a scan, so an equal score loses the tie anyway.
+    /// An item that scores less cannot be in the result; one that scores the same still may, by its lower row.
     pub floor: f32,
 }
 
 impl<'a> Best<'a> {
-    pub fn new(k: usize, caps: Option<Caps<'a>>, excluded: &'a [usize]) -> Self {
+    pub fn new(k: usize, caps: Option<Caps<'a>>) -> Self {
         Self {
             k,
             caps,
-            excluded,
             found: Vec::new(),
             floor: f32::NEG_INFINITY,
         }
     }
 
     pub fn offer(&mut self, hit: Hit) {
-        if self.excluded.binary_search(&hit.item).is_ok() {
+        if hit.score < self.floor {
             return;
         }
         self.found.push(hit);
-        if self.found.len() >= 2 * self.k + LANES {
+        if self.found.len() >= 2 * self.k + 32 {
             self.settle();
         }
     }
@@ -53,7 +50,8 @@ impl<'a> Best<'a> {
         }
         self.found.truncate(self.k);
         if self.found.len() == self.k {
-            self.floor = self.found.last().map_or(f32::INFINITY, |hit| hit.score);
+            let last = self.found.last().map_or(f32::INFINITY, |hit| hit.score);
+            self.floor = self.floor.max(last);
         }
     }
 }

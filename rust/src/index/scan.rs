@@ -1,196 +1,270 @@
-//! One pass over a range of items for a group of users.
+//! One pass over a range of items for a group of users: estimate, leave out what provably cannot enter, score the rest.
+//!
+//! An estimate comes with a bound, so `estimate + bound` is at least the score. Items whose `estimate + bound` lies under
+//! the k-th best score so far cannot be in the answer. The others wait in a short list; when it is full, the best of
+//! them are scored first, which lifts the floor, and most of the rest need not be scored at all. Nothing is taken on
+//! trust: where bounds are wide, more items are scored, in the end all of them.
 
-// `scan_avx2` works only if everything that it calls is compiled again with its registers.
-#![allow(clippy::inline_always)]
-
-use std::hash::{BuildHasher, Hasher};
-use std::ops::Range;
-
-use ahash::{AHashMap, RandomState};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::best::Best;
-use super::{Hit, Matrix, Query};
+use super::codes::Rows;
+use super::estimate::{one, Bytes, Floats, Source};
+use super::group::{Asked, Group};
+use super::kernels::Kernel;
+use super::{Hit, Part, Query, LANES};
 
-/// Items a panel. 32 sums are eight SSE or four AVX registers: enough independent chains to hide the adder's latency.
-pub const LANES: usize = 32;
+/// Candidates that wait to be scored, at least.
+const ROOM: usize = 512;
+/// Bytes give way to floats where they leave more than so many of a panel's 32 items to be scored: floats multiply at a
+/// quarter of the speed, but scoring an item costs several times as much again.
+const WIDE: usize = LANES / 4;
+/// Below this all products of checked vectors vanish, and with them every relative bound.
+const NOTHING: f32 = 1e-36;
 
-/// For each row the first row with the same bits. A collision of hashes only costs a product that was done before.
-pub fn first_equal(tags: Matrix<'_>) -> Vec<usize> {
-    let state = RandomState::new();
-    let mut seen: AHashMap<u64, usize> = AHashMap::new();
-    let bits = |row: usize| tags.row(row).iter().map(|value| value.to_bits());
-    let first = (0..tags.rows()).map(|row| {
-        let mut hasher = state.build_hasher();
-        bits(row).for_each(|value| hasher.write_u32(value));
-        let first = *seen.entry(hasher.finish()).or_insert(row);
-        if bits(first).eq(bits(row)) {
-            first
+/// Floors of a group's questions, shared by the tasks that scan different items for it.
+pub struct Floors(Vec<AtomicU32>);
+
+impl Floors {
+    pub fn new(count: usize) -> Self {
+        Self((0..count).map(|_| AtomicU32::new(0)).collect())
+    }
+
+    /// Unsigned numbers in the order of the floats.
+    fn get(&self, question: usize) -> f32 {
+        let key = self.0[question].load(Ordering::Relaxed);
+        if key == 0 {
+            return f32::NEG_INFINITY;
+        }
+        f32::from_bits(if key >> 31 == 1 { key ^ 1 << 31 } else { !key })
+    }
+
+    fn lift(&self, question: usize, floor: f32) {
+        let bits = floor.to_bits();
+        let key = if bits >> 31 == 1 {
+            !bits
         } else {
-            row
-        }
-    });
-    first.collect()
+            bits | 1 << 31
+        };
+        self.0[question].fetch_max(key, Ordering::Relaxed);
+    }
 }
 
-/// Users that are scanned together.
-pub struct Group {
-    users: Range<usize>,
-    /// Their distinct tag rows.
-    rows: Vec<usize>,
-    /// For each tag of theirs, from `first_tag` on, its place in `rows`.
-    slots: Vec<usize>,
-    first_tag: usize,
+/// One range of one part for one group.
+#[derive(Clone, Copy)]
+pub struct Task<'a> {
+    pub query: &'a Query<'a>,
+    pub group: &'a Group,
+    pub excluded: &'a [Vec<usize>],
+    pub floors: &'a Floors,
+    pub part: Part<'a>,
+    pub open: Option<&'a [u32]>,
 }
 
-impl Group {
-    pub fn new(users: Range<usize>, offsets: &[i64], first: &[usize]) -> Self {
-        let (first_tag, end) = (offsets[users.start] as usize, offsets[users.end] as usize);
-        let mine = &first[first_tag..end];
-        let mut rows = mine.to_vec();
-        rows.sort_unstable();
-        rows.dedup();
-        let slots = mine
-            .iter()
-            .map(|row| rows.partition_point(|other| other < row));
+/// The rows of a group, ready to be multiplied in both ways.
+pub struct Prepared {
+    coded: Rows,
+    coded_asked: Vec<Asked>,
+    plain: Vec<f32>,
+    plain_asked: Vec<Asked>,
+}
+
+impl Prepared {
+    pub fn new(query: &Query<'_>, group: &Group, kernel: &Kernel) -> Self {
+        let coded = group.coded(query, kernel);
+        let (plain, sizes) = group.plain(query, kernel);
         Self {
-            users,
-            slots: slots.collect(),
-            rows,
-            first_tag,
+            coded_asked: group.asked(query, &coded.size),
+            plain_asked: group.asked(query, &sizes),
+            coded,
+            plain,
         }
     }
 }
 
-/// Scan with the widest registers at hand. AVX2 without fused multiply-add: wider, but the same sums to the last bit.
+/// The best of each question among the given panels; `coded`: scan bytes, where the part has them.
 pub fn scan<'a>(
-    items: Matrix<'_>,
-    query: &Query<'a>,
-    group: &Group,
-    excluded: &'a [Vec<usize>],
-    range: Range<usize>,
+    task: Task<'a>,
+    prepared: &Prepared,
+    kernel: Kernel,
+    panels: impl Iterator<Item = usize>,
+    coded: bool,
 ) -> Vec<Best<'a>> {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx2") {
-        // SAFETY: the processor was just asked whether it has AVX2.
-        return unsafe { scan_avx2(items, query, group, excluded, range) };
+    let mut panels = panels.peekable();
+    let k = task.query.k;
+    let fresh = |_: &_| Waiting {
+        best: Best::new(k, task.query.caps),
+        candidates: Vec::new(),
+    };
+    let mut pass = Pass {
+        task,
+        waiting: task.group.questions.iter().map(fresh).collect(),
+        floor: vec![f32::NEG_INFINITY; task.group.questions.len()],
+        buffer: vec![0.0; task.part.items.dim * LANES],
+        kernel,
+        scored: 0,
+    };
+    if let (true, Some(codes)) = (coded, task.part.codes) {
+        let ready = kernel.ready(&prepared.coded);
+        pass.drive(Bytes { codes, ready }, &prepared.coded_asked, &mut panels);
     }
-    scan_portable(items, query, group, excluded, range)
+    if panels.peek().is_some() {
+        let source = Floats {
+            items: task.part.items,
+            rows: &prepared.plain,
+            kernel,
+            panel: vec![0.0; task.part.items.dim * LANES],
+        };
+        pass.drive(source, &prepared.plain_asked, &mut panels);
+    }
+    for question in 0..pass.waiting.len() {
+        pass.settle(question);
+    }
+    pass.waiting
+        .into_iter()
+        .map(|waiting| waiting.best)
+        .collect()
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
-fn scan_avx2<'a>(
-    items: Matrix<'_>,
-    query: &Query<'a>,
-    group: &Group,
-    excluded: &'a [Vec<usize>],
-    range: Range<usize>,
-) -> Vec<Best<'a>> {
-    scan_portable(items, query, group, excluded, range)
+/// What one question has found so far.
+struct Waiting<'a> {
+    best: Best<'a>,
+    /// The most that an item can score, and its row in the part.
+    candidates: Vec<(f32, u32)>,
 }
 
-#[inline(always)]
-fn scan_portable<'a>(
-    items: Matrix<'_>,
-    query: &Query<'a>,
-    group: &Group,
-    excluded: &'a [Vec<usize>],
-    range: Range<usize>,
-) -> Vec<Best<'a>> {
-    let k = query.k.min(items.rows());
-    let mut bests: Vec<Best<'a>> = group
-        .users
-        .clone()
-        .map(|user| Best::new(k, query.caps, &excluded[user]))
-        .collect();
-    let mut panel = vec![0.0; items.dim * LANES];
-    let mut products = vec![[0.0; LANES]; group.rows.len()];
-    for start in range.clone().step_by(LANES) {
-        let count = LANES.min(range.end - start);
-        for lane in 0..count {
-            for (column, &value) in panel.chunks_exact_mut(LANES).zip(items.row(start + lane)) {
-                column[lane] = value;
+struct Pass<'a> {
+    task: Task<'a>,
+    waiting: Vec<Waiting<'a>>,
+    /// For each question a score that an item must reach: apart, because it is asked for every panel.
+    floor: Vec<f32>,
+    /// Vectors of candidates, turned.
+    buffer: Vec<f32>,
+    kernel: Kernel,
+    /// How many items were scored, all questions together.
+    scored: usize,
+}
+
+impl Pass<'_> {
+    /// Go over panels until there are none, or until so many items were scored that floats would be faster.
+    fn drive<S: Source>(
+        &mut self,
+        mut source: S,
+        asked: &[Asked],
+        panels: &mut impl Iterator<Item = usize>,
+    ) {
+        let rows = self.task.part.items.rows();
+        let mut table =
+            vec![[S::Sum::default(); LANES]; self.task.group.rows().next_multiple_of(16)];
+        let pick = S::pick(&self.kernel);
+        for (turn, panel) in panels.enumerate() {
+            let tail = u32::MAX >> (LANES - LANES.min(rows - panel * LANES));
+            let open = tail & self.task.open.map_or(u32::MAX, |open| open[panel]);
+            if open == 0 {
+                continue;
             }
-        }
-        for (product, &row) in products.iter_mut().zip(&group.rows) {
-            *product = dots(&panel, query.tags.row(row));
-        }
-        for (user, best) in group.users.clone().zip(&mut bests) {
-            let scored = score(&panel, &products, query, group, user);
-            for lane in 0..count {
-                if scored.score[lane] > best.floor {
-                    best.offer(Hit {
-                        item: start + lane,
-                        score: scored.score[lane],
-                        col: scored.col[lane],
-                        sem: scored.sem[lane],
-                        tag: scored.tag[lane],
-                    });
+            let facts = source.products(panel, &mut table);
+            if turn % 64 == 0 {
+                for (question, floor) in self.floor.iter_mut().enumerate() {
+                    *floor = floor.max(self.task.floors.get(question));
                 }
             }
+            for (question, asked) in asked.iter().enumerate() {
+                let slots = &self.task.group.slots[asked.tags.clone()];
+                let bound = asked.slack[0] * facts.widest.0 + asked.slack[1] * facts.widest.1;
+                let least = self.floor[question] - (bound + NOTHING);
+                let mut picked = open & pick(&table, asked, slots, &facts.scale, least);
+                while picked != 0 {
+                    let lane = picked.trailing_zeros() as usize;
+                    picked &= picked - 1;
+                    let row = panel * LANES + lane;
+                    let (rest, norm) = source.of(row, &facts);
+                    let bound = asked.slack[0] * rest + asked.slack[1] * norm + NOTHING;
+                    let estimate = facts.scale[lane] * one(&table, asked, slots, lane);
+                    self.offer(question, estimate + bound, row);
+                }
+            }
+            if S::COARSE && turn % 64 == 63 && self.scored > WIDE * asked.len() * (turn + 1) {
+                return;
+            }
         }
     }
-    bests
-}
 
-struct Scored {
-    score: [f32; LANES],
-    col: [f32; LANES],
-    sem: [f32; LANES],
-    tag: [i32; LANES],
-}
-
-#[inline(always)]
-fn score(
-    panel: &[f32],
-    products: &[[f32; LANES]],
-    query: &Query<'_>,
-    group: &Group,
-    user: usize,
-) -> Scored {
-    let col = dots(panel, query.users.row(user));
-    let (first, last) = (
-        query.offsets[user] as usize,
-        query.offsets[user + 1] as usize,
-    );
-    if first == last {
-        return Scored {
-            score: col,
-            col,
-            sem: [f32::NAN; LANES],
-            tag: [-1; LANES],
-        };
-    }
-    let mut sem = [f32::NEG_INFINITY; LANES];
-    let mut tag = [-1; LANES];
-    for row in first..last {
-        let dots = &products[group.slots[row - group.first_tag]];
-        for lane in 0..LANES {
-            // Strictly greater: among equal tags the first one wins.
-            let wins = dots[lane] > sem[lane];
-            sem[lane] = if wins { dots[lane] } else { sem[lane] };
-            tag[lane] = if wins { row as i32 } else { tag[lane] };
+    fn offer(&mut self, question: usize, most: f32, row: usize) {
+        if most < self.floor[question] {
+            return;
+        }
+        let item = row + self.task.part.first;
+        let user = self.task.group.questions[question].user;
+        if self.task.excluded[user].binary_search(&item).is_ok() {
+            return;
+        }
+        let waiting = &mut self.waiting[question];
+        waiting.candidates.push((most, row as u32));
+        if waiting.candidates.len() >= ROOM.max(2 * self.task.query.k) {
+            self.settle(question);
         }
     }
-    let mut score = [0.0; LANES];
-    for lane in 0..LANES {
-        score[lane] = query.beta * col[lane] + (1.0 - query.beta) * sem[lane];
-    }
-    Scored {
-        score,
-        col,
-        sem,
-        tag,
-    }
-}
 
-#[inline(always)]
-fn dots(panel: &[f32], row: &[f32]) -> [f32; LANES] {
-    let mut sums = [0.0; LANES];
-    for (column, &weight) in panel.chunks_exact(LANES).zip(row) {
-        for (sum, &value) in sums.iter_mut().zip(column) {
-            *sum += weight * value;
+    /// Score the candidates: the most promising first, because they lift the floor over the others.
+    fn settle(&mut self, question: usize) {
+        let mut candidates = std::mem::take(&mut self.waiting[question].candidates);
+        let k = self.task.query.k;
+        let mut rest = candidates.as_mut_slice();
+        if rest.len() > k {
+            rest.select_nth_unstable_by(k - 1, |left, right| right.0.total_cmp(&left.0));
+            let (first, others) = rest.split_at_mut(k);
+            self.score(question, first);
+            rest = others;
         }
+        self.score(question, rest);
+        candidates.clear();
+        self.waiting[question].candidates = candidates;
     }
-    sums
+
+    fn score(&mut self, question: usize, candidates: &[(f32, u32)]) {
+        let (query, items) = (self.task.query, self.task.part.items);
+        let asked = &self.task.group.questions[question];
+        let (waiting, floor) = (&mut self.waiting[question], self.floor[question]);
+        let mut rows = candidates
+            .iter()
+            .filter(|(most, _)| *most >= floor)
+            .map(|&(_, row)| row as usize);
+        loop {
+            let mut lanes: [&[f32]; LANES] = [&[]; LANES];
+            let mut numbers = [0; LANES];
+            let mut count = 0;
+            for row in rows.by_ref().take(LANES) {
+                lanes[count] = items.row(row);
+                numbers[count] = row;
+                count += 1;
+            }
+            if count == 0 {
+                break;
+            }
+            (self.kernel.fill)(&lanes[..count], &mut self.buffer);
+            self.scored += count;
+            let user = query.users.row(asked.user);
+            let scored = (self.kernel.score)(
+                &self.buffer,
+                user,
+                query.tags,
+                asked.tags.clone(),
+                query.beta,
+            );
+            for (lane, &row) in numbers[..count].iter().enumerate() {
+                waiting.best.offer(Hit {
+                    item: row + self.task.part.first,
+                    score: scored.score[lane],
+                    col: scored.col[lane],
+                    sem: scored.sem[lane],
+                    tag: scored.tag[lane],
+                    tag_side_alone: false,
+                });
+            }
+        }
+        waiting.best.settle();
+        self.floor[question] = floor.max(waiting.best.floor);
+        self.task.floors.lift(question, self.floor[question]);
+    }
 }

@@ -1,0 +1,33 @@
+"""Which index a catalogue needs: exact search as long as one pass over the items is the faster way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pyarrow as pa
+
+from recgpt.errors import InvalidConfigError
+from recgpt.index.approximate import USearchIndex
+from recgpt.index.arrays import Vectors
+from recgpt.index.exact import ExactIndex
+
+GRAPH_FROM = 2_000_000
+"""Items from which "auto" builds a graph. One user's fused list by USearch took as long as the scan at about 900,000
+items (docs/benchmarks.md); up to twice that the scan is preferred: it misses nothing and needs no build. A search with
+`allow` is scanned at any size: a graph cannot pass by what it may not return."""
+
+
+def build(
+    vectors: Vectors, ids: Sequence[str] | pa.Array, *, index: Literal["auto", "exact", "usearch"] = "auto"
+) -> ExactIndex | USearchIndex:
+    """Build the index that suits `vectors (n, d) float32`: "auto" is exact below `GRAPH_FROM` items.
+
+    Raises:
+        InvalidArrayError: as `ExactIndex`.
+        InvalidConfigError: for an unknown `index`.
+    """
+    if index not in ("auto", "exact", "usearch"):
+        raise InvalidConfigError(f'`index` must be "auto", "exact" or "usearch", but it is {index!r}')
+    graph = index == "usearch" or (index == "auto" and len(vectors) >= GRAPH_FROM)
+    return USearchIndex(vectors, ids) if graph else ExactIndex(vectors, ids)
