@@ -183,7 +183,7 @@ def prefix(setting):
     """Read 600 shared and 300 own tokens, against 900 own ones."""
     with setting.engine() as engine:
         common = history(engine.count_tokens, 1000, 560)
-        own = [history(engine.count_tokens, user, 290) for user in range(24)]
+        own = [history(engine.count_tokens, user, 290) for user in range(32)]
         prompts = [Prompt(common, text) for text in own]
         apart = [Prompt(f"{user} {common}", own[user]) for user in range(8)]
         lengths = engine.prompt_tokens(prompts)

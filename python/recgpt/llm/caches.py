@@ -12,8 +12,10 @@ from recgpt.llm.jobs import Job, crowding
 FOLDS = 4.0
 """Above this `crowding` texts are written apart. A foreign cell costs a fourth of an own one, because sequences that
 lie together are multiplied at once: .0025 and .011 ms a cell and token (one thread, SmolLM2-135M, 16 sequences)."""
-STREAMS = 16
-"""Sequences apart on a CPU, where more are not faster: 16, 32 and 48 wrote 208, 205 and 210 tokens a second."""
+ROOM = 16
+"""The cache apart has room for so many requests of the longest kind, and for more shorter ones. From 16 sequences on a
+CPU is not faster (16, 32 and 48 wrote 208, 205 and 210 tokens a second), but the end of a call, when few are left, is
+shorter."""
 FEWEST = 4
 
 
@@ -27,19 +29,20 @@ class Make(Protocol):
 class Caches:
     """Schedulers by kind of cache. The one apart is made when a call first asks for it, as long as that call needs."""
 
-    def __init__(self, make: Make, memory: Callable[[], int], *, cells: int, sequences: int, streams: int) -> None:
+    def __init__(self, make: Make, memory: Callable[[], int], *, cells: int, sequences: int, longest: int) -> None:
         """Allocate the shared cache.
 
         Args:
             make: Makes a context.
             memory: Tells how many bytes this process holds.
             cells: Cells of the shared cache.
-            sequences: Most requests in work at once there.
-            streams: The same apart.
+            sequences: Most requests in work at once.
+            longest: Most tokens of a request, answer included.
         """
         self._make = make
         self._memory = memory
-        self._streams = streams
+        self._sequences = sequences
+        self._room = ROOM * longest
         self._together = Scheduler(make(cells=cells), slots=sequences)
         self._apart: Scheduler | None = None
         self._longest = 0
@@ -74,7 +77,7 @@ class Caches:
         """Return the scheduler that these jobs run fastest on. Candidates branch, which only shared cells can do."""
         if any(job.candidates is not None for job in jobs):
             return self._together
-        if crowding([job.prompt for job in jobs], self._streams) <= FOLDS:
+        if crowding([job.prompt for job in jobs], self._sequences) <= FOLDS:
             return self._together
         longest = max(len(job.prompt) + job.room for job in jobs)
         if self._apart is None or longest > self._longest:
@@ -88,7 +91,7 @@ class Caches:
             self._decodes, self._decoded = self._decodes + self._apart.decodes, self._decoded + self._apart.decoded
             self._apart.model.close()
             self._apart = None
-        streams = self._streams
+        streams = min(self._sequences, max(FEWEST, self._room // cells))
         while self._apart is None and streams >= FEWEST:
             try:
                 self._apart = Scheduler(self._make(cells=cells, sequences=streams, apart=True), slots=streams)

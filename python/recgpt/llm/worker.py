@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from recgpt.llm.caches import STREAMS, Caches
+from recgpt.llm.caches import Caches
 from recgpt.llm.chat import Chat
 from recgpt.llm.context import Context
 from recgpt.llm.jobs import BATCH, Job
@@ -57,7 +57,7 @@ class Worker:
             memory,
             cells=load["cells"],
             sequences=load["sequences"],
-            streams=load["sequences"] if self.model.on_gpu else min(load["sequences"], STREAMS),
+            longest=self.context_tokens,
         )
         self.emit = emit
         self.computed = self.prompted = self.answered = 0
