@@ -65,6 +65,12 @@ ERRORS: list[tuple[str, Callable[[Path], Any], type[Exception], str]] = [
         "events.csv cannot be read",
     ),
     (
+        "CSV with a header that is not UTF-8",
+        lambda root: datasets.read(folder(root, events_csv=b"Gr\xf6\xdfe," + CSV.replace("\n", "\n1,").encode())),
+        errors.InvalidTableError,
+        "events.csv cannot be read",
+    ),
+    (
         "renamed column that is not there",
         lambda root: datasets.read(folder(root, events_csv=CSV), columns={"sku": "item_id"}),
         errors.InvalidConfigError,

@@ -21,7 +21,7 @@ app = typer.Typer(
 
 ConfigFile = Annotated[Path, typer.Argument(help="A TOML file; see runs/demo.toml.")]
 Bundles = Annotated[Path, typer.Option(help="The bundles folder, or one bundle.")]
-Households = Annotated[int | None, typer.Option(help="Users for the LLM stages, instead of the file's number.")]
+Households = Annotated[int | None, typer.Option(min=0, help="Users for the LLM stages, instead of the file's number.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Empty the ledger and the trained towers first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 User = Annotated[str, typer.Argument(help="A user id.")]

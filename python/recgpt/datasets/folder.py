@@ -81,13 +81,14 @@ def read(
         own |= {name.removeprefix(f"{table}."): to for name, to in names.items() if name.startswith(f"{table}.")}
         try:
             came = _read_csv(path, own, schema) if path.suffix == ".csv" else _read_parquet(path)
-        except (pa.ArrowException, OSError) as error:
+            header = came.column_names
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             defects.append(f"{path.name} cannot be read: {error}; write it again as {path.suffix[1:]} (UTF-8)")
             continue
-        used |= {name for name in names if name.removeprefix(f"{table}.") in came.column_names}
-        renamed = [own.get(name, name) for name in came.column_names]
+        used |= {name for name in names if name.removeprefix(f"{table}.") in header}
+        renamed = [own.get(name, name) for name in header]
         for twice in sorted({name for name in renamed if renamed.count(name) > 1}):
-            both = [name for name, to in zip(came.column_names, renamed, strict=True) if to == twice]
+            both = [name for name, to in zip(header, renamed, strict=True) if to == twice]
             defects.append(f"{path.name} has column `{twice}` twice (from {', '.join(both)}); rename only one to it")
         tables[table] = came.rename_columns(renamed)
     if defects:
