@@ -66,7 +66,7 @@ ERRORS: list[tuple[str, Callable[[Path], Any], type[Exception], str]] = [
     ),
     (
         "CSV with a header that is not UTF-8",
-        lambda root: datasets.read(folder(root, events_csv=b"Gr\xf6\xdfe," + CSV.replace("\n", "\n1,").encode())),
+        lambda root: datasets.read(folder(root, events_csv=b"Gr\xf6\xdfe,user_id\n1,u1\n")),
         errors.InvalidTableError,
         "events.csv cannot be read",
     ),
