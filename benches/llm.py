@@ -133,7 +133,6 @@ def interests(setting):
                     {"role": "system", "content": request.prompt.system},
                     {"role": "user", "content": request.prompt.user},
                 ]
-                # Without this the first user of a block would find the last one's prompt: the instructions stay.
                 rules = llama_cpp.LlamaGrammar.from_string(gbnf, verbose=False)
                 spent, answer = timed(
                     lambda model=model, messages=messages, rules=rules, request=request: model.create_chat_completion(
@@ -175,7 +174,6 @@ def interests(setting):
         "users_per_minute_vs_naive_same_weights": round(ratio.get("same weights", ratio["as it is"]), 2),
         "of_compute_ceiling": round(must / rate / spent, 3),
         "prefill_tokens_per_second": round(rate),
-        "padding_tokens": tokens["decoded_tokens"] - must + setting.users,
     }
 
 

@@ -95,8 +95,10 @@ class Caches:
         while self._apart is None and streams >= FEWEST:
             try:
                 self._apart = Scheduler(self._make(cells=cells, sequences=streams, apart=True), slots=streams)
-                self._apart.adapt(self._adapter)
             except RuntimeError:
                 streams //= 2
+        if self._apart is not None:
+            # Outside of the try: texts without their adapter would be another model's.
+            self._apart.adapt(self._adapter)
         self._longest = cells
         self.added = self._memory() - before
