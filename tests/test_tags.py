@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recgpt import categories, schema, tags
+from recgpt.brands import Brands
 from recgpt.errors import InvalidConfigError, InvalidTableError, NaiveTimestampError
 from recgpt.llm.engine import Request, Result, ScoreRequest, ScoreResult
 from recgpt.tags import checkers
@@ -249,9 +250,14 @@ def test_every_rule_names_a_checker_that_exists():
         (checkers.specific("boots", {"SHOES"}), "too_broad"),
         (checkers.specific("bath tissue", {"BATH TISSUES"}), "too_broad"),
         (checkers.specific("a b c d e f g", set()), "too_long"),
-        (checkers.no_brand("acme garden hose", {"acme"}), "brand"),
-        (checkers.no_brand("blue moon lamp", {"blue moon"}), "brand"),
-        (checkers.no_brand("blue lamp", {"blue moon"}), None),
+        (checkers.no_brand("acme garden hose", Brands(["Acme"])), "brand"),
+        (checkers.no_brand("blue moon lamp", Brands(["Blue Moon"])), "brand"),
+        (checkers.no_brand("blue lamp", Brands(["Blue Moon"])), None),
+        (checkers.no_brand("men hane underwear", Brands(["Hanes"])), "brand"),
+        (checkers.a_good("dry dog", "Dog Foods"), "no_good"),
+        (checkers.a_good("kosher hot dog", "Hot Dogs"), None),
+        (checkers.a_good("sugar free", None), "no_good"),
+        (checkers.a_good("non carbonated juice", None), None),
         (checkers.no_model("camera d3500"), "model"),
         (checkers.no_model("mirrorless camera"), None),
         (checkers.no_vague_word("modular sofa"), "vague_word"),

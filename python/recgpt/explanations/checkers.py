@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection
-from functools import cache
-from importlib import resources
+
+from recgpt.brands import Brands
+from recgpt.text import listed
 
 MIN_WORDS, MAX_WORDS = 4, 12
 MIN_CHARACTERS, MAX_CHARACTERS = 6, 10
@@ -51,13 +51,6 @@ def _singular(word: str) -> str:
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
-
-
-@cache
-def listed(name: str) -> frozenset[str]:
-    """Read the word list `prompts/rules/NAME.txt`: one word or phrase a line, `#` begins a comment line."""
-    text = (resources.files("recgpt") / "prompts" / "rules" / f"{name}.txt").read_text(encoding="utf-8")
-    return frozenset(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("# "))
 
 
 def _named(text: str, name: str) -> set[str]:
@@ -101,11 +94,9 @@ def no_invented_number(text: str, facts: str) -> str | None:
     return "invented_number" if set(re.findall(r"\d+", text)) - set(re.findall(r"\d+", facts)) else None
 
 
-def no_foreign_brand(text: str, facts: str, brands: Collection[str]) -> str | None:
-    """No brand of the catalogue unless the item's data names it. `brands`: lower-case words with single spaces."""
-    own, known = _WORD.findall(text.casefold()), f" {' '.join(_WORD.findall(facts.casefold()))} "
-    pieces = {" ".join(own[i:j]) for i in range(len(own)) for j in range(i + 1, len(own) + 1)}
-    return "brand" if any(f" {piece} " not in known for piece in pieces if piece in brands) else None
+def no_foreign_brand(text: str, facts: str, brands: Brands) -> str | None:
+    """No brand, of the catalogue or of the list `brands`, unless the item's data names it."""
+    return "brand" if brands.named(text) - brands.named(facts) else None
 
 
 def no_empty_praise(text: str, facts: str) -> str | None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import schema
+from recgpt.brands import Brands
 from recgpt.errors import NaiveTimestampError
 from recgpt.explanations import checkers, pairing
 from recgpt.explanations.config import Config
@@ -31,7 +32,6 @@ _FORMS = {
 concrete phrase writes one; left free it only repeats the date, and says nothing of the interest."""
 _OWN_WORDS = 3
 """Room that a forced beginning leaves for the model; a long tag gives up its first words for it."""
-_NO_BRANDS = frozenset({"", "national", "private", "none", "unbranded", "generic"})
 _MONTHS = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
@@ -114,7 +114,6 @@ def write(
     else:
         wanted = pairing.asked(pairs, catalogue)
     known = _read(catalogue, item_tags, {item for _, item in wanted})
-    brands = {" ".join(checkers.words(clean(brand))) for brand in pc.unique(catalogue["brand"]).to_pylist() if brand}
     lines: dict[tuple[str | None, str, str], _Line] = {}
     nameless: list[pairing.Pair] = []
     of_pair: dict[pairing.Pair, _Line] = {}
@@ -125,7 +124,7 @@ def write(
             continue
         text = clean(interest, limit=80) or None
         of_pair[interest, item] = lines.setdefault((text, own.name, own.facts), _Line(text, own))
-    counts = _ask(list(lines.values()), engine, now, settings, frozenset(brands) - _NO_BRANDS, progress)
+    counts = _ask(list(lines.values()), engine, now, settings, Brands.of(catalogue), progress)
     return _result(of_pair, nameless, counts, None if now is None else now + settings.lifetime)
 
 
@@ -148,7 +147,7 @@ def _ask(
     engine: Engine,
     now: datetime | None,
     config: Config,
-    brands: frozenset[str],
+    brands: Brands,
     progress: Progress | None,
 ) -> Counter[str]:
     """Fill the lines: one greedy try for each, then sampled tries together for those that failed."""
@@ -206,7 +205,7 @@ def _calendar(now: datetime | None, config: Config) -> tuple[str, str]:
     return _MONTHS[now.month - 1], season
 
 
-def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], month: str, season: str) -> None:
+def _judge(line: _Line, prompt: Prompt, result: Result, brands: Brands, month: str, season: str) -> None:
     own = clean(result.text)
     text = clean(f"{prompt.answer} {own}").rstrip(".。 ")
     line.raw = result.text
