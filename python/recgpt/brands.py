@@ -1,4 +1,4 @@
-"""Brand names: learnt from the catalogue's brand column, and listed in `prompts/rules/brands.txt` for those without one.
+"""Brand names: learnt from the catalogue's brand column, and listed in `prompts/rules/brands.txt`.
 
 The stated rule for names that are also everyday words. A listed name is never one ("dove" and "tide" are not in the
 list, "old spice" is, as a whole). A learnt name of one word counts only if most of the titles that hold it, of items
@@ -79,7 +79,9 @@ class Brands:
         found: list[tuple[int, int]] = []
         place = 0
         while place < len(keys):
-            size = max((len(name) for name in self._by_first.get(keys[place], ()) if _starts(keys, place, name)), default=0)
+            size = max(
+                (len(name) for name in self._by_first.get(keys[place], ()) if _starts(keys, place, name)), default=0
+            )
             if size:
                 found.append((words[place].start(), words[place + size - 1].end()))
             place += size or 1

@@ -66,7 +66,7 @@ def fence(text: str, label: str) -> str:
 
 @cache
 def listed(name: str) -> frozenset[str]:
-    """Read the word list `prompts/rules/NAME.txt`: one word or phrase a line; a line that begins with `# ` is a comment.
+    """Read the word list `prompts/rules/NAME.txt`: one word or phrase a line; `# ` begins a comment line.
 
     >>> "organic" in listed("claims")
     True

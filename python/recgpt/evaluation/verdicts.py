@@ -121,7 +121,9 @@ def _floor(figures: Mapping[str, Any]) -> list[Verdict]:
     missed, users = number(figures.get("below_category_floor")), number(figures.get("llm_users"))
     if not missed or not users:
         return []
-    text = f"Tags: {missed:.0f} of {users:.0f} shoppers miss the floor of distinct categories that their tags should have."
+    text = (
+        f"Tags: {missed:.0f} of {users:.0f} shoppers miss the floor of distinct categories that their tags should have."
+    )
     return [Verdict("loss", text)]
 
 

@@ -1,4 +1,4 @@
-"""Interest-free texts by rule: the fallback for items whose text no try of the model gave, or that it was not asked about.
+"""Interest-free texts by rule: the fallback for items for which the model wrote none, or was not asked.
 
 Such a text names the item and says that the shop has it, and nothing else, so that nothing in it can be invented. Its
 row says `source="rule"` and does not run out.
@@ -48,7 +48,11 @@ def by_rule(items: pa.Table, tag_of: Mapping[str, str]) -> pa.Table:
     for item, title, category, attributes in zip(*columns, strict=True):
         tag = tag_of.get(item, "")
         # Where the tag claims nothing, title and category change nothing.
-        key = (tag, "", "") if tag and not checkers.claims(tag) else (tag, f"{title or ''} ; {attributes or ''}", category or "")
+        key = (
+            (tag, "", "")
+            if tag and not checkers.claims(tag)
+            else (tag, f"{title or ''} ; {attributes or ''}", category or "")
+        )
         if key not in known:
             named = own_words(clean(tag, limit=60), key[2], key[1]) or " ".join(clean(title).split(",")[0].split()[:5])
             known[key] = text_of(named)

@@ -46,12 +46,12 @@ class Written(NamedTuple):
     """What the explanations stage gives back."""
 
     table: pa.Table
-    """`schema.EXPLANATIONS`, interest-free texts first, sorted by interest and item. Each item has exactly one of those."""
+    """`schema.EXPLANATIONS`, interest-free texts first, exactly one an item; sorted by interest and item."""
     rejections: pa.Table
     """`schema.REJECTIONS`, stage `explanations`: pairs without a text; `text` names interest and item."""
     counts: dict[str, Any]
-    """`pairs`, `requests`, `answers_total` and `answers_valid` (first tries, before any filtering), `kept` (texts by the
-    model), of them `by_interest` and `by_item`, `by_rule` (items whose text the rule made), `unscored` (by reason)."""
+    """`pairs`, `requests`, `answers_total` and `answers_valid` (first tries, before any filtering), `kept` (texts by
+    the model), of them `by_interest` and `by_item`, `by_rule` (texts that the rule made), `unscored` (by reason)."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,9 @@ def _result(
     by_item = len(table) - by_interest
     written = schema.rows(table, schema.EXPLANATIONS)
     return Written(
-        pa.concat_tables([pa.concat_tables([written.slice(0, by_item), ruled]).sort_by("item_id"), written.slice(by_item)]),
+        pa.concat_tables(
+            [pa.concat_tables([written.slice(0, by_item), ruled]).sort_by("item_id"), written.slice(by_item)]
+        ),
         schema.rows(rejections, schema.REJECTIONS),
         {
             "pairs": len(of_pair) + len(nameless),

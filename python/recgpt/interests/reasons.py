@@ -35,8 +35,9 @@ def give_reasons(
 ) -> tuple[list[str], int, int, list[Result]]:
     """Ask for all reasons in one engine call and set `choice.reason` where a sample passes.
 
-    One verb begins the sentence, so the model sees only what was really done so: of the evidence rows the matching items
-    with which most was done alike. A sample that ran out of tokens ends at its last comma.
+    One verb begins the sentence, so the model sees only what was really done so: of the evidence rows the matching
+    items with which most was done alike. It does not see the interest, or it would repeat its name. A sample that ran
+    out of tokens ends at its last comma.
 
     Returns:
         For each choice why it has no reason (empty if it has one), samples read, samples that passed, the results.
@@ -44,9 +45,9 @@ def give_reasons(
     requests: list[Request] = []
     openings: list[str] = []
     for choice in choices:
-        opening, items = _opening(told(choice))
-        openings.append(opening)
-        prompt = template.render(interest=choice.interest, items=items[:_SHOWN_ITEMS], opening=opening)
+        begun, items = opening(told(choice))
+        openings.append(begun)
+        prompt = template.render(items=items[:_SHOWN_ITEMS], opening=begun)
         requests += [
             Request(
                 prompt,
@@ -74,21 +75,19 @@ def give_reasons(
     return faults, len(results), passed, results
 
 
-def _read(result: Result, opening: str) -> tuple[str, str]:
+def _read(result: Result, begun: str) -> tuple[str, str]:
     text = result.text
     if result.status != "ok":
         if result.reason != "length" or "," not in text:
             return "", result.reason
         text = text.rpartition(",")[0]
-    return clean(f"{opening} {text.strip()}"), ""
+    return clean(f"{begun} {text.strip()}"), ""
 
 
 def _fault(text: str, choice: Choice, config: Config) -> str:
     least, most = config.reason_words
     return (
-        reason_fault(
-            text, told(choice), choice.interest, periods=periods(choice), least_words=least, most_words=most
-        )
+        reason_fault(text, told(choice), choice.interest, periods=periods(choice), least_words=least, most_words=most)
         or ""
     )
 
@@ -109,7 +108,7 @@ def periods(choice: Choice) -> int:
     return len({label for row in choice.case.rows if row.id in choice.evidence for label in row.labels})
 
 
-def _opening(told: Mapping[str, Sequence[str]]) -> tuple[str, list[str]]:
+def opening(told: Mapping[str, Sequence[str]]) -> tuple[str, list[str]]:
     """Choose the verb that most items share, equals in the order of the table above, and those items."""
     order = list(_OPENINGS)
     known = sorted((name for name in told if name in order), key=lambda name: (-len(told[name]), order.index(name)))

@@ -49,7 +49,7 @@ _MALE = re.compile(r"\b(?:male|man|men|he)\b")
 
 _PLAIN = frozenset(
     words(
-        "a an and are as at because been both but by for from had has have he her his in into is it its like on or "
+        "a an and are as at because been both but by for from had has have he her his in into is it its like of on or "
         "other others she so some such than that the their them these they this those to too was well were when which "
         "while who with also all over same including item items product products thing things shopper household "
         "customer user use used history holds"
@@ -74,10 +74,17 @@ _SAID = {
     "review_read": "read reviews",
     "coupon": "redeemed coupon",
 }
-_VERBS = {stem: frozenset(done for done, said in _SAID.items() if stem in words(said)) for stem in words(" ".join(_SAID.values()))}
+_VERBS = {
+    stem: frozenset(done for done, said in _SAID.items() if stem in words(said))
+    for stem in words(" ".join(_SAID.values()))
+}
 """What each verb claims to have been done, any of several."""
 _FUNCTION_WORDS = (
-    _PLAIN | _SEVERAL | _OFTEN | _VERBS.keys() | frozenset(words("shows show interest interested enjoy enjoys love loves one"))
+    _PLAIN
+    | _SEVERAL
+    | _OFTEN
+    | _VERBS.keys()
+    | frozenset(words("shows show interest interested enjoy enjoys love loves one"))
 )
 # Words of names that no item needs to show.
 _VAGUE = frozenset(

@@ -8,9 +8,9 @@ category path (`Makeup > Lips > Lipstick`) gives the core word by its leaf, and 
 give the modifiers. A lone word is completed from the category, else from the attributes.
 
 A tag names a good: one of its words is not in the list `modifiers`, nor said not to be there (`non chocolate`, `sugar
-free`), or it ends the name of its category in the plural (`Hot Dogs`). Where a title has no such word (`Marinated`, `Dry
-Dog`), its words stand before the name of its category (`dry dog food`), or of that alternative which shares a word with
-it. What then still names nothing, or has one word, gets no tag.
+free`), or it ends the name of its category in the plural (`Hot Dogs`). Where a title has no such word (`Marinated`,
+`Dry Dog`), its words stand before the name of its category (`dry dog food`), or of that alternative which shares a word
+with it. What then still names nothing, or has one word, gets no tag.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ class Predicted(NamedTuple):
     """`schema.REJECTIONS`, stage `tags`: every answer that did not become a row."""
     counts: dict[str, Any]
     """`users`, `candidates`, `candidates_out` (by rule), `answers_total` and `answers_valid` (the model's first
-    answers before any filtering), `kept`, `rejected` and `unscored` (by reason), `without_interest`, `below_floor` (users
-    whose tags reach fewer than `min_categories` distinct categories, in a catalogue that has categories)."""
+    answers before any filtering), `kept`, `rejected` and `unscored` (by reason), `without_interest`, `below_floor`
+    (users whose tags reach fewer than `min_categories` distinct categories; 0 where the catalogue has none)."""
     associations: Associations
     """How interests go with tags and items; says which items an interest may explain."""
 
