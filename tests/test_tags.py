@@ -123,6 +123,16 @@ def test_terms_decide_which_interest_a_tag_belongs_to_and_put_it_first():
     assert {row["score"] for row in plain.table.to_pylist()} == {0.0}
 
 
+def test_users_whose_tags_miss_the_floor_of_categories_are_counted():
+    wide = predict(Scripted(), users=USERS.slice(0, 1))
+    reached = len(set(wide.table["category"].to_pylist()))
+    assert 1 < reached < Config().min_categories
+    assert wide.counts["below_floor"] == 1
+    assert predict(Scripted(), users=USERS.slice(0, 1), config=Config(min_categories=reached)).counts["below_floor"] == 0
+    silent = predict(Scripted(score=lambda request: None), config=Config(min_categories=1))
+    assert silent.counts["below_floor"] == silent.counts["users"] == 2
+
+
 def test_no_interests_means_null_interests():
     predicted = predict(Scripted(), interests=INTERESTS.slice(0, 0), users=USERS.slice(0, 1))
     assert predicted.table["interest"].null_count == predicted.table.num_rows > 0

@@ -18,6 +18,8 @@ GOOD = ("Mild salsa", "Salsa dancing", "Bought tortilla chips, salsa goes along.
     [
         (("salsa", "salsa dancing", "Bought tortilla chips."), "too_broad"),
         (("acme salsa dip", "salsa dancing", "Bought tortilla chips."), "brand"),
+        (("tostitos salsa dip", "salsa dancing", "Bought tortilla chips."), "brand"),
+        (("mild mexican", "salsa dancing", "Bought tortilla chips."), "no_good"),
         (("salsa dip 500", "salsa dancing", "Bought tortilla chips."), "model"),
         (("salsa dip set", "salsa dancing", "Bought tortilla chips."), "vague_word"),
         (("potato chips", "salsa dancing", "Bought tortilla chips."), "past_month"),
