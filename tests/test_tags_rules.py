@@ -53,6 +53,7 @@ from recgpt.tags.words import singular
         ("Seasonal", "Spring/Summer Seasonal", None, ""),
         ("Misc Holidays", "Christmas Seasonal", None, ""),
         ("Whole Toms", "Turkey", None, "whole tom"),
+        ("4 oz", "Beauty > Eyes > Mascara", None, ""),
         ("   ", "SNACKS", None, ""),
         ("123 456", None, None, ""),
     ],

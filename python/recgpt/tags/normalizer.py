@@ -95,7 +95,8 @@ def _tag(
     brand_words = frozenset(split(brand))
     title, given = brands.without(title), title
     if " > " in category:
-        return " ".join(_path_words(title, category, brand_words, shared)[-MAX_WORDS:])
+        words = _path_words(title, category, brand_words, shared)
+        return " ".join(words[-MAX_WORDS:]) if len(words) > 1 else ""
     heads = category_heads(category)
     # A title that begins with a brand alone would go on with its size or its color.
     words = _title_words(title.casefold(), brand_words) if split(brands.without(given.split(",")[0])) else []
