@@ -60,7 +60,9 @@ for name, users, printed in (
     assert figures["llm_users"] == users, figures["llm_users"]
     assert figures["within_budget"] == 1.0
     assert figures["tags_per_user"] > 0
-    assert figures["explained_by_interest"] + figures["explained_by_item"] > 0
+    parts = [figures[f"explained_by_{part}"] for part in ("interest", "item", "rule")]
+    assert parts[0] + parts[1] > 0
+    assert abs(sum(parts) - 1) < 1e-9, parts
     known = pq.read_table(f"out/{name}/history/budgeted.parquet")["user_id"].to_pylist()
     answers = Recommender.open(f"out/{name}/bundles").recommend(known, k=5).to_pylist()
     assert len(answers) == 5 * len(known)

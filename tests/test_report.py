@@ -234,9 +234,14 @@ def test_the_card_shows_the_chain(written):
 
 
 def test_shares_of_explained_items_are_printed_as_shares(written):
-    page = " ".join(Page(written(figures=figures(explained_by_interest=0.4, explained_by_item=0.55))).text)
+    page = " ".join(
+        Page(written(figures=figures(explained_by_interest=0.4, explained_by_item=0.55, explained_by_rule=0.05))).text
+    )
     text = " ".join(page.split())
-    assert "Explained 0.400 share of served items with a text for the interest; 0.550 with one for the item" in text
+    said = (
+        "Explained 0.400 share of served items with a text for the interest; 0.550 with one for the item alone, 0.050"
+    )
+    assert said in text
 
 
 def test_where_a_baseline_wins_the_words_say_so():

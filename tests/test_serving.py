@@ -236,6 +236,18 @@ def test_an_explanation_runs_out_by_the_clock_since_the_bundle_was_created(tmp_p
     assert len(reads) == 2 * len(said)
 
 
+def test_a_text_that_a_rule_made_is_shown_as_the_rule_s(tmp_path: Path) -> None:
+    texts = [
+        {"interest": None, "item_id": "hose", "text": "Hose, from this store's catalogue", "source": "rule"},
+        {"interest": None, "item_id": "soil", "text": "A soft start", "source": "generate"},
+    ]
+    build(tmp_path, explanations=records(texts, schema.EXPLANATIONS))
+    rec = Recommender.open(tmp_path, clock=lambda: datetime(2100, 1, 1, tzinfo=UTC))
+    by = {row["item_id"]: row["explained_by"] for row in rec.inspect("ann").recommendations}
+    assert (by["hose"], by["soil"]) == ("rule", "item")
+    assert {by[item] for item in by.keys() - {"hose", "soil"}} == {None}
+
+
 def test_a_refresh_in_the_middle_of_a_request_does_not_mix_bundles(tmp_path: Path) -> None:
     paths = [build(tmp_path, beta=beta) for beta in (1.0, 0.0)]
     snapshots = [Snapshot(read(path)) for path in paths]

@@ -33,7 +33,7 @@ def verdicts(figures: Mapping[str, Any], intervals: Mapping[str, tuple[float, fl
         intervals: 95 % interval per measure, if known.
     """
     found = [one for measure in READINGS for one in _against_baselines(measure, figures, intervals or {})]
-    return [*found, *_beta(figures), *_own_tags(figures), *_categories(figures), *_answers(figures)]
+    return [*found, *_beta(figures), *_own_tags(figures), *_categories(figures), *_floor(figures), *_answers(figures)]
 
 
 def _against_baselines(
@@ -115,6 +115,16 @@ def _categories(figures: Mapping[str, Any]) -> list[Verdict]:
     if ours == best:
         return [Verdict("open", f"{base}: level.")]
     return [Verdict("win", f"{base}.") if ours > best else Verdict("loss", f"{base}: popularity wins.")]
+
+
+def _floor(figures: Mapping[str, Any]) -> list[Verdict]:
+    missed, users = number(figures.get("below_category_floor")), number(figures.get("llm_users"))
+    if not missed or not users:
+        return []
+    text = (
+        f"Tags: {missed:.0f} of {users:.0f} shoppers miss the floor of distinct categories that their tags should have."
+    )
+    return [Verdict("loss", text)]
 
 
 def _answers(figures: Mapping[str, Any]) -> list[Verdict]:

@@ -1,12 +1,14 @@
 """LLM_RE offline: interest-item pairs -> short texts that a reader could believe (section 2.4, Appendix B).
 
 The model finishes one line that begins with the item's own words. The checkers pick among its tries; when none
-passes, there is no text, and the pair is kept among the rejections as unscored. No text is ever made by a rule.
+passes, the pair is kept among the rejections as unscored. An item that is left without an interest-free text, or that
+nobody asked the model about, gets one by rule that says no more than its name (`source="rule"`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,9 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import schema
+from recgpt.brands import Brands
 from recgpt.errors import NaiveTimestampError
 from recgpt.explanations import checkers, pairing
 from recgpt.explanations.config import Config
+from recgpt.explanations.fallback import by_rule, own_words
 from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result
 from recgpt.text import clean, neutralize
@@ -31,7 +35,6 @@ _FORMS = {
 concrete phrase writes one; left free it only repeats the date, and says nothing of the interest."""
 _OWN_WORDS = 3
 """Room that a forced beginning leaves for the model; a long tag gives up its first words for it."""
-_NO_BRANDS = frozenset({"", "national", "private", "none", "unbranded", "generic"})
 _MONTHS = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
@@ -43,12 +46,12 @@ class Written(NamedTuple):
     """What the explanations stage gives back."""
 
     table: pa.Table
-    """`schema.EXPLANATIONS`, interest-free texts first, sorted by interest and item."""
+    """`schema.EXPLANATIONS`, interest-free texts first, exactly one an item; sorted by interest and item."""
     rejections: pa.Table
     """`schema.REJECTIONS`, stage `explanations`: pairs without a text; `text` names interest and item."""
     counts: dict[str, Any]
-    """`pairs`, `requests`, `answers_total` and `answers_valid` (first tries, before any filtering), `kept`,
-    `by_interest`, `by_item`, `unscored` (by reason)."""
+    """`pairs`, `requests`, `answers_total` and `answers_valid` (first tries, before any filtering), `kept` (texts by
+    the model), of them `by_interest` and `by_item`, `by_rule` (texts that the rule made), `unscored` (by reason)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class _Item:
     """The item's own tag, else its title: what the line begins with."""
     title: str
     facts: str
-    """Everything that the catalogue says: claims beyond it are invented."""
+    """Everything that the catalogue says."""
+    own: str
+    """What it says of the item itself, its category left out: claims beyond it are invented."""
 
 
 @dataclass
@@ -97,7 +102,8 @@ def write(
             that the date is unknown, no text may name a month or season that the item's data does not, and none ends.
         tags: `schema.TAGS`: an interest's tags say which categories it reaches.
         item_tags: `schema.ITEM_TAGS`: how an item is called in a line; its title otherwise.
-        pairs: optional table (interest or null, item_id): only these, plus their items' interest-free texts.
+        pairs: optional table (interest or null, item_id): the model writes only these, plus their items' interest-free
+            texts; the other items get theirs by rule.
         config: settings.
         progress: called with (done, total) requests of each round.
 
@@ -113,8 +119,11 @@ def write(
         wanted = pairing.matched(interests, catalogue, tags, categories)
     else:
         wanted = pairing.asked(pairs, catalogue)
-    known = _read(catalogue, item_tags, {item for _, item in wanted})
-    brands = {" ".join(checkers.words(clean(brand))) for brand in pc.unique(catalogue["brand"]).to_pylist() if brand}
+    tag_of: dict[str, str] = {}
+    if item_tags is not None:
+        named = schema.table(item_tags, schema.ITEM_TAGS, name="item_tags")
+        tag_of = dict(zip(named["item_id"].to_pylist(), named["tag"].to_pylist(), strict=True))
+    known = _read(catalogue, tag_of, {item for _, item in wanted})
     lines: dict[tuple[str | None, str, str], _Line] = {}
     nameless: list[pairing.Pair] = []
     of_pair: dict[pairing.Pair, _Line] = {}
@@ -125,21 +134,26 @@ def write(
             continue
         text = clean(interest, limit=80) or None
         of_pair[interest, item] = lines.setdefault((text, own.name, own.facts), _Line(text, own))
-    counts = _ask(list(lines.values()), engine, now, settings, frozenset(brands) - _NO_BRANDS, progress)
-    return _result(of_pair, nameless, counts, None if now is None else now + settings.lifetime)
+    counts = _ask(list(lines.values()), engine, now, settings, Brands.of(catalogue), progress)
+    told = {item for (interest, item), line in of_pair.items() if interest is None and line.text is not None}
+    silent = catalogue.filter(pc.invert(pc.is_in(catalogue["item_id"], value_set=pa.array(told, pa.large_string()))))
+    return _result(of_pair, nameless, by_rule(silent, tag_of), counts, None if now is None else now + settings.lifetime)
 
 
-def _read(catalogue: pa.Table, item_tags: schema.ArrowStream | None, wanted: set[str]) -> dict[str, _Item]:
-    tag_of: dict[str, str] = {}
-    if item_tags is not None:
-        own = schema.table(item_tags, schema.ITEM_TAGS, name="item_tags")
-        tag_of = dict(zip(own["item_id"].to_pylist(), own["tag"].to_pylist(), strict=True))
+def _read(catalogue: pa.Table, tag_of: Mapping[str, str], wanted: set[str]) -> dict[str, _Item]:
     rows = catalogue.filter(pc.is_in(catalogue["item_id"], value_set=pa.array(sorted(wanted), pa.large_string())))
     known = {}
     for row in rows.to_pylist():
         title, tag = clean(row["title"], limit=120), clean(tag_of.get(row["item_id"]), limit=60)
-        texts = [tag, title, *(clean(row[name]) for name in ("category", "brand", "attributes", "description"))]
-        known[row["item_id"]] = _Item(tag or " ".join(title.split(",")[0].split()[:5]), title, " ; ".join(texts))
+        said = [title, *(clean(row[name]) for name in ("brand", "attributes", "description"))]
+        category = clean(row["category"])
+        tag = own_words(tag, category, " ; ".join(said))
+        known[row["item_id"]] = _Item(
+            tag or " ".join(title.split(",")[0].split()[:5]),
+            title,
+            " ; ".join([tag, *said, category]),
+            " ; ".join([tag, *said]),
+        )
     return known
 
 
@@ -148,7 +162,7 @@ def _ask(
     engine: Engine,
     now: datetime | None,
     config: Config,
-    brands: frozenset[str],
+    brands: Brands,
     progress: Progress | None,
 ) -> Counter[str]:
     """Fill the lines: one greedy try for each, then sampled tries together for those that failed."""
@@ -206,7 +220,7 @@ def _calendar(now: datetime | None, config: Config) -> tuple[str, str]:
     return _MONTHS[now.month - 1], season
 
 
-def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], month: str, season: str) -> None:
+def _judge(line: _Line, prompt: Prompt, result: Result, brands: Brands, month: str, season: str) -> None:
     own = clean(result.text)
     text = clean(f"{prompt.answer} {own}").rstrip(".。 ")
     line.raw = result.text
@@ -220,7 +234,7 @@ def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], 
         or checkers.complete(text)
         or checkers.no_echo(own, prompt.system)
         or checkers.no_copy(text, line.item.title)
-        or checkers.no_invented_claim(text, facts)
+        or checkers.no_invented_claim(f"{line.item.name} {own}", line.item.own)
         or checkers.no_invented_number(text, facts)
         or checkers.no_foreign_brand(text, facts, brands)
         or checkers.no_empty_praise(text, facts)
@@ -234,7 +248,11 @@ def _judge(line: _Line, prompt: Prompt, result: Result, brands: frozenset[str], 
 
 
 def _result(
-    of_pair: dict[pairing.Pair, _Line], nameless: list[pairing.Pair], counts: Counter[str], until: datetime | None
+    of_pair: dict[pairing.Pair, _Line],
+    nameless: list[pairing.Pair],
+    ruled: pa.Table,
+    counts: Counter[str],
+    until: datetime | None,
 ) -> Written:
     table: list[dict[str, Any]] = []
     rejections: list[dict[str, Any]] = []
@@ -263,8 +281,12 @@ def _result(
     for pair in nameless:
         reject(pair, "no_title", None)
     by_interest = sum(row["interest"] is not None for row in table)
+    by_item = len(table) - by_interest
+    written = schema.rows(table, schema.EXPLANATIONS)
     return Written(
-        schema.rows(table, schema.EXPLANATIONS),
+        pa.concat_tables(
+            [pa.concat_tables([written.slice(0, by_item), ruled]).sort_by("item_id"), written.slice(by_item)]
+        ),
         schema.rows(rejections, schema.REJECTIONS),
         {
             "pairs": len(of_pair) + len(nameless),
@@ -273,7 +295,8 @@ def _result(
             "answers_valid": counts["answers_valid"],
             "kept": len(table),
             "by_interest": by_interest,
-            "by_item": len(table) - by_interest,
+            "by_item": by_item,
+            "by_rule": ruled.num_rows,
             "unscored": dict(Counter(row["reason"] for row in rejections)),
         },
     )

@@ -141,6 +141,14 @@ def _judge(run: Run, choice: Choice, entry: InterestEntry, seen: set[tuple[str, 
         failures = ", ".join(f"r{row} {why}" for row, why in checked.failures)
         return f"evidence: {failures or 'only staples in the rows'}"
     least, most = config.reason_words
-    items = [item for row in case.rows if row.id in choice.evidence for item in row.items]
-    fault = rules.reason_fault(entry.reason, items, choice.interest, least_words=least, most_words=most)
+    cited = [row for row in case.rows if row.id in choice.evidence]
+    done = dict.fromkeys(behavior for row in cited for _, behavior in row.contexts)
+    fault = rules.reason_fault(
+        entry.reason,
+        {one: [item for row in cited if any(one == b for _, b in row.contexts) for item in row.items] for one in done},
+        choice.interest,
+        periods=len({label for row in cited for label in row.labels}),
+        least_words=least,
+        most_words=most,
+    )
     return f"reason: {fault}" if fault else None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from recgpt.evidence import longest_hit
 from recgpt.interests.cases import Choice
@@ -21,7 +20,11 @@ _OPENINGS = {
     "favorite": "They saved",
     "detail_view": "They looked at",
     "review_read": "They read reviews of",
+    "click": "They looked at",
+    "coupon": "They redeemed a coupon for",
 }
+_NEUTRAL = "Their history holds"
+"""Begins the reason where only a shop's own behaviors are cited, of which nobody knows what they mean."""
 _MARKS = re.compile(r' x\d{1,6}$| #\d{1,6}(?= |$)|"')
 _SIZE = re.compile(r"\s*\(?\d.*$")
 _SHOWN_ITEMS = 8
@@ -32,7 +35,9 @@ def give_reasons(
 ) -> tuple[list[str], int, int, list[Result]]:
     """Ask for all reasons in one engine call and set `choice.reason` where a sample passes.
 
-    The model sees the matching items of the evidence rows only. A sample that ran out of tokens ends at its last comma.
+    One verb begins the sentence, so the model sees only what was really done so: of the evidence rows the matching
+    items with which most was done alike. It does not see the interest, or it would repeat its name. A sample that ran
+    out of tokens ends at its last comma.
 
     Returns:
         For each choice why it has no reason (empty if it has one), samples read, samples that passed, the results.
@@ -40,9 +45,9 @@ def give_reasons(
     requests: list[Request] = []
     openings: list[str] = []
     for choice in choices:
-        opening = _opening(choice)
-        openings.append(opening)
-        prompt = template.render(interest=choice.interest, items=_items(choice)[:_SHOWN_ITEMS], opening=opening)
+        begun, items = opening(told(choice))
+        openings.append(begun)
+        prompt = template.render(items=items[:_SHOWN_ITEMS], opening=begun)
         requests += [
             Request(
                 prompt,
@@ -70,39 +75,46 @@ def give_reasons(
     return faults, len(results), passed, results
 
 
-def _read(result: Result, opening: str) -> tuple[str, str]:
+def _read(result: Result, begun: str) -> tuple[str, str]:
     text = result.text
     if result.status != "ok":
         if result.reason != "length" or "," not in text:
             return "", result.reason
         text = text.rpartition(",")[0]
-    return clean(f"{opening} {text.strip()}"), ""
+    return clean(f"{begun} {text.strip()}"), ""
 
 
 def _fault(text: str, choice: Choice, config: Config) -> str:
     least, most = config.reason_words
-    return reason_fault(text, _items(choice), choice.interest, least_words=least, most_words=most) or ""
+    return (
+        reason_fault(text, told(choice), choice.interest, periods=periods(choice), least_words=least, most_words=most)
+        or ""
+    )
 
 
-def _opening(choice: Choice) -> str:
-    rows = [row for row in choice.case.rows if row.id in choice.evidence]
-    behaviors = Counter(behavior for row in rows for _, behavior in row.contexts)
-    # Most frequent first, then the order of the table above; a shop's own behavior gets the neutral verb.
+def told(choice: Choice) -> dict[str, list[str]]:
+    """List what the evidence tells: its matching items, plain, by what was done with them, in the order of the rows."""
+    found: dict[str, dict[str, None]] = {}
+    for row in choice.case.rows:
+        if row.id in choice.evidence:
+            matching = {_plain(item): None for item in row.items if longest_hit(item, choice.terms)}
+            for behavior in dict.fromkeys(behavior for _, behavior in row.contexts):
+                found.setdefault(behavior, {}).update(matching)
+    return {behavior: list(items) for behavior, items in found.items() if items}
+
+
+def periods(choice: Choice) -> int:
+    """Count the distinct time labels of the evidence."""
+    return len({label for row in choice.case.rows if row.id in choice.evidence for label in row.labels})
+
+
+def opening(told: Mapping[str, Sequence[str]]) -> tuple[str, list[str]]:
+    """Choose the verb that most items share, equals in the order of the table above, and those items."""
     order = list(_OPENINGS)
-    known = sorted((name for name in behaviors if name in _OPENINGS), key=lambda n: (-behaviors[n], order.index(n)))
-    return _OPENINGS[known[0]] if known else "They chose"
-
-
-def _items(choice: Choice) -> list[str]:
-    """List what of the evidence the model is shown, and its reason may say: the matching items."""
-    found = {
-        _plain(item): None
-        for row in choice.case.rows
-        if row.id in choice.evidence
-        for item in row.items
-        if longest_hit(item, choice.terms)
-    }
-    return list(found)
+    known = sorted((name for name in told if name in order), key=lambda name: (-len(told[name]), order.index(name)))
+    if known:
+        return _OPENINGS[known[0]], list(told[known[0]])
+    return _NEUTRAL, list(dict.fromkeys(item for items in told.values() for item in items))
 
 
 def _plain(item: str) -> str:

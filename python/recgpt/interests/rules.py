@@ -7,7 +7,7 @@ None. They look at the history and the attributes only, never at what a model sa
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -47,17 +47,44 @@ _ALONE = re.compile(r"\blives? alone\b|\bsingle(?:[ -]person)?\b|\b1 adult no\b"
 _FEMALE = re.compile(r"\b(?:female|woman|women|she)\b")
 _MALE = re.compile(r"\b(?:male|man|men|he)\b")
 
-_FUNCTION_WORDS = frozenset(
+_PLAIN = frozenset(
     words(
-        "a an and are as at because been both but by each every for from had has have he her his in into is it its "
-        "like likes many more most much of often on or other others several she so some such than that the their "
-        "them these they this those to too two three was well were when which while who with year years month "
-        "months week weeks time times day days again regularly repeatedly frequently various different kinds kind "
-        "types type lot lots items item products product things thing shopper household customer user bought buy "
-        "buys buying purchased purchase purchases purchasing searched search searches looked look viewed saved "
-        "added cart favorite shows show interest interested enjoy enjoys love loves use used including also all "
-        "over same since variety range one"
+        "a an and are as at because been both but by for from had has have he her his in into is it its like of on or "
+        "other others she so some such than that the their them these they this those to too was well were when which "
+        "while who with also all over same including item items product products thing things shopper household "
+        "customer user use used history holds"
     )
+)
+# What a reason says of numbers and of rhythm must be true of its rows; in names of interests it says nothing.
+_SEVERAL = frozenset(
+    words("much more most many lot lots several different various variety range kinds kind types type two three")
+)
+_OFTEN = frozenset(
+    words(
+        "each every year years month months week weeks time times day days again regularly repeatedly frequently often"
+    )
+)
+_SAID = {
+    "purchase": "bought buy buys buying purchased purchase purchases purchasing",
+    "search": "searched search searches searching looked looking",
+    "cart": "put cart added",
+    "favorite": "saved",
+    "detail_view": "looked looking viewed",
+    "click": "looked looking viewed",
+    "review_read": "read reviews",
+    "coupon": "redeemed coupon",
+}
+_VERBS = {
+    stem: frozenset(done for done, said in _SAID.items() if stem in words(said))
+    for stem in words(" ".join(_SAID.values()))
+}
+"""What each verb claims to have been done, any of several."""
+_FUNCTION_WORDS = (
+    _PLAIN
+    | _SEVERAL
+    | _OFTEN
+    | _VERBS.keys()
+    | frozenset(words("shows show interest interested enjoy enjoys love loves one"))
 )
 # Words of names that no item needs to show.
 _VAGUE = frozenset(
@@ -207,27 +234,74 @@ def _is_necessity(interest: str, pool: Pool) -> bool:
 
 
 def reason_fault(
-    reason: str, evidence_items: Sequence[str], interest: str, *, most_words: int, least_words: int
+    reason: str, told: Mapping[str, Sequence[str]], interest: str, *, periods: int, most_words: int, least_words: int
 ) -> str | None:
     """Check a reason against the evidence that it explains.
 
     It must have a fit length, name something of the evidence, and bring no fact of its own: every content word and
-    every number must stand in the evidence or in the name of the interest that it explains.
+    every number must stand in the evidence, under what the verb before it says was done. A word of the interest's name
+    is no exception, unless the whole name says what the items are for ("baking mixes for home baking"). Several things
+    need two items, "again" two periods, and a rhythm ("often", "each month") three.
+
+    Args:
+        reason: the sentence.
+        told: the items of the cited rows by what was done with them; a row counts under each of its behaviors.
+        interest: its name.
+        periods: distinct time labels of the cited rows.
+        most_words: longest reason.
+        least_words: shortest reason.
     """
     stems = words(reason)
     if not least_words <= len(stems) <= most_words:
         return f"length: {len(stems)} words, not {least_words} to {most_words}"
-    evidence = {stem for item in evidence_items for stem in words(item)}
-    content = [stem for stem in stems if stem not in _FUNCTION_WORDS]
+    known = {done: {stem for item in items for stem in words(item)} for done, items in told.items()}
+    evidence = frozenset[str]().union(*known.values())
+    content = [stem for stem in _without_name(stems, words(interest)) if stem not in _PLAIN | _SEVERAL | _OFTEN]
     if not evidence.intersection(content):
         return "evidence: it names nothing of the rows"
     if {"interest", "interested"}.intersection(stems):
         return "empty: it only says that there is an interest"
-    own = [stem for stem in content if stem not in evidence and stem not in words(interest)]
+    own = [stem for stem in content if stem not in evidence and stem not in _VERBS]
     if own:
         return f"new facts: {', '.join(dict.fromkeys(own))}"
-    if _repeats(stems, 3) or _repeats(content, 2):
+    items = {item for items in told.values() for item in items}
+    if (_SEVERAL - evidence).intersection(stems) and len(items) < 2:
+        return "untrue: one item is not several"
+    rhythm = (_OFTEN - evidence).intersection(stems)
+    if rhythm and periods < (2 if rhythm == {"again"} else 3):
+        return f"untrue: {periods} periods are no rhythm"
+    if untrue := _untrue(content, known):
+        return f"untrue: {untrue}"
+    said = [stem for stem in content if stem not in _VERBS]
+    if _repeats(stems, 3) or _repeats(said, 2):
         return "repetition: it says the same words again"
+    return None
+
+
+def _without_name(stems: Sequence[str], name: Sequence[str]) -> list[str]:
+    """Leave out the interest's name where it says what the items are for."""
+    size = len(name)
+    for start in range(1, len(stems) - size + 1):
+        if stems[start - 1] in ("for", "in") and tuple(stems[start : start + size]) == tuple(name):
+            return [*stems[:start], *stems[start + size :]]
+    return list(stems)
+
+
+def _untrue(content: Sequence[str], known: Mapping[str, Collection[str]]) -> str | None:
+    """Find what was not done as the reason says: verbs in a row hold for all that follows them."""
+    stated: list[frozenset[str]] = []
+    verbs = False
+    for stem in content:
+        if stem in _VERBS and (not stated or not any(stem in words for words in known.values())):
+            done = _VERBS[stem] & known.keys()
+            if not done:
+                return f"no cited row says {stem}"
+            stated = [*stated, done] if verbs else [done]
+            verbs = True
+            continue
+        verbs = False
+        if not all(any(stem in known[one] for one in done) for done in stated):
+            return f"{stem} stands in no row of what was done"
     return None
 
 

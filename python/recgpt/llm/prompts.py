@@ -37,7 +37,7 @@ INPUTS = {
     "briefs": {"item", "max_chars"},
     "interests": {"history", "attributes", "pool", "most", "reasoning"},
     "interests_rank": {"history", "attributes"},
-    "interest_reason": {"interest", "items", "opening"},
+    "interest_reason": {"items", "opening"},
     "tags": {"attributes", "interests", "clicks", "purchases", "searches", "date", "season", "quantity"},
     "tags_rank": {"attributes", "interests", "clicks", "purchases", "searches", "date", "season"},
     "tags_reason": {"facts", "beginning"},

@@ -113,7 +113,9 @@ class LlmConfig(_Section):
     model: str = "smollm2"
     """Path of a GGUF file, or `smollm2` for the small model that comes as a package."""
     mode: Literal["rank", "generate"] = "rank"
-    """`rank` suits models under about 1B parameters, `generate` capable ones."""
+    """`rank` suits models under about 1B parameters, `generate` capable ones. Only what a model writes can follow some
+    rules of the paper: interests beyond the pool, as many as the history carries, and kinds of goods new to the user
+    first hold in `generate` alone; `rank` chooses among the pool's interests and the catalogue's tags."""
     households: int = Field(12, ge=0)
     """Users for whom the LLM stages run; everything else runs for all."""
     min_events: int = Field(100, ge=0)

@@ -64,6 +64,8 @@ def gather(run: Stages) -> dict[str, Any]:
         "llm_hr@30_category_popularity": hits.popularity.mean,
         "explained_by_interest": _explained(run, "interest"),
         "explained_by_item": _explained(run, "item"),
+        "explained_by_rule": _explained(run, "rule"),
+        "below_category_floor": run.predicted.counts["below_floor"],
         "llm_calls": run.engine.calls,
         "llm_reused": run.engine.reused,
         **run.judged.figures,

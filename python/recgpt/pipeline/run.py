@@ -253,6 +253,9 @@ class Stages:
         self.keep("tags", tags=self.all_tags, item_tags=self.item_tags, rejections=self.predicted.rejections)
         summary.append(f"{self.predicted.table.num_rows} tags from the model for {len(by_model)} users")
         summary.append(f"{self.predicted.rejections.num_rows} rejected or unscored")
+        if missed := self.predicted.counts["below_floor"]:
+            floor = self.config.tags.min_categories
+            summary.append(f"{missed} of {len(self.drawn)} users below the floor of {floor} distinct categories")
         summary.append(f"{self.all_tags.num_rows - self.predicted.table.num_rows:,} by rule for the others")
 
     def retrieval(self, summary: list[str]) -> None:
@@ -315,7 +318,9 @@ class Stages:
             progress=self.clock.watch.progress,
         )
         self.keep("explanations", explanations=self.written.table, rejections=self.written.rejections)
-        summary.append(f"{self.written.table.num_rows} texts; {self.written.rejections.num_rows} rejected or unscored")
+        counts = self.written.counts
+        summary.append(f"{counts['kept']} texts by the model; {self.written.rejections.num_rows} rejected or unscored")
+        summary.append(f"{counts['by_rule']:,} items have a text by rule")
 
     def serving(self, summary: list[str]) -> None:
         """Stage 8: build, check and publish a bundle."""

@@ -52,7 +52,7 @@ class Inspection:
     interests: list[dict[str, Any]]
     tags: list[dict[str, Any]]
     recommendations: list[dict[str, Any]]
-    """As `recommend` gives them, with `title`, `category`, `explained_by` (`interest`, `item` or None) and
+    """As `recommend` gives them, with `title`, `category`, `explained_by` (`interest`, `item`, `rule` or None) and
     `tag_side_alone`: True if the user's own row, without tags, would not have brought the item into the same k."""
     rejections: list[dict[str, Any]]
     bundle: str

@@ -32,7 +32,8 @@ class Answer:
     interest: str | None
     explanation: str | None
     explained_by: str | None
-    """`interest`: the text was written for this interest and item; `item`: for the item alone; None: there is none."""
+    """`interest`: a model wrote the text for this interest and item; `item`: for the item alone; `rule`: it is the text
+    that a rule gave the item; None: there is none."""
     cold: bool
     as_of: datetime
     tag_side_alone: bool
@@ -191,8 +192,8 @@ class Snapshot:
             tag, interest, as_of = (self._columns["tags", name][tag_row] for name in ("tag", "interest", "as_of"))
         # The winning tag's interest first, then the user's others: the table holds what goes with this item's category.
         own = [self._columns["interests", "interest"][row] for row in self.span("interests", user_id)]
-        text, written_for = self._explanation(item_id, [interest, *own], moment)
-        by = None if text is None else "item" if written_for is None else "interest"
+        text, written_for, source = self._explanation(item_id, [interest, *own], moment)
+        by = None if text is None else "rule" if source == "rule" else "item" if written_for is None else "interest"
         interest = written_for or interest
         return Answer(
             item_id, score, y_col, y_sem, tag, interest, text, by, y_col is None, as_of or self.now, tag_side_alone
@@ -200,17 +201,20 @@ class Snapshot:
 
     def _explanation(
         self, item_id: str, interests: Sequence[str | None], moment: datetime
-    ) -> tuple[str | None, str | None]:
-        """The text for the first of the interests that the table has with the item, else the item's own text."""
-        found: dict[str | None, str] = {}
+    ) -> tuple[str | None, str | None, str | None]:
+        """The text for the first of the interests that the table has with the item, else the item's own; its source."""
+        found: dict[str | None, tuple[str, str]] = {}
         for row in self.span("explanations", item_id):
             until = self._columns["explanations", "valid_until"][row]
             if until is not None and until <= moment:
                 continue
             written_for = self._columns["explanations", "interest"][row]
-            found.setdefault(written_for, self._columns["explanations", "text"][row])
+            found.setdefault(
+                written_for, (self._columns["explanations", "text"][row], self._columns["explanations", "source"][row])
+            )
         first = next((interest for interest in interests if interest is not None and interest in found), None)
-        return found.get(first), first
+        text, source = found.get(first, (None, None))
+        return text, first, source
 
     def _item_rows(self, item_ids: AbstractSet[str]) -> Rows:
         found = [self._items.find(item) for item in sorted(item_ids)]

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from recgpt import evidence
-from recgpt.tags.words import listed, stems
+from recgpt.tags.words import stems
+from recgpt.text import listed
 
 MOST = 0.5
 """Share of a category's engagement from which the whole category belongs to an interest."""

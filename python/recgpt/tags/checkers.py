@@ -9,7 +9,10 @@ import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 
-from recgpt.tags.words import listed, singular, split, stems
+from recgpt.brands import Brands
+from recgpt.tags.normalizer import category_heads, names_good
+from recgpt.tags.words import singular, split, stems
+from recgpt.text import listed
 
 MAX_TAG_WORDS = 6
 MAX_REASON_WORDS = 24
@@ -29,19 +32,22 @@ def specific(tag: str, categories: Collection[str]) -> str | None:
     return "too_broad" if any(stems(category) == words for category in categories) else None
 
 
-def no_brand(tag: str, brands: Collection[str]) -> str | None:
-    """A tag names no brand of the catalogue.
+def a_good(tag: str, category: str | None) -> str | None:
+    """A tag names a good: it does not only say how something is or for whom, and what it names is not denied.
 
-    Args:
-        tag: the tag.
-        brands: names as lower-case words with single spaces; a set makes this quick.
+    >>> a_good("dry dog", "Dog Foods"), a_good("dry dog food", "Dog Foods"), a_good("beef hot dog", "Hot Dogs")
+    ('no_good', None, None)
+    """
+    return None if names_good(stems(tag), category_heads(category)) else "no_good"
 
-    >>> no_brand("acme dog food", {"acme"}), no_brand("dry dog food", {"acme"})
+
+def no_brand(tag: str, brands: Brands) -> str | None:
+    """A tag names no brand: none of the catalogue's and none of the list `brands`.
+
+    >>> no_brand("acme dog food", Brands(["Acme"])), no_brand("dry dog food", Brands(["Acme"]))
     ('brand', None)
     """
-    words = split(tag)
-    pieces = (" ".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1))
-    return "brand" if any(piece in brands for piece in pieces) else None
+    return "brand" if brands.spans(tag) else None
 
 
 def no_model(tag: str) -> str | None:

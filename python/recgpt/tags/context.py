@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import pyarrow.compute as pc
-
 from recgpt import schema
+from recgpt.brands import Brands
 from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress, Prompt
 from recgpt.tags import checkers
@@ -20,13 +19,8 @@ from recgpt.tags.candidates import Scorer
 from recgpt.tags.config import Config
 from recgpt.tags.engagement import Engagement, read
 from recgpt.tags.sequences import Sequences, collect, date_label, season
-from recgpt.tags.words import split, stems
+from recgpt.tags.words import stems
 from recgpt.text import clean
-
-_NO_BRANDS = frozenset(
-    {"", "national", "private", "none", "unbranded", "generic", "own brand", "no brand", "store brand"}
-)
-"""What brand columns hold when they name no brand."""
 
 
 @dataclass
@@ -56,7 +50,7 @@ class Context:
     scorer: Scorer
     known: frozenset[str]
     """The catalogue's categories."""
-    brands: frozenset[str]
+    brands: Brands
     out_of_season: frozenset[str]
     associations: Associations
     progress: Progress | None
@@ -82,6 +76,7 @@ class Context:
         """Check what holds for a tag whoever the user is; the name of the first rule that it breaks."""
         return (
             checkers.specific(tag, self.known)
+            or checkers.a_good(tag, category)
             or checkers.no_model(tag)
             or checkers.no_brand(tag, self.brands)
             or checkers.no_vague_word(tag)
@@ -154,7 +149,6 @@ def build(
                 history=[*tags, *queries],
             )
         )
-    brands = {" ".join(split(brand)) for brand in pc.unique(catalogue["brand"]).to_pylist() if brand}
     out = {
         log.categories[log.tag_category[tag]]
         for tag in range(len(log.tags))
@@ -169,7 +163,7 @@ def build(
         log=log,
         scorer=scorer,
         known=frozenset(log.categories),
-        brands=frozenset(brands) - _NO_BRANDS,
+        brands=Brands.of(catalogue),
         out_of_season=frozenset(out),
         associations=Associations(
             [text for texts in by_user.values() for text in texts],

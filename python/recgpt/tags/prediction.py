@@ -31,7 +31,8 @@ class Predicted(NamedTuple):
     """`schema.REJECTIONS`, stage `tags`: every answer that did not become a row."""
     counts: dict[str, Any]
     """`users`, `candidates`, `candidates_out` (by rule), `answers_total` and `answers_valid` (the model's first
-    answers before any filtering), `kept`, `rejected` and `unscored` (by reason), `without_interest`."""
+    answers before any filtering), `kept`, `rejected` and `unscored` (by reason), `without_interest`, `below_floor`
+    (users whose tags reach fewer than `min_categories` distinct categories; 0 where the catalogue has none)."""
     associations: Associations
     """How interests go with tags and items; says which items an interest may explain."""
 
@@ -104,6 +105,7 @@ def _result(context: Context) -> Predicted:
         "rejected": dict(by_status["rejected"]),
         "unscored": dict(by_status["unscored"]),
         "without_interest": sum(row["interest"] is None for row in context.table),
+        "below_floor": _below_floor(context),
     }
     # A catalogue without categories maps tags to "", which a table calls null.
     table = [{**row, "category": row["category"] or None} for row in context.table]
@@ -113,3 +115,13 @@ def _result(context: Context) -> Predicted:
         counts,
         context.associations,
     )
+
+
+def _below_floor(context: Context) -> int:
+    """Count the users whose tags miss the floor of distinct categories; those without any tag miss it too."""
+    if not context.known:
+        return 0
+    reached: dict[str, set[str]] = {household.user: set() for household in context.households}
+    for row in context.table:
+        reached[row["user_id"]].add(row["category"])
+    return sum(len(categories) < context.config.min_categories for categories in reached.values())

@@ -167,8 +167,8 @@ def _beginning(context: Context, household: Household, tag: str, interest: str |
 
 
 def _did(log: Engagement, pair: int) -> str:
-    """Say what a user really did with a tag; "chose" for a shop's own behavior."""
-    verb = _DID[DONE[log.done[pair]]] if log.done[pair] < len(DONE) else "chose"
+    """Say what a user really did with a tag; a shop's own behavior may be anything."""
+    verb = _DID[DONE[log.done[pair]]] if log.done[pair] < len(DONE) else "had to do with"
     return f"They {verb} {log.tags[log.tag[pair]]}"
 
 

@@ -1,4 +1,4 @@
-"""Words as the tag rules see them: lower case, shop shorthand written out, singular; and the word lists on file."""
+"""Words as the tag rules see them: lower case, shop shorthand written out, singular."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import tomllib
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
+
+from recgpt.text import listed
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _IRREGULAR = {
@@ -23,13 +25,6 @@ class Shorthand(NamedTuple):
     words: dict[str, str]
     headings: tuple[str, ...]
     cuts: frozenset[str]
-
-
-@cache
-def listed(name: str) -> frozenset[str]:
-    """Read the word list `prompts/rules/NAME.txt`: one word or phrase a line, `#` begins a comment line."""
-    text = (resources.files("recgpt") / "prompts" / "rules" / f"{name}.txt").read_text(encoding="utf-8")
-    return frozenset(line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#"))
 
 
 @cache
