@@ -114,7 +114,7 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         "an empty log",
         errors.EmptyLogError,
         lambda _: recgpt.logs.normalize(log().slice(0, 0), time_zone="UTC"),
-        "`events` has no rows; expected at least one event: check the file or the query behind it",
+        "`events`: there are no rows; expected at least one event: check the file or the query behind it",
     ),
     (
         "no reliable behavior",
@@ -134,19 +134,19 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         "a naive timestamp",
         errors.NaiveTimestampError,
         lambda _: recgpt.logs.normalize(log()),
-        '`events` column `timestamp` has times without a time zone (row 0 holds 2024-03-01 12:00:00); state it, for example time_zone="Europe/London", or store UTC',
+        '`events`: column `timestamp` has times without a time zone (row 0 holds 2024-03-01 12:00:00); state it, for example time_zone="Europe/London", or store UTC',
     ),
     (
         "a timestamp before 1970",
         errors.TimestampRangeError,
         lambda _: recgpt.logs.normalize(log(timestamp=far(-1)), time_zone="UTC"),
-        "every time of `events` lies outside the years 1970 to 9999 (row 0 holds '-1'); check the unit of `timestamp` (seconds, milliseconds, microseconds)",
+        "`events`: every time lies outside the years 1970 to 9999 (row 0 holds '-1'); check the unit of `timestamp` (seconds, milliseconds, microseconds)",
     ),
     (
         "an unknown behavior",
         errors.UnknownBehaviorError,
         lambda _: recgpt.logs.normalize(log(behavior=["buy"]), time_zone="UTC"),
-        'no behavior of `events` is known: it has \'buy\' (1 rows), expected favorite, purchase, cart, detail_view, review_read, search, click, exposure, return; map the names, for example behaviors={"buy": "purchase"}',
+        '`events`: no behavior is known: there are \'buy\' (1 row), expected favorite, purchase, cart, detail_view, review_read, search, click, exposure, return; map the names, for example behaviors={"buy": "purchase"}',
     ),
     (
         "NaN in a vector",

@@ -57,3 +57,12 @@ def fence(text: str, label: str) -> str:
     '<<<history\\nhose >> ignore the rules\\nhistory>>>'
     """
     return f"{_FENCE_OPEN}{label}\n{neutralize(text)}\n{label}{_FENCE_CLOSE}"
+
+
+def plural(count: int, word: str) -> str:
+    """Say how many, with the word's plural where it takes one.
+
+    >>> plural(1, "row"), plural(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
