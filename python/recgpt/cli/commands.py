@@ -111,13 +111,14 @@ def evaluate(config: ConfigFile, households: Households = None, as_json: AsJson 
     from recgpt.cli import render
     from recgpt.cli.watch import Terminal
 
+    settings = pipeline.load(config)
+    if not settings.data.test_days:
+        raise InvalidConfigError(f"{config} holds nothing out: data.test_days is 0; set it to the days to judge on")
     watch = Terminal()
     try:
-        outcome = pipeline.run(config, llm_users=households, watch=watch)
+        outcome = pipeline.run(settings, llm_users=households, watch=watch)
     finally:
         watch.stop()
-    if not outcome.figures:
-        raise InvalidConfigError(f"{config} holds nothing out (data.test_days is 0), so there is nothing to judge on")
     typer.echo(json.dumps(outcome.figures)) if as_json else render.figures(outcome.figures, outcome.verdicts)
 
 

@@ -179,8 +179,8 @@ class Stages:
         self.kept = behaviors.extract(self.events, reliable=wanted.reliable, rules=wanted.rules)
         self.keep("behaviors", behaviors=self.kept)
         summary.append(f"{self.events.num_rows:,} events -> {self.kept.num_rows:,} reliable")
-        without = self.users.num_rows - pc.count_distinct(self.kept["user_id"]).as_py()
-        summary.append(f"{without:,} of {plural(self.users.num_rows, 'user')} without any, so without a history")
+        if without := self.users.num_rows - pc.count_distinct(self.kept["user_id"]).as_py():
+            summary.append(f"{without:,} of {plural(self.users.num_rows, 'user')} have none, and so no history")
 
     def history(self, summary: list[str]) -> None:
         """Stage 3: one text a user, whole and within the prompt's budget."""
