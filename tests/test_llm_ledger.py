@@ -16,7 +16,7 @@ import recgpt
 from recgpt.errors import LedgerError
 from recgpt.llm import FakeEngine, Recorded, ledger, store
 from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest
-from recgpt.llm.store import Reader, Status
+from recgpt.llm.reading import Reader, Status
 from recgpt.llm.wire import digest
 
 REQUESTS = [Request(Prompt("Name a want.", f"history {i}"), 20, key=f"interests/{i}") for i in range(100)]
@@ -174,7 +174,7 @@ def test_what_stays_unusable_is_quarantined_with_its_first_text(tmp_path):
     with Recorded(again, tmp_path) as engine:
         assert engine.generate([ASKED]) == [result]
         assert again.requests == []
-    assert [replace(row, stage="") for row in ledger.status(tmp_path)] == [Status("", 0, 0, 1, 0)]
+    assert [replace(row, stage="") for row in ledger.status(tmp_path)] == [Status("", 0, 0, 1, 0, {result.reason: 1})]
 
 
 def test_neither_long_prompts_nor_free_texts_are_asked_again(tmp_path):
@@ -203,10 +203,10 @@ def test_status_tells_done_failed_quarantined_and_waiting(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             engine.generate(requests)
         # Also while the run is at work: the reader takes no lock.
-        assert ledger.status(tmp_path) == [Status("interests", 1, 2, 0, 2)]
+        assert ledger.status(tmp_path) == [Status("interests", 1, 2, 0, 2, {"engine: lost": 1, "length": 1})]
     with Recorded(FakeEngine(lambda request: "fine"), tmp_path) as engine:
         engine.generate(requests)
-    assert ledger.status(tmp_path) == [Status("interests", 3, 1, 0, 0)]
+    assert ledger.status(tmp_path) == [Status("interests", 3, 1, 0, 0, {"length": 1})]
 
 
 def test_clearing_waits_for_the_lock_and_keeps_what_answering_took(tmp_path):
@@ -242,7 +242,7 @@ def test_a_ledger_of_the_first_format_is_taken_over(tmp_path):
     with Recorded(FakeEngine(), tmp_path) as engine:
         assert engine.generate(REQUESTS) == first
         assert engine.calls == 0
-    assert ledger.status(tmp_path) == [Status("", 100, 0, 0, 0)]
+    assert ledger.status(tmp_path) == [Status("", 100, 0, 0, 0, {})]
 
 
 class Faults:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recgpt import categories, datasets, evaluation, pipeline, schema, serving
+from recgpt.cli import render
 from recgpt.errors import InvalidConfigError
 from recgpt.evaluation import metrics, sweep
 
@@ -46,7 +47,9 @@ def test_without_categories_there_is_nothing_to_hit_and_nothing_to_count() -> No
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_a_csv_folder_without_categories_goes_through_every_stage(tmp_path: Path) -> None:
+def test_a_csv_folder_without_categories_goes_through_every_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     world = datasets.load("world")
     folder = tmp_path / "shop"
     folder.mkdir()
@@ -55,8 +58,14 @@ def test_a_csv_folder_without_categories_goes_through_every_stage(tmp_path: Path
         "items": (world.items, ["item_id", "title", "brand", "price"]),
         "users": (world.users, ["user_id", "attributes"]),
     }
+    # One who only looks around, and one who never did anything: neither has a reliable behavior.
+    looked = {"user_id": "looker", "item_id": "i00001", "behavior": "click", "query": None}
+    more = {
+        "events": [{**looked, "timestamp": world.events["timestamp"][0].as_py()}],
+        "users": [{"user_id": "newcomer", "attributes": "age 35-44"}],
+    }
     for name, (table, kept) in columns.items():
-        write_csv(folder / f"{name}.csv", table.select(kept).to_pylist())
+        write_csv(folder / f"{name}.csv", table.select(kept).to_pylist() + more.get(name, []))
     (tmp_path / "run.toml").write_text(
         f"""
 out = "{tmp_path}/out"
@@ -77,15 +86,29 @@ explained = 5
 """,
         encoding="utf-8",
     )
-    figures = pipeline.run(tmp_path / "run.toml").figures
+    outcome = pipeline.run(tmp_path / "run.toml")
+    figures = outcome.figures
+    assert outcome.summaries["behaviors"].endswith("2 of 62 users have none, and so no history")
     assert (figures["llm_users"], figures["category_accuracy"], figures["llm_hr@30_category"]) == (3, None, None)
     assert figures["tags_per_user"] > 0
     assert {row["categories@20"] for row in figures["beta_sweep"]} == {0}
     assert math.isfinite(figures["hr@20"])
     bundle = serving.read(tmp_path / "bundles")
     assert set(bundle.tables["tags"]["category"].to_pylist()) == {None}
-    shown = serving.Recommender.open(tmp_path / "bundles").recommend(["u0001"], k=4)
-    assert shown.num_rows == 4
+    recommender = serving.Recommender.open(tmp_path / "bundles")
+    shown = recommender.recommend(["u0001", "looker", "newcomer"], k=4)
+    assert shown.num_rows == 12
+    # A click is enough for a place among the users of the towers; who never acted gets what is popular.
+    assert {row["user_id"]: row["cold"] for row in shown.to_pylist()} == {
+        "u0001": False,
+        "looker": False,
+        "newcomer": True,
+    }
+    for user in ("looker", "newcomer"):
+        known = recommender.inspect(user)
+        assert (known.history, known.receipt, known.interests) == (None, None, [])
+        render.chain(known)
+        assert "history     none: no reliable behavior" in capsys.readouterr().out
     assert (tmp_path / "bundles" / "report.html").stat().st_size > 1000
 
 

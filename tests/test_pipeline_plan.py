@@ -160,6 +160,17 @@ def test_fresh_waits_for_the_lock_before_it_removes_anything(done, tmp_path) -> 
     assert any("retrieval" in str(path) for path in (tmp_path / "out").rglob("done"))
 
 
+def test_status_says_what_failed_means_and_why_it_did(capsys: pytest.CaptureFixture[str]) -> None:
+    why = {f"schema: answer.a{number} must be a list": 2 for number in range(9)}
+    render.status([pipeline.Status("tags", 4, 1, 0, 2, {"length": 30}), pipeline.Status("interests", 0, 18, 0, 0, why)])
+    shown = capsys.readouterr().out
+    assert "failed: no usable answer, so the stage did without it" in shown
+    assert "\n      30  length\n       2  schema: answer.a0 must be a list\n" in shown
+    assert "\n  and 2 more; --json has all" in shown
+    render.status([pipeline.Status("tags", 4, 0, 0, 2, {})])
+    assert "failed:" not in capsys.readouterr().out
+
+
 def test_status_of_a_run_that_never_began_is_empty(tmp_path: Path) -> None:
     assert pipeline.status(write(tmp_path)) == []
 

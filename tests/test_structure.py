@@ -1,6 +1,7 @@
 """The house rules that a machine can hold: layers aside (import-linter has those), what the README and the tree say."""
 
 import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import recgpt
-from recgpt import _core
+from recgpt import _core, schema, serving
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "python" / "recgpt"
@@ -33,32 +34,38 @@ def test_every_stage_says_its_place_and_the_readme_says_the_same() -> None:
 def first_line(path: str) -> str:
     """What a file says of itself: its first docstring or comment line."""
     text = (ROOT / path).read_text(encoding="utf-8")
+    docstring, comment = r'\A(?:#!.*\n)?"""(.+?)(?:"""|\n)', r"\A(?:#!.*\n)?# (.+)"
     patterns = {
-        ".py": r'\A(?:#!.*\n)?"""(.+?)(?:"""|\n)',
-        ".rs": r"\A//! (.+)",
-        ".sh": r"\A#!.*\n# (.+)",
-        ".toml": r"\A# (.+)",
-        ".md": r"\A# (.+)",
+        **{".py": docstring, ".pyi": docstring, ".rs": r"\A//! (.+)"},
+        **dict.fromkeys((".sh", ".toml", ".md", ".txt", ""), comment),
+        **{".css": r"\A/\* (.+?) \*/", ".j2": r"\A\{# (.+?) #\}"},
     }
     match = re.match(patterns[Path(path).suffix], text)
     assert match, f"{path} does not begin with a line that says what it is"
     return match[1].rstrip(".")
 
 
+UNSAID = {"README.md", "LICENSE", "Cargo.lock", ".gitignore", "python/recgpt/py.typed", "prompts"}
+"""What everybody knows, and the link to the prompts."""
+DATA = {
+    "benches/instructions.json": "Instructions that the kernel took when the figure was noted, which a test compares",
+    "python/recgpt/prompts": "Every prompt with its inputs and output type, and the interest pool",
+    "python/recgpt/prompts/rules": "Every rule with the function that checks it, and the word lists of the checkers",
+}
+"""What cannot say it itself: a file without comments, and folders of files that are data, one line for all of them."""
+
+
 def tree() -> str:
-    """The README's tree: every source, test and page of documentation with its own first line."""
+    """The README's tree: every file of the repository with its own first line, and each folder of data as one line."""
     lines: list[str] = []
     folder = ""
-    for path in sorted(tracked(), key=lambda path: (str(Path(path).parent), path)):
-        if not path.startswith(("python/recgpt/", "rust/src/", "benches/", "runs/", "tests/", "docs/")):
-            continue
-        # Prompts and their rules are data, and have headers of their own.
-        if "/prompts/" in path or Path(path).suffix not in {".py", ".rs", ".sh", ".toml", ".md"}:
-            continue
-        if (parent := f"{Path(path).parent}/") != folder:
+    for path in sorted(set(tracked()) - UNSAID, key=lambda path: (str(Path(path).parent), path)):
+        parent = str(Path(path).parent)
+        if parent != folder:
             folder = parent
-            lines.append(parent)
-        lines.append(f"  {Path(path).name:<20} {first_line(path)}")
+            lines.append(f"{parent}/" + (f"  {DATA[parent]}" if parent in DATA else ""))
+        if parent not in DATA:
+            lines.append(f"  {Path(path).name:<20} {DATA.get(path) or first_line(path)}")
     return "\n".join(lines)
 
 
@@ -132,3 +139,74 @@ def test_files_stay_small() -> None:
         and (lines := len((ROOT / path).read_text(encoding="utf-8").splitlines())) > 400
     }
     assert not long, f"past 400 lines: {long}; split, or say why in the docstring"
+
+
+def test_the_page_on_the_paper_names_files_and_functions_that_are_there() -> None:
+    page = (ROOT / "docs/design/paper.md").read_text(encoding="utf-8")
+    bases = (ROOT, PACKAGE, ROOT / "rust/src/history", ROOT / "docs/design")
+    named = set(re.findall(r"`([\w/.-]+\.(?:py|rs|md|toml|tsv))`", page))
+    assert len(named) > 40
+    assert not {name for name in named if not any((base / name).is_file() for base in bases)}
+    functions = re.findall(r"`([\w/]+\.py)` \(`(\w+)`\)", page)
+    assert len(functions) > 8
+    assert not {
+        (path, name)
+        for path, name in functions
+        if not re.search(rf"\b(def )?{name}\b", (PACKAGE / path).read_text(encoding="utf-8"))
+    }
+
+
+# DESIGN.md section 8 as calls: the positional arguments, the keywords, and where ours wants more, the keyword for it.
+SURFACE: list[tuple[str, int, str]] = [
+    ("datasets.load", 1, ""),
+    ("datasets.read", 1, ""),
+    ("behaviors.extract", 1, ""),
+    ("llm.Tokenizer.from_gguf", 1, ""),
+    ("llm.Tokenizer.bytes", 0, ""),
+    ("history.brief", 1, "tokenizer"),
+    ("history.compress", 2, "now tokenizer budget"),
+    ("history.expand", 1, ""),
+    ("interests.mine", 2, "engine pool mode now"),
+    ("tags.predict", 3, "engine now categories mode items item_tags"),
+    ("categories.fit", 1, ""),
+    ("categories.TagToCate.__call__", 2, ""),
+    ("retrieval.train", 3, "now config"),
+    ("retrieval.ExactIndex", 2, ""),
+    ("retrieval.USearchIndex", 2, ""),
+    ("retrieval.ExactIndex.search", 4, "beta k fuse exclude caps"),
+    ("retrieval.USearchIndex.search", 4, "beta k fuse exclude caps"),
+    ("explanations.write", 2, "categories engine now"),
+    ("pipeline.run", 1, ""),
+    ("Recommender.open", 1, ""),
+    ("Recommender.recommend", 2, "k beta exclude"),
+    ("Recommender.why_not", 3, "k"),
+    ("evaluation.evaluate", 5, "now"),
+]
+
+
+@pytest.mark.parametrize(("name", "positional", "keywords"), SURFACE, ids=[row[0] for row in SURFACE])
+def test_the_public_surface_is_the_designs(name: str, positional: int, keywords: str) -> None:
+    found: object = recgpt
+    for part in name.split("."):
+        found = getattr(found, part)
+    inspect.signature(found).bind(*range(positional), **dict.fromkeys(keywords.split()))  # type: ignore[arg-type]
+
+
+def test_the_tables_have_the_columns_of_the_design() -> None:
+    tables = {
+        "events": "user_id item_id behavior timestamp query position",
+        "items": "item_id title category brand price attributes description",
+        "users": "user_id attributes",
+        "reviews": "user_id item_id timestamp text rating",
+        "briefs": "item_id brief tokens",
+        "item_tags": "item_id tag",
+        "history": "user_id text tokens receipt",
+        "interests": "user_id rank interest pool_id listed stage reason evidence source as_of",
+        "tags": "user_id rank tag interest reason category source as_of",
+        "explanations": "interest item_id text source valid_until",
+    }
+    for table, columns in tables.items():
+        have = getattr(schema, table.upper()).names
+        assert [name for name in have if name in columns.split()] == columns.split(), table
+    shown = serving.RECOMMENDATIONS.names
+    assert shown == ["user_id", "item_id", "score", "y_col", "y_sem", "tag", "interest", "explanation", "cold", "as_of"]

@@ -1,5 +1,9 @@
 """Every error that recgpt raises. A message says what was expected, what came, where, and how to mend it."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class RecGPTError(Exception):
     """Root of all errors that recgpt raises on purpose."""
@@ -79,3 +83,22 @@ class UnknownItemError(RecGPTError):
 
 class MissingExtraError(RecGPTError, ImportError):
     """An optional package is not installed; the message gives the pip line."""
+
+
+def together(found: Sequence[InputError], counted: Sequence[str] = ()) -> InputError:
+    """Give several errors as one of a single line, so that one round of mending is enough.
+
+    One alone keeps its class and its words. Several of one class keep the class, else they become an
+    `InvalidTableError`.
+
+    Args:
+        found: at least one.
+        counted: what would be no error by itself, but should be known in the same round.
+    """
+    if len(found) == 1 and not counted:
+        return found[0]
+    kinds = {type(error) for error in found}
+    kind = kinds.pop() if len(kinds) == 1 else InvalidTableError
+    parts = [f"({place}) {part}" for place, part in enumerate([*map(str, found), *counted], start=1)]
+    said = f"to mend: {'; '.join(parts[: len(found)])}"
+    return kind(f"{said}; only counted: {'; '.join(parts[len(found) :])}" if counted else said)

@@ -73,3 +73,12 @@ def listed(name: str) -> frozenset[str]:
     """
     text = (resources.files("recgpt") / "prompts" / "rules" / f"{name}.txt").read_text(encoding="utf-8")
     return frozenset(line.strip() for line in text.splitlines() if line.strip() and not f"{line} ".startswith("# "))
+
+
+def plural(count: int, word: str) -> str:
+    """Say how many, with the word's plural where it takes one.
+
+    >>> plural(1, "row"), plural(1200, "row")
+    ('1 row', '1,200 rows')
+    """
+    return f"{count:,} {word}{'' if count == 1 else 's'}"

@@ -1,5 +1,7 @@
-//! The kernel on a small log that never changes, for counting instructions: `tests/test_instructions.py` runs it under
-//! valgrind. Given a number it compresses so many times, so that two runs tell what one time costs.
+//! The kernel on a small log that never changes, for counting instructions.
+//!
+//! `tests/test_instructions.py` runs it under valgrind. Given a number it compresses so many times, so that two runs tell
+//! what one time costs.
 
 use recgpt_core::history::catalogue::{Catalogue, Entries};
 use recgpt_core::history::columns::{Batch, Codes, Ints, Log, Nullable};

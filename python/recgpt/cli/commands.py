@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from recgpt.errors import RecGPTError
+from recgpt.errors import InvalidConfigError, RecGPTError
 
 app = typer.Typer(
     help="Recommendations that start from intent (RecGPT Technical Report, arXiv 2507.22879).",
@@ -48,7 +48,7 @@ def run(
     fresh: Fresh = False,
     status: Annotated[bool, typer.Option("--status", help="Show how far the run is; start nothing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would cost; keep nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="With --status or --dry-run: print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Run every stage, print two users' whole chain and the figures; the same command continues after Ctrl-C."""
     from recgpt import pipeline
@@ -71,10 +71,11 @@ def run(
         outcome = pipeline.run(config, llm_users=households, fresh=fresh, watch=watch)
     finally:
         watch.stop()
-    for inspection, events in outcome.shown:
-        render.chain(inspection, events=events)
-    for verdict in outcome.verdicts:
-        typer.echo(f"- {verdict}")
+    if not as_json:
+        for inspection, events in outcome.shown:
+            render.chain(inspection, events=events)
+        for verdict in outcome.verdicts:
+            typer.echo(f"- {verdict}")
     typer.echo(json.dumps(outcome.figures))
 
 
@@ -104,17 +105,21 @@ for _stage, _does in STAGES.items():
 
 
 @app.command()
-def evaluate(config: ConfigFile, households: Households = None) -> None:
-    """Run every stage and print the figures on the held-out days as one JSON object."""
+def evaluate(config: ConfigFile, households: Households = None, as_json: AsJson = False) -> None:
+    """Run every stage and print the figures on what was held out, beside the baselines."""
     from recgpt import pipeline
+    from recgpt.cli import render
     from recgpt.cli.watch import Terminal
 
+    settings = pipeline.load(config)
+    if not settings.data.test_days:
+        raise InvalidConfigError(f"{config} holds nothing out: data.test_days is 0; set it to the days to judge on")
     watch = Terminal()
     try:
-        outcome = pipeline.run(config, llm_users=households, watch=watch)
+        outcome = pipeline.run(settings, llm_users=households, watch=watch)
     finally:
         watch.stop()
-    typer.echo(json.dumps(outcome.figures))
+    typer.echo(json.dumps(outcome.figures)) if as_json else render.figures(outcome.figures, outcome.verdicts)
 
 
 @app.command()

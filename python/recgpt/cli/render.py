@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recgpt.evaluation.figures import MEASURES
 from recgpt.serving import Inspection
+from recgpt.text import plural
 
 if TYPE_CHECKING:
     from recgpt.pipeline import Plan, Status
 
 HISTORY_LINES = 12
 """Lines of a history that are shown; the report has them all."""
+REASONS = 8
+"""Reasons of failed requests that are shown."""
+RANKERS = {"": "recgpt", "_popularity": "popularity", "_buy_again": "buy-again"}
+"""Suffixes of a measure's name, and who ranked."""
 TAG_ROWS = 15
 ITEM_ROWS = 10
 
@@ -32,8 +39,8 @@ def chain(one: Inspection, *, events: int | None = None) -> None:
     console = Console(width=max(Console().width, 120), highlight=False)
     console.rule(Text(f"user {one.user_id}", style="bold"))
     console.print(Text("attributes  ", style="bold") + Text(one.attributes or "none stated"))
-    if one.receipt:
-        console.print(Text("history     ", style="bold") + Text(_receipt(one.receipt, events)))
+    told = _receipt(one.receipt, events) if one.receipt else "none: no reliable behavior"
+    console.print(Text("history     ", style="bold") + Text(told))
     _history(console, one.history)
     _rows(
         console,
@@ -64,7 +71,42 @@ def recommendations(answers: pa.Table) -> None:
 def status(stages: Sequence[Status]) -> None:
     """Print how far each stage's requests are."""
     rows = [dataclasses.asdict(row) | {"stage": row.stage or "(older recgpt)"} for row in stages]
-    _rows(Console(highlight=False), "requests", ("stage", "done", "failed", "quarantined", "waiting"), rows)
+    console = Console(highlight=False)
+    _rows(console, "requests", ("stage", "done", "failed", "quarantined", "waiting"), rows)
+    reasons: Counter[str] = Counter()
+    for row in stages:
+        reasons.update(row.reasons)
+    if not reasons:
+        return
+    console.print(
+        "failed: no usable answer, so the stage did without it or asked in other words; quarantined: as often as is "
+        "allowed, and not asked again. Their reasons (length: the answer did not end within its tokens):"
+    )
+    for reason, count in reasons.most_common(REASONS):
+        console.print(Text(f"  {count:>6,}  {reason}"), soft_wrap=True)
+    if len(reasons) > REASONS:
+        console.print(
+            f"  and {len(reasons) - REASONS:,} more; --json has all, the stages' rejections.parquet the users"
+        )
+
+
+def figures(found: Mapping[str, Any], verdicts: Sequence[str]) -> None:
+    """Print the figures of a run: the rankers side by side, every beta, the rest one a line, and what they say."""
+    console = Console(highlight=False)
+    rows = [
+        {"measure": measure, **{name: found[measure + suffix] for suffix, name in RANKERS.items()}}
+        for measure in MEASURES
+    ]
+    _rows(console, f"held out: {plural(found['users_evaluated'], 'user')}", ("measure", *RANKERS.values()), rows)
+    sweep = found["beta_sweep"]
+    _rows(console, "beta", tuple(sweep[0]), sweep)
+    shown = {"users_evaluated", "beta_sweep", *(measure + suffix for measure in MEASURES for suffix in RANKERS)}
+    for name, value in found.items():
+        if name not in shown:
+            console.print(Text(f"{name:<30} {_cell(value)}"), soft_wrap=True)
+    console.print()
+    for verdict in verdicts:
+        console.print(Text(f"- {verdict}"), soft_wrap=True)
 
 
 def plan(planned: Plan) -> None:

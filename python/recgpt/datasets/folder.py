@@ -21,7 +21,7 @@ from pyarrow import csv, parquet
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from recgpt.datasets.dataset import Dataset
-from recgpt.errors import DatasetNotFoundError, InvalidConfigError, InvalidTableError
+from recgpt.errors import DatasetNotFoundError, InputError, InvalidConfigError, InvalidTableError, together
 from recgpt.schema import EVENTS, ITEMS, REVIEWS, USERS
 
 SETTINGS = "recgpt-data.toml"
@@ -58,7 +58,8 @@ def read(
     Raises:
         DatasetNotFoundError: if the folder or its events file is not there.
         InvalidConfigError: if `recgpt-data.toml` has unknown keys, or a renamed column is in no table.
-        InvalidTableError: naming every file that cannot be read and every column that would stand there twice.
+        InvalidTableError: naming every file that cannot be read and every column that would stand there twice; and
+            whenever there are errors of several kinds: one message names all.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -67,14 +68,15 @@ def read(
             "and maybe items, users, reviews"
         )
     root = root.resolve()
-    settings = _settings(root)
+    errors: list[InputError] = []
+    settings = _settings(root, errors)
     names = {**settings.columns, **(columns or {})}
     zone = time_zone or settings.time_zone
     tables: dict[str, pa.Table] = {}
-    defects: list[str] = []
     used: set[str] = set()
+    unread = False
     for table, schema in TABLES.items():
-        path = _find(root, table)
+        path = _find(root, table, errors)
         if path is None:
             continue
         own = {name.removeprefix(f"{table}."): to for name, to in names.items() if "." not in name}
@@ -83,24 +85,34 @@ def read(
             came = _read_csv(path, own, schema) if path.suffix == ".csv" else _read_parquet(path)
             header = came.column_names
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            defects.append(f"{path.name} cannot be read: {error}; write it again as {path.suffix[1:]} (UTF-8)")
+            errors.append(
+                InvalidTableError(f"{path} cannot be read: {error}; write it again as {path.suffix[1:]} (UTF-8)")
+            )
+            unread = True
             continue
         used |= {name for name in names if name.removeprefix(f"{table}.") in header}
         renamed = [own.get(name, name) for name in header]
         for twice in sorted({name for name in renamed if renamed.count(name) > 1}):
             both = [name for name, to in zip(header, renamed, strict=True) if to == twice]
-            defects.append(f"{path.name} has column `{twice}` twice (from {', '.join(both)}); rename only one to it")
+            errors.append(
+                InvalidTableError(
+                    f"{path.name} has column `{twice}` twice (from {', '.join(both)}); rename only one to it"
+                )
+            )
         tables[table] = came.rename_columns(renamed)
-    if defects:
-        raise InvalidTableError(f"{root} is not usable: " + "; ".join(defects))
-    if "events" not in tables:
+    if not any((root / f"events{suffix}").exists() for suffix in SUFFIXES):
         came_files = ", ".join(sorted(entry.name for entry in root.iterdir())[:10]) or "nothing"
-        raise DatasetNotFoundError(f"{root} has no events.parquet or events.csv; it holds {came_files}")
-    if missing := [name for name in names if name not in used]:
-        raise InvalidConfigError(
-            f"`columns` renames {', '.join(map(repr, missing))}, which no table of {root} has; the tables have "
-            + "; ".join(f"{name}: {', '.join(table.column_names)}" for name, table in tables.items())
+        errors.append(DatasetNotFoundError(f"{root} has no events.parquet or events.csv; it holds {came_files}"))
+    # A file that cannot be read may have had the column.
+    if not unread and (missing := [name for name in names if name not in used]):
+        errors.append(
+            InvalidConfigError(
+                f"`columns` renames {', '.join(map(repr, missing))}, which no table of {root} has; the tables have "
+                + "; ".join(f"{name}: {', '.join(table.column_names)}" for name, table in tables.items())
+            )
         )
+    if errors:
+        raise together(errors)
     return Dataset(
         name=root.name,
         events=tables["events"],
@@ -113,32 +125,34 @@ def read(
     )
 
 
-def _settings(root: Path) -> Settings:
-    path = _inside(root, root / SETTINGS)
-    if path is None:
-        return Settings()
+def _settings(root: Path, errors: list[InputError]) -> Settings:
+    path = _inside(root, root / SETTINGS, errors)
     try:
-        return Settings.model_validate(tomllib.loads(path.read_text("utf-8")))
+        return Settings.model_validate(tomllib.loads(path.read_text("utf-8"))) if path else Settings()
     except ValidationError as error:
         wrong = "; ".join(f"`{'.'.join(map(str, e['loc']))}`: {e['msg']}" for e in error.errors())
-        raise InvalidConfigError(f"{SETTINGS} may have time_zone, [behaviors] and [columns], but {wrong}") from error
+        errors.append(InvalidConfigError(f"{SETTINGS} may have time_zone, [behaviors] and [columns], but {wrong}"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidConfigError(f"{SETTINGS} is not TOML: {error}; mend that line") from error
+        errors.append(InvalidConfigError(f"{SETTINGS} is not TOML: {error}; mend that line"))
+    return Settings()
 
 
-def _inside(root: Path, path: Path) -> Path | None:
+def _inside(root: Path, path: Path, errors: list[InputError]) -> Path | None:
     """The file, if it is there; a link out of the folder is refused."""
     if not path.exists():
         return None
     if not path.resolve().is_relative_to(root):
-        raise DatasetNotFoundError(f"{path.name} is a link that leads out of {root}; copy the file into the folder")
+        errors.append(
+            DatasetNotFoundError(f"{path.name} is a link that leads out of {root}; copy the file into the folder")
+        )
+        return None
     return path
 
 
-def _find(root: Path, table: str) -> Path | None:
-    found = [path for suffix in SUFFIXES if (path := _inside(root, root / f"{table}{suffix}"))]
+def _find(root: Path, table: str, errors: list[InputError]) -> Path | None:
+    found = [path for suffix in SUFFIXES if (path := _inside(root, root / f"{table}{suffix}", errors))]
     if len(found) > 1:
-        raise InvalidTableError(f"{root} has both {found[0].name} and {found[1].name}; keep one of them")
+        errors.append(InvalidTableError(f"{root} has both {found[0].name} and {found[1].name}; keep one of them"))
     return found[0] if found else None
 
 

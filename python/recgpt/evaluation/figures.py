@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ def evaluate(
     k: int = 20,
     seed: int = 0,
     behavior: str = "purchase",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Judge towers, index and tags on the purchases in [now, until], beside popularity and buy-again.
 
@@ -81,14 +83,25 @@ def evaluate(
         k: how many items count; the names of the figures carry it.
         seed: of the bootstrap.
         behavior: what counts as a truth.
+        progress: called with (done, total) searches over all evaluated users, `2 + len(betas)` in all.
 
     Raises:
         EmptyLogError: if there is no truth to judge on.
     """
+    betas = list(betas)
+    searched = count(1)
+
+    def step() -> None:
+        if progress is not None:
+            progress(next(searched), 2 + len(betas))
+
     held_out = truths(events, towers.item_ids, now=now, until=until, behavior=behavior)
     asked = queries(towers, tags, held_out.user_ids)
     scores: dict[str, Score] = {}
-    found = {new: rank(index, asked, held_out, beta=beta, k=k, new=new) for new in (False, True)}
+    found = {}
+    for new in (False, True):
+        found[new] = rank(index, asked, held_out, beta=beta, k=k, new=new)
+        step()
     for new, truth in ((False, held_out.any), (True, held_out.new)):
         lists: dict[str, Ragged] = {
             "": found[new],
@@ -99,7 +112,8 @@ def evaluate(
             scores[f"hr@{k}{'_new' * new}{ranker}"] = metrics.hit_rate(ranked, truth, k)
             scores[f"ndcg@{k}{'_new' * new}{ranker}"] = metrics.ndcg(ranked, truth, k)
     codes = category_codes(items, held_out.item_ids)
-    sweep = beta_sweep(index, asked, held_out, categories=codes, betas=betas, k=k, known={beta: found[True]})
+    known = {beta: found[True]}
+    sweep = beta_sweep(index, asked, held_out, categories=codes, betas=betas, k=k, known=known, step=step)
     figures: dict[str, Any] = {"users_evaluated": len(held_out.user_ids), "beta": beta}
     figures |= {name: score.mean for name, score in scores.items()}
     figures["beta_sweep"] = [row.figures(k) for row in sweep]

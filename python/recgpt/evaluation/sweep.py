@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -145,6 +145,7 @@ def beta_sweep(
     betas: Iterable[float] = BETAS,
     k: int = 20,
     known: Mapping[float, Ragged] | None = None,
+    step: Callable[[], None] = lambda: None,
 ) -> list[SweepRow]:
     """Judge each beta on relevance and diversity, on new items.
 
@@ -156,6 +157,7 @@ def beta_sweep(
         betas: the weights of the user tower.
         k: how many items count.
         known: lists of new items that were searched already, by beta.
+        step: called after each beta.
     """
     lists = dict(known or {})
     alone = lists[1.0] = lists.get(1.0) or rank(index, asked, held_out, beta=1.0, k=k, new=True)
@@ -172,6 +174,7 @@ def beta_sweep(
                 gini=metrics.gini(fused, len(held_out.item_ids), k),
             )
         )
+        step()
     return rows
 
 

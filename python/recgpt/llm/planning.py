@@ -29,7 +29,8 @@ from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result, ScoreRe
 from recgpt.llm.fake import FakeEngine
 from recgpt.llm.jobs import Tokens, shared
 from recgpt.llm.ledger import TRIES, stage_of
-from recgpt.llm.store import Reader, Spent
+from recgpt.llm.reading import Reader
+from recgpt.llm.store import Spent
 from recgpt.llm.tokenizer import Tokenizer
 from recgpt.llm.wire import digest
 

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt.logs.columns import Rows, Source, clean, null_mask, ranks
+from recgpt.logs.columns import Mask, Rows, Source, clean, null_mask, ranks
 from recgpt.logs.report import Defect, note
 from recgpt.schema import ITEMS, USERS
 
@@ -23,7 +23,8 @@ def complete(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _first_by_id(source: Source, ids: pa.Array, kinds: tuple[str, str], defects: list[Defect]) -> Rows:
     """Rows of the first of each id, sorted by id; null ids and later rows are counted."""
     null = null_mask(ids)
-    note(defects, source.name, kinds[0], null, ids)
+    if source.broken.isdisjoint(("item_id", "user_id")):
+        note(defects, source.name, kinds[0], null, ids)
     filled = np.flatnonzero(~null)
     _, first = np.unique(ranks(ids)[filled], return_index=True)
     again = ~null
@@ -33,19 +34,19 @@ def _first_by_id(source: Source, ids: pa.Array, kinds: tuple[str, str], defects:
 
 
 def read_items(source: Source, defects: list[Defect]) -> pa.Table:
-    """Give `schema.ITEMS`, sorted by id; structural defects stay in `source`, the others go to `defects`."""
+    """Give `schema.ITEMS`, sorted by id; errors stay in `source`, what is only counted goes to `defects`."""
     source.miss("title")
     ids = source.text("item_id", required=True)
     columns = {name: clean(source.text(name)) for name in ("title", "category", "brand", "attributes", "description")}
     price = source.number("price")
     rows = pa.array(_first_by_id(source, ids, ("null_item_id", "duplicate_item"), defects))
-    if source.has("title") and columns["title"].null_count == source.rows:
-        source.defects.append("column `title` is empty in every row; give the items titles, or nothing can be written")
+    if source.has("title") and "title" not in source.broken and columns["title"].null_count == source.rows:
+        source.refuse("column `title` is empty in every row; give the items titles, or nothing can be written", "title")
     odd = ~pc.fill_null(pc.and_(pc.is_finite(price), pc.greater_equal(price, 0.0)), True).to_numpy(False)
     numbers = rows.to_numpy()
     note(defects, "items", "unusable_price", odd[numbers], price.take(rows), numbers)
-    titles = columns["title"].take(rows)
-    note(defects, "items", "no_title", null_mask(titles), ids.take(rows), numbers)
+    if "title" not in source.broken:
+        note(defects, "items", "no_title", null_mask(columns["title"].take(rows)), ids.take(rows), numbers)
     columns |= {"item_id": ids, "price": pc.if_else(pa.array(odd), None, price)}
     return pa.Table.from_arrays([columns[name].take(rows) for name in ITEMS.names], schema=ITEMS)
 
@@ -57,15 +58,14 @@ def read_users(source: Source, defects: list[Defect]) -> pa.Table:
     return pa.Table.from_arrays([ids.take(rows), attributes.take(rows)], schema=USERS)
 
 
-def everyone(users: pa.Table | None, events: pa.Table, rows: Rows, defects: list[Defect]) -> tuple[pa.Table, int]:
+def strangers(ids: pa.Array, known: pa.Table, key: str, rows: Rows, defects: list[Defect]) -> Mask:
+    """Events whose item or user the table of it does not have: `(n,) bool`; counted by the rows that came in."""
+    strange: Mask = ~null_mask(ids) & ~pc.is_in(ids, known.column(key)).to_numpy(False)
+    note(defects, "events", "item_not_in_items" if key == "item_id" else "user_not_in_users", strange, ids, rows)
+    return strange
+
+
+def with_everyone(users: pa.Table, missing: pa.Array) -> pa.Table:
     """The users table with everyone of the events; those that it lacked have no attributes."""
-    ids = events.column("user_id").combine_chunks()
-    if users is None:
-        made = complete(pa.table({"user_id": pc.unique(ids).sort()}), USERS)
-        return made, made.num_rows
-    strange = ~pc.is_in(ids, users.column("user_id")).to_numpy(False)
-    note(defects, "events", "user_not_in_users", strange, ids, rows)
-    if not strange.any():
-        return users, 0
-    more = complete(pa.table({"user_id": pc.unique(ids.filter(pa.array(strange)))}), USERS)
-    return pa.concat_tables([users, more]).sort_by("user_id").combine_chunks(), more.num_rows
+    more = complete(pa.table({"user_id": pc.unique(missing)}), USERS)
+    return pa.concat_tables([users, more]).sort_by("user_id").combine_chunks()

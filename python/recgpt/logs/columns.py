@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import text
-from recgpt.errors import InvalidTableError
+from recgpt.errors import InputError, InvalidTableError
 from recgpt.schema import ArrowStream
 
 Mask = npt.NDArray[np.bool_]
@@ -58,7 +58,7 @@ def _python(scalar: pa.Scalar) -> object:
 
 
 class Source:
-    """A table that came in. Readers collect structural defects, so that all are named at once."""
+    """A table that came in. Readers collect what makes it unusable, so that all of it is named at once."""
 
     def __init__(self, data: ArrowStream, name: str) -> None:
         if not hasattr(data, "__arrow_c_stream__"):
@@ -68,7 +68,9 @@ class Source:
             )
         self.name = name
         self.table: pa.Table = data if isinstance(data, pa.Table) else pa.table(data)
-        self.defects: list[str] = []
+        self.errors: list[InputError] = []
+        self.broken: set[str] = set()
+        """Columns with an error of their own: nothing more can be said about their values."""
         try:
             # Text that is not UTF-8 or offsets outside their buffer would otherwise surface in a kernel.
             self.table.validate(full=True)
@@ -78,18 +80,23 @@ class Source:
             ) from error
         names = self.table.column_names
         for twice in sorted({column for column in names if names.count(column) > 1}):
-            self.defects.append(f"column `{twice}` stands there twice; rename one")
+            self.refuse(f"column `{twice}` stands there twice; rename one", twice)
         self.rows = self.table.num_rows
 
     def has(self, column: str) -> bool:
         """Whether the column is there, once."""
         return bool(self.table.column_names.count(column) == 1)
 
+    def refuse(self, defect: str, *columns: str, kind: type[InputError] = InvalidTableError) -> None:
+        """Note an error of the table, and of the columns that it concerns."""
+        self.errors.append(kind(f"`{self.name}`: {defect}"))
+        self.broken.update(columns)
+
     def miss(self, column: str) -> None:
         """Name a missing column."""
         if column not in self.table.column_names:
             came = ", ".join(self.table.column_names) or "none"
-            self.defects.append(f"column `{column}` is missing (the columns are: {came}); add or rename it")
+            self.refuse(f"column `{column}` is missing (the columns are: {came}); add or rename it", column)
 
     def wrong(self, column: str, wanted: str, fix: str, row: int | None = None, value: object = None) -> None:
         """Name a column of a wrong type, with a row and a value where there is one."""
@@ -99,7 +106,7 @@ class Source:
             value = _python(self.table.column(column)[row]) if row is not None else None
         where = f": row {row} holds {show(value)}" if row is not None else ""
         kind = self.table.column(column).type
-        self.defects.append(f"column `{column}` must be {wanted}, but it is {kind}{where}; {fix}")
+        self.refuse(f"column `{column}` must be {wanted}, but it is {kind}{where}; {fix}", column)
 
     def raw(self, column: str) -> pa.Array:
         """The column in one chunk without dictionary; nulls if it is absent."""

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from recgpt.logs.columns import Mask, Rows, show
+from recgpt.text import plural
 
 EXAMPLES = 3
 """How many rows a defect shows."""
@@ -95,6 +96,11 @@ class Defect:
         """How to mend it."""
         return KINDS[self.kind].fix
 
+    def line(self) -> str:
+        """Say it for people: what is wrong, how often, what became of the rows, where, and the fix."""
+        shown = ", ".join(f"row {example.row}: {example.value}" for example in self.examples)
+        return f"{self.meaning}: {self.rows:,} ({'kept' if self.kept else 'left out'}; {shown}); {self.fix}"
+
 
 def note(defects: list[Defect], table: str, kind: str, mask: Mask, values: pa.Array, rows: Rows | None = None) -> None:
     """Count one kind of defect with its first rows; `rows` are the row numbers that came in."""
@@ -151,7 +157,7 @@ class Report:
         out = []
         for table in self.rows_in:
             added = f", {self.rows_added[table]:,} added" if self.rows_added.get(table) else ""
-            out.append(f"{table}: {self.rows_in[table]:,} rows in, {self.rows_out[table]:,} out{added}")
+            out.append(f"{table}: {plural(self.rows_in[table], 'row')} in, {self.rows_out[table]:,} out{added}")
         if self.first and self.last:
             out.append(f"time: {self.first:%Y-%m-%d %H:%M} to {self.last:%Y-%m-%d %H:%M} UTC")
         else:
@@ -159,11 +165,9 @@ class Report:
         for entry in self.behaviors:
             name = entry.name if entry.behavior in (entry.name, None) else f"{entry.name} -> {entry.behavior}"
             unknown = " (unknown: left out)" if entry.behavior is None else ""
-            out.append(f"behavior {name}: {entry.rows:,} rows{unknown}")
+            out.append(f"behavior {name}: {plural(entry.rows, 'row')}{unknown}")
         for defect in self.defects:
-            shown = ", ".join(f"row {example.row}: {example.value}" for example in defect.examples)
-            verdict = "kept" if defect.kept else "left out"
-            out.append(f"{defect.table}: {defect.rows:,} {defect.meaning} ({verdict}; {shown}). {defect.fix}")
+            out.append(f"{defect.table}: {defect.line()}")
         return out
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -14,19 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt.datasets import Dataset
-from recgpt.errors import (
-    EmptyLogError,
-    InvalidConfigError,
-    InvalidTableError,
-    NaiveTimestampError,
-    TimestampRangeError,
-    UnknownBehaviorError,
-)
+from recgpt.errors import InputError, InvalidConfigError, UnknownBehaviorError, together
 from recgpt.logs import times
-from recgpt.logs.catalogue import complete, everyone, read_items, read_users
-from recgpt.logs.columns import Rows, Source, clean, null_mask, ranks, show, sortable
-from recgpt.logs.report import KINDS, BehaviorCount, Defect, Example, Report, note
-from recgpt.schema import BEHAVIORS, EVENTS, ITEMS, TIMESTAMP, ArrowStream
+from recgpt.logs.catalogue import complete, read_items, read_users, strangers, with_everyone
+from recgpt.logs.columns import Source, show
+from recgpt.logs.report import KINDS, Defect, Report
+from recgpt.logs.rows import read_events
+from recgpt.schema import BEHAVIORS, ITEMS, USERS, ArrowStream
 
 # A behavior's name enters history lines such as `17-12 (purchase, cart)`, so it holds no separator.
 _OWN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -71,7 +64,8 @@ def normalize(
         The tables and the report. Shuffling or repeating the rows of `events` changes nothing in the tables.
 
     Raises:
-        InvalidTableError: naming every missing column and every column of a wrong type, in all three tables at once.
+        InvalidTableError: if columns are missing or of a wrong type; and whenever there are errors of several kinds:
+            one message names all of them in all three tables, and what would only be counted.
         InvalidConfigError: if the zone does not exist or a behavior name cannot stand in a history line.
         NaiveTimestampError: if times carry no zone and none is stated.
         TimestampRangeError: if every time lies outside the years 1970 to 9999.
@@ -83,51 +77,41 @@ def normalize(
     >>> normalize(log, behaviors={"buy": "purchase"}).events.column("behavior").to_pylist()
     ['purchase']
     """
-    times.check_zone(time_zone)
-    mapping = _mapping(behaviors or {})
+    errors: list[InputError] = []
+    mapping = _mapping(behaviors or {}, errors)
+    zone = times.known_zone(time_zone, errors)
     log = Source(events, "events")
-    catalogue = Source(items, "items") if items is not None else None
-    people = Source(users, "users") if users is not None else None
+    catalogue = Source(ITEMS.empty_table() if items is None else items, "items")
+    people = Source(USERS.empty_table() if users is None else users, "users")
     defects: list[Defect] = []
 
-    naive: NaiveTimestampError | None = None
-    raw: _Raw | None = None
-    try:
-        raw = _read_events(log, time_zone)
-    except NaiveTimestampError as error:
-        naive = error  # told after the structural defects, which are named all at once
-    item_table = read_items(catalogue, defects) if catalogue is not None and catalogue.rows else None
-    user_table = read_users(people, defects) if people is not None and people.rows else None
-    wrong = [(source.name, defect) for source in (log, catalogue, people) if source for defect in source.defects]
-    if wrong:
-        raise InvalidTableError("; ".join(f"`{name}`: {defect}" for name, defect in wrong))
-    if naive is not None:
-        raise naive
-    assert raw is not None  # else a NaiveTimestampError was raised above
-    if log.rows == 0:
-        raise EmptyLogError("`events` has no rows; expected at least one event: check the file or the query behind it")
+    event_table, rows, counts = read_events(log, mapping, zone, defects)
+    user_ids, item_ids = (event_table.column(name).combine_chunks() for name in ("user_id", "item_id"))
+    item_table, user_table, unlisted = ITEMS.empty_table(), USERS.empty_table(), np.ones(len(rows), bool)
+    # A table without rows is one that the shop does not keep: it is made from the events.
+    if catalogue.rows:
+        item_table = read_items(catalogue, defects)
+        if "item_id" not in catalogue.broken:
+            strangers(item_ids, item_table, "item_id", rows, defects)
+    if people.rows:
+        user_table = read_users(people, defects)
+        if "user_id" not in people.broken:
+            unlisted = strangers(user_ids, user_table, "user_id", rows, defects)
+    errors += [error for source in (log, catalogue, people) for error in source.errors]
+    if errors:
+        raise together(errors, [f"`{defect.table}`: {defect.line()}" for defect in defects])
 
-    event_table, rows, counts = _events(log, raw, mapping, defects)
-    added = {"items": 0, "users": 0}
-    user_table, added["users"] = everyone(user_table, event_table, rows, defects)
-    if item_table is None:
-        ids = pc.unique(event_table.column("item_id").drop_null()).sort()
-        item_table = complete(pa.table({"item_id": ids}), ITEMS)
-        added["items"] = item_table.num_rows
-    else:
-        item_ids = event_table.column("item_id").combine_chunks()
-        strange = ~null_mask(item_ids) & ~pc.is_in(item_ids, item_table.column("item_id")).to_numpy(False)
-        note(defects, "events", "item_not_in_items", strange, item_ids, rows)
+    listed = {"items": item_table.num_rows, "users": user_table.num_rows}
+    if unlisted.any():
+        user_table = with_everyone(user_table, user_ids.filter(pa.array(unlisted)))
+    if not catalogue.rows:
+        item_table = complete(pa.table({"item_id": pc.unique(item_ids.drop_null()).sort()}), ITEMS)
 
     stamps = pc.min_max(event_table.column("timestamp")).as_py()
     report = Report(
-        rows_in={
-            "events": log.rows,
-            "items": catalogue.rows if catalogue else 0,
-            "users": people.rows if people else 0,
-        },
+        rows_in={source.name: source.rows for source in (log, catalogue, people)},
         rows_out={"events": event_table.num_rows, "items": item_table.num_rows, "users": user_table.num_rows},
-        rows_added=added,
+        rows_added={"items": item_table.num_rows - listed["items"], "users": user_table.num_rows - listed["users"]},
         defects=tuple(sorted(defects, key=lambda defect: list(KINDS).index(defect.kind))),
         behaviors=counts,
         first=_utc(stamps["min"]),
@@ -137,33 +121,7 @@ def normalize(
     return Logs(event_table, item_table, user_table, report)
 
 
-class _Raw(NamedTuple):
-    user: pa.Array
-    item: pa.Array
-    behavior: pa.Array
-    query: pa.Array
-    position: pa.Array
-    times: times.Times
-    timed: bool
-    """Whether the log has times at all."""
-
-
-def _read_events(log: Source, time_zone: str | None) -> _Raw:
-    if not log.has("query"):
-        log.miss("item_id")
-    if not log.has("position"):
-        log.miss("timestamp")
-    user, behavior = log.text("user_id", required=True), log.text("behavior", required=True)
-    item, query = log.text("item_id"), clean(log.text("query"))
-    position = log.integer("position")
-    stamps = times.read(log, "timestamp", time_zone)
-    timed = not bool(stamps.null.all())
-    if not timed and log.rows and log.has("timestamp") and not log.has("position"):
-        log.defects.append("column `timestamp` is all null; fill it, or give the order as a column `position`")
-    return _Raw(user, item, behavior, query, position, stamps, timed)
-
-
-def _mapping(behaviors: Mapping[str, str]) -> dict[str, str]:
+def _mapping(behaviors: Mapping[str, str], errors: list[InputError]) -> dict[str, str]:
     """recgpt's names and the user's; a target is one of recgpt's, or one that maps to itself."""
     own = {name for name, target in behaviors.items() if name == target}
     for name, target in behaviors.items():
@@ -172,119 +130,20 @@ def _mapping(behaviors: Mapping[str, str]) -> dict[str, str]:
         if target not in own:
             near = difflib.get_close_matches(target, BEHAVIORS, 1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise UnknownBehaviorError(
-                f"`behaviors` maps {show(name)} to {show(target)}, which is not one of {', '.join(BEHAVIORS)}{hint}; "
-                f"to keep a behavior of your own, add {show(target)} -> {show(target)} too"
+            errors.append(
+                UnknownBehaviorError(
+                    f"`behaviors` maps {show(name)} to {show(target)}, which is not one of {', '.join(BEHAVIORS)}"
+                    f"{hint}; to keep a behavior of your own, add {show(target)} -> {show(target)} too"
+                )
             )
-        if not _OWN_NAME.fullmatch(target):
-            raise InvalidConfigError(
-                f"`behaviors` keeps {show(target)}, but a name must be 1 to 32 of a to z, 0 to 9 and _, "
-                "and begin with a letter"
+        elif not _OWN_NAME.fullmatch(target):
+            errors.append(
+                InvalidConfigError(
+                    f"`behaviors` keeps {show(target)}, but a name must be 1 to 32 of a to z, 0 to 9 and _, "
+                    "and begin with a letter"
+                )
             )
     return {**{name: name for name in BEHAVIORS}, **behaviors}
-
-
-def _events(
-    log: Source, raw: _Raw, mapping: Mapping[str, str], defects: list[Defect]
-) -> tuple[pa.Table, Rows, tuple[BehaviorCount, ...]]:
-    """Leave out what cannot be used, sort, drop duplicates. Gives the table, its rows' old numbers, the names."""
-    encoded = raw.behavior.dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    targets = [mapping.get(name) for name in names]
-    codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    tally = Counter(dict(enumerate(np.bincount(codes[codes >= 0], minlength=len(names)).tolist())))
-    counts = tuple(
-        BehaviorCount(names[code], targets[code], rows)
-        for code, rows in sorted(tally.items(), key=lambda entry: (-entry[1], names[entry[0]]))
-    )
-    if names and not any(targets):
-        came = ", ".join(f"{show(entry.name)} ({entry.rows:,} rows)" for entry in counts[:10])
-        raise UnknownBehaviorError(
-            f"no behavior of `events` is known: it has {came}, expected {', '.join(BEHAVIORS)}; "
-            f'map the names, for example behaviors={{"{names[0][:_SHORT]}": "purchase"}}'
-        )
-    known = np.array([target is not None for target in targets] + [False])[codes]
-    itemless = np.array([target is not None and target not in BEHAVIORS for target in targets] + [False])[codes]
-    behavior = pa.array([target or "" for target in targets], pa.large_string()).take(encoded.indices)
-
-    left = np.ones(log.rows, bool)
-    stamp = log.raw("timestamp")
-    for kind, mask, values in (
-        ("null_user", null_mask(raw.user), raw.user),
-        ("null_behavior", codes < 0, raw.behavior),
-        ("unknown_behavior", ~known, raw.behavior),
-        ("null_item", null_mask(raw.item) & null_mask(raw.query) & ~itemless, raw.item),
-        ("unreadable_timestamp", raw.times.unreadable, stamp),
-        ("timestamp_out_of_range", raw.times.outside, stamp.cast(pa.int64()) if _is_stamp(stamp) else stamp),
-        ("null_timestamp", raw.times.null & raw.timed, stamp),
-        ("null_position", null_mask(raw.position) & (not raw.timed), raw.position),
-    ):
-        mask = mask & left
-        note(defects, "events", kind, mask, values)
-        left &= ~mask
-    if raw.times.outside.any() and not raw.times.usable.any():
-        example = next(defect.examples[0] for defect in _with_examples(defects, raw, stamp))
-        raise TimestampRangeError(
-            f"every time of `events` lies outside the years 1970 to 9999 (row {example.row} holds {example.value}); "
-            "check the unit of `timestamp` (seconds, milliseconds, microseconds)"
-        )
-    if not left.any():
-        why = ", ".join(
-            f"{defect.rows:,} {defect.meaning} ({defect.fix})" for defect in defects if defect.table == "events"
-        )
-        raise EmptyLogError(f"none of the {log.rows:,} events is usable: {why}")
-    micros = pa.array(raw.times.micros, mask=~raw.times.usable).cast(TIMESTAMP)
-    became = micros if _is_stamp(stamp) else stamp
-    note(defects, "events", "skipped_local_time", raw.times.skipped & left, became)
-    note(defects, "events", "repeated_local_time", raw.times.repeated & left, became)
-    columns = {
-        "user_id": raw.user,
-        "timestamp": micros,
-        "position": raw.position,
-        "item_id": raw.item,
-        "behavior": behavior,
-        "query": raw.query,
-    }
-    for name in log.table.column_names:
-        if name in EVENTS.names:
-            continue
-        if not sortable(log.table.schema.field(name).type):
-            defects.append(Defect("events", "unsortable_column", log.rows, True, (Example(0, show(name)),)))
-        else:
-            columns[name] = log.raw(name)
-    rows = np.flatnonzero(left)
-    taken = {name: values.take(pa.array(rows)) for name, values in columns.items()}
-    keys = [ranks(values) for values in taken.values()]
-    order = np.lexsort(keys[::-1])
-    same = np.ones(len(order), bool)
-    same[0] = False
-    for key in keys:
-        ordered = key[order]
-        same[1:] &= ordered[1:] == ordered[:-1]
-    rows = rows[order]
-    note(defects, "events", "duplicate_event", same, raw.user.take(pa.array(rows)), rows)
-    kept = pa.array(order[~same])
-    names_out = [*EVENTS.names, *(name for name in columns if name not in EVENTS.names)]
-    schema = pa.schema([*EVENTS, *(pa.field(name, taken[name].type) for name in names_out[len(EVENTS) :])])
-    table = pa.Table.from_arrays([taken[name].take(kept) for name in names_out], schema=schema)
-    return table, rows[~same], counts
-
-
-_SHORT = 40
-
-
-def _is_stamp(values: pa.Array) -> bool:
-    # Python's datetime ends with the year 9999, so a stamp beyond it is shown as its number.
-    return bool(pa.types.is_timestamp(values.type))
-
-
-def _with_examples(defects: list[Defect], raw: _Raw, stamp: pa.Array) -> list[Defect]:
-    """The out-of-range defect, also where rows left out earlier for another reason hid it."""
-    found = [defect for defect in defects if defect.kind == "timestamp_out_of_range"]
-    if not found:
-        values = stamp.cast(pa.int64()) if _is_stamp(stamp) else stamp
-        note(found, "events", "timestamp_out_of_range", raw.times.outside, values)
-    return found
 
 
 def _utc(moment: datetime | None) -> datetime | None:

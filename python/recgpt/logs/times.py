@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt.errors import InvalidConfigError, NaiveTimestampError
+from recgpt.errors import InputError, InvalidConfigError, NaiveTimestampError
 from recgpt.logs.columns import Mask, Source, null_mask, show
 
 PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -49,28 +49,22 @@ class Times:
         return ~(self.null | self.unreadable | self.outside)
 
 
-def check_zone(time_zone: str | None) -> None:
-    """Refuse a zone that the IANA table does not have.
-
-    Raises:
-        InvalidConfigError: naming the zone.
-    """
+def known_zone(time_zone: str | None, errors: list[InputError]) -> str | None:
+    """Note a zone that the IANA table does not have; then UTC stands for it, so that the rest can be judged."""
     if time_zone is None:
-        return
+        return None
     try:
         ZoneInfo(time_zone)
-    except (KeyError, ValueError, OSError, TypeError) as error:
-        raise InvalidConfigError(
-            f"`time_zone` must be an IANA name such as Europe/London, but it is {show(time_zone)}"
-        ) from error
+    except (KeyError, ValueError, OSError, TypeError):
+        errors.append(
+            InvalidConfigError(f"`time_zone` must be an IANA name such as Europe/London, but it is {show(time_zone)}")
+        )
+        return "UTC"
+    return time_zone
 
 
 def read(source: Source, column: str, time_zone: str | None) -> Times:
-    """Read a column of timestamps, dates or ISO 8601 texts.
-
-    Raises:
-        NaiveTimestampError: if a time has no zone and none was stated.
-    """
+    """Read a column of timestamps, dates or ISO 8601 texts; a time without a zone is an error of `source`."""
     values = source.raw(column)
     kind = values.type
     if pa.types.is_timestamp(kind):
@@ -98,11 +92,12 @@ def _stamps(source: Source, column: str, values: pa.Array, time_zone: str | None
         if time_zone is None:
             row = int(np.flatnonzero(near)[0])
             value = pa.scalar(int(micros[row]), pa.timestamp("us")).as_py() if micros[row] < END * 1_000_000 else "?"
-            raise NaiveTimestampError(
-                f"`{source.name}` column `{column}` has times without a time zone (row {row} holds {value}); "
-                'state it, for example time_zone="Europe/London", or store UTC'
+            source.refuse(
+                f"column `{column}` has times without a time zone (row {row} holds {value}); "
+                'state it, for example time_zone="Europe/London", or store UTC',
+                kind=NaiveTimestampError,
             )
-        micros, skipped, repeated = _localize(micros, near, time_zone)
+        micros, skipped, repeated = _localize(micros, near, time_zone or "UTC")
     inside = near & (micros >= 0) & (micros < END * 1_000_000)
     return Times(
         np.where(inside, micros, 0),

@@ -168,6 +168,14 @@ class Config(_Section):
     serving: ServingConfig = ServingConfig()
 
 
+def resolve(config: Config | str | Path, llm_users: int | None = None) -> Config:
+    """Read a configuration file, and set the number of users for the LLM stages if one is given."""
+    config = config if isinstance(config, Config) else load(config)
+    if llm_users is None:
+        return config
+    return config.model_copy(update={"llm": config.llm.model_copy(update={"households": llm_users})})
+
+
 def load(path: str | Path) -> Config:
     """Read and check a configuration file.
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import evaluation
+from recgpt.text import plural
 
 if TYPE_CHECKING:
     from recgpt.pipeline.run import Stages
@@ -70,6 +71,15 @@ def gather(run: Stages) -> dict[str, Any]:
         "llm_reused": run.engine.reused,
         **run.judged.figures,
     }
+
+
+def tokens(whole: pa.Table, budgeted: pa.Table, budget: int) -> list[str]:
+    """Say what compression and the budget made of all histories."""
+    users = plural(whole.num_rows, "user")
+    return [
+        f"{users}: {tokens_raw(whole):,} tokens as one line an event -> {total(whole, 'tokens'):,} compressed",
+        f"{total(budgeted, 'tokens'):,} in the prompts, with row numbers and at most {budget:,} a user",
+    ]
 
 
 def controls(counts: dict[str, Any]) -> list[str]:

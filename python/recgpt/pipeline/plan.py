@@ -18,10 +18,10 @@ from recgpt import retrieval
 from recgpt.index import ExactIndex
 from recgpt.llm import LlamaCpp, ledger
 from recgpt.llm.planning import Planned, Tally
-from recgpt.llm.store import Status
+from recgpt.llm.reading import Status
 from recgpt.pipeline import engines, preflight, servers
-from recgpt.pipeline.config import Config
-from recgpt.pipeline.run import DOING, Stages, resolve
+from recgpt.pipeline.config import Config, resolve
+from recgpt.pipeline.run import DOING, Stages
 from recgpt.pipeline.watch import Clock, Silent, Watch
 
 ROW_BYTES = 600
@@ -98,7 +98,7 @@ class _Dry(Stages):
 
 def status(config: Config | str | Path) -> list[Status]:
     """Tell how far the model's answers of a run are, by stage, also while it is at work."""
-    return ledger.status(resolve(config, None).out / "llm")
+    return ledger.status(resolve(config).out / "llm")
 
 
 def plan(
@@ -109,7 +109,9 @@ def plan(
     Raises:
         RecGPTError: what would stop the run, too.
     """
-    config, notes = preflight.check(resolve(config, llm_users))
+    config = resolve(config, llm_users)
+    preflight.folders(config)
+    config, notes = preflight.check(config)
     with tempfile.TemporaryDirectory(prefix="recgpt-dry-run-") as folder:
         out, bundles = Path(folder) / "out", Path(folder) / "bundles"
         serving = config.serving.model_copy(update={"bundles": bundles})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from importlib import resources
 from typing import Any, NamedTuple
 
-from recgpt.errors import PromptError
+from recgpt.errors import InvalidConfigError, PromptError
 from recgpt.interests import Pool
 from recgpt.llm import FakeEngine, LlamaCpp
 from recgpt.llm.prompts import load
@@ -41,6 +42,21 @@ class _Use(NamedTuple):
     data_from: str
     answer: int
     answer_from: str
+
+
+def folders(config: Config) -> None:
+    """Check that the folders of the outputs can be made.
+
+    Raises:
+        InvalidConfigError: one lies below a file, or where nothing may be written; the message names it.
+    """
+    for key, folder in (("out", config.out), ("serving.bundles", config.serving.bundles)):
+        # The nearest that is there: a dangling link counts, since no folder can be made in its place.
+        found = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+        if not found.is_dir():
+            raise InvalidConfigError(f"`{key}` must name a folder, but {found} is none; name another or move that")
+        if not os.access(found, os.W_OK | os.X_OK):
+            raise InvalidConfigError(f"`{key}` is {folder}, but {found} may not be written; name another or allow it")
 
 
 def check(config: Config) -> Fitted:

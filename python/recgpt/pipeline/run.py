@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -38,9 +37,10 @@ from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer, ledger
 from recgpt.llm.planning import Planned
 from recgpt.pipeline import beta, engines, figures, households, page, preflight, served, servers, source, tables
-from recgpt.pipeline.config import Config, load
+from recgpt.pipeline.config import Config, resolve
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
+from recgpt.text import plural
 
 DOING = {
     "logs": "reading and validating the log",
@@ -92,6 +92,7 @@ def run(
         RecGPTError: of the stage that could not go on; what was finished before is kept.
     """
     config = resolve(config, llm_users)
+    preflight.folders(config)
     notes: list[str] = []
     if list(DOING).index(until) >= list(DOING).index("history"):
         config, notes = preflight.check(config)
@@ -118,14 +119,6 @@ def run(
         outcome.figures = page.write(stages)
         outcome.verdicts = [verdict.text for verdict in verdicts(outcome.figures, stages.judged.intervals)]
     return outcome
-
-
-def resolve(config: Config | str | Path, llm_users: int | None) -> Config:
-    """Read a configuration file, and set the number of users for the LLM stages if one is given."""
-    config = config if isinstance(config, Config) else load(config)
-    if llm_users is None:
-        return config
-    return config.model_copy(update={"llm": config.llm.model_copy(update={"households": llm_users})})
 
 
 class Stages:
@@ -163,10 +156,11 @@ class Stages:
 
     def logs(self, summary: list[str]) -> None:
         """Stage 1: the log, cut at `now`, or before what each user did last."""
-        self.data, self.now = source.read(self.config.data)
-        data = self.data
-        self.time_zone = data.time_zone or "UTC"
-        log = logs.from_dataset(data)
+        step = self.clock.steps(source.READING + 2)
+        self.data, self.now = source.read(self.config.data, step)
+        self.time_zone = self.data.time_zone or "UTC"
+        log = logs.from_dataset(self.data)
+        step()
         self.items, self.users, self.report = log.items, log.users, log.report
         self.all_events = log.events
         self.events, self.future = source.split(log.events, self.now, self.config.data)
@@ -175,9 +169,9 @@ class Stages:
         self.keep("logs", events=self.events, items=self.items, users=self.users)
         (self.config.out / "logs" / "report.json").write_text(json.dumps(self.report.to_dict(), default=str, indent=1))
         summary.append(", ".join(f"{count:,} {name}" for name, count in self.report.rows_out.items()))
-        summary.append(
-            f"{len(self.report.defects)} kinds of defects counted in {self.config.out / 'logs' / 'report.json'}"
-        )
+        step()
+        kinds = plural(len(self.report.defects), "kind")
+        summary.append(f"{kinds} of defects counted in {self.config.out / 'logs' / 'report.json'}")
 
     def behaviors(self, summary: list[str]) -> None:
         """Stage 2: the reliable behaviors."""
@@ -185,11 +179,15 @@ class Stages:
         self.kept = behaviors.extract(self.events, reliable=wanted.reliable, rules=wanted.rules)
         self.keep("behaviors", behaviors=self.kept)
         summary.append(f"{self.events.num_rows:,} events -> {self.kept.num_rows:,} reliable")
+        if without := self.users.num_rows - pc.count_distinct(self.kept["user_id"]).as_py():
+            summary.append(f"{without:,} of {plural(self.users.num_rows, 'user')} have none, and so no history")
 
     def history(self, summary: list[str]) -> None:
         """Stage 3: one text a user, whole and within the prompt's budget."""
         config = self.config.history
+        step = self.clock.steps(3)
         briefs = history.brief(self.items, tokenizer=self.tokenizer)
+        step()
         compress = partial(
             history.compress,
             self.kept,
@@ -199,12 +197,12 @@ class Stages:
             time_zone=self.time_zone,
             layout=config.layout,
         )
-        self.whole, self.budgeted = compress(), compress(budget=config.budget, row_ids=True)
+        self.whole = compress()
+        step()
+        self.budgeted = compress(budget=config.budget, row_ids=True)
+        step()
         self.keep("history", briefs=briefs, whole=self.whole, budgeted=self.budgeted)
-        raw, tight = figures.tokens_raw(self.whole), figures.total(self.whole, "tokens")
-        summary.append(f"{self.whole.num_rows:,} users: {raw:,} tokens raw -> {tight:,} compressed")
-        summary.append(f"{figures.total(self.budgeted, 'tokens'):,} within {config.budget:,} each")
-        summary.extend(self.notes)
+        summary += [*figures.tokens(self.whole, self.budgeted, config.budget), *self.notes]
 
     def interests(self, summary: list[str]) -> None:
         """Stage 4: interests of the drawn users."""
@@ -225,6 +223,8 @@ class Stages:
         )
         self.keep("interests", interests=self.mined.table, rejections=self.mined.rejections)
         summary.append(f"{len(self.drawn)} of {llm.households} users: {self.mined.table.num_rows} interests")
+        if len(self.drawn) < llm.households:
+            summary.append(f"no more have {llm.min_events} reliable events (llm.min_events) and what can be judged")
         summary.append(f"{self.mined.rejections.num_rows} rejected or unscored")
         summary.extend(figures.controls(self.mined.counts))
 
@@ -304,11 +304,7 @@ class Stages:
                 self.index,
                 evaluation.queries(self.towers, self.all_tags, self.drawn),
                 served.explaining(
-                    self.predicted,
-                    self.mined.table,
-                    self.items,
-                    self.item_tags,
-                    least=self.config.tags.min_association,
+                    self.predicted, self.mined.table, self.items, self.item_tags, least=self.config.tags.min_association
                 ),
                 self.drawn,
                 beta=self.beta,
@@ -324,6 +320,7 @@ class Stages:
 
     def serving(self, summary: list[str]) -> None:
         """Stage 8: build, check and publish a bundle."""
+        step = self.clock.steps(3 + len(self.drawn))
         texts = sorted(set(self.all_tags["tag"].to_pylist()))
         self.rejections = pa.concat_tables([self.mined.rejections, self.predicted.rejections, self.written.rejections])
         self.bundle = serving.write(
@@ -351,11 +348,17 @@ class Stages:
                 "towers": self.towers_folder.name,
                 "configuration": self.config.model_dump(mode="json"),
             },
-            extra_files=self._carried(),
+            extra_files=served.carried(self.towers_folder),
         )
+        step()
         serving.publish(self.config.serving.bundles, self.bundle.name)
+        step()
         recommender = serving.Recommender.open(self.config.serving.bundles)
-        self.inspections = [recommender.inspect(user, k=self.config.serving.explained) for user in self.drawn]
+        step()
+        self.inspections = []
+        for user in self.drawn:
+            self.inspections.append(recommender.inspect(user, k=self.config.serving.explained))
+            step()
         self.shown = [self.inspections[0], self.inspections[-1]] if len(self.inspections) > 1 else self.inspections
         summary.append(f"bundle {self.bundle.name} published in {self.config.serving.bundles}")
 
@@ -363,15 +366,12 @@ class Stages:
         """Count a user's events before `now`, plain clicks included."""
         return int(tables.only(self.events, [user]).num_rows)
 
-    def _carried(self) -> dict[str, Path]:
-        """The towers' weights and the prompts that made the tables, carried along with the bundle."""
-        files = {f"towers/{path.name}": path for path in self.towers_folder.iterdir() if path.name != "done"}
-        prompts = Path(str(resources.files("recgpt") / "prompts"))
-        return files | {f"prompts/{path.name}": path for path in sorted(prompts.glob("*.md"))}
-
     def evaluation(self, summary: list[str]) -> None:
         """Judge on the held-out days."""
+        months = (False, True) if self.now else (False,)
+        step = self.clock.steps(3 + len(evaluation.BETAS) + len(months))
         self.accuracy = categories.accuracy(self.items, seed=self.config.seed)
+        step()
         self.judged = evaluation.evaluate(
             self.all_events,
             self.items,
@@ -382,9 +382,11 @@ class Stages:
             beta=self.beta,
             seed=self.config.seed,
             behavior=self.config.data.truth,
+            progress=lambda _done, _total: step(),
         )
-        self.hits = [
-            evaluation.category_hits(
+        self.hits = []
+        for past_month in months:
+            found = evaluation.category_hits(
                 self.predicted.table,
                 self.all_events,
                 self.items,
@@ -394,6 +396,6 @@ class Stages:
                 past_month=past_month,
                 behavior=self.config.data.truth,
             )
-            for past_month in ((False, True) if self.now else (False,))
-        ]
+            self.hits.append(found)
+            step()
         summary.append(source.held_out(self.now, self.config.data, len(self.judged.held_out.user_ids)))

@@ -1,9 +1,11 @@
-"""What will be served, known before the bundle is built: the pairs to explain, and what each user has had already."""
+"""What goes into a bundle: the pairs to explain, what each user has had already, and the files carried along."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -64,6 +66,13 @@ def explaining(
         return predicted.associations.explaining(own[user], tag_of.get(item), said["category"], said["title"], least)
 
     return answer
+
+
+def carried(towers: Path) -> dict[str, Path]:
+    """Name the files that go along in the bundle: the towers' weights, and the prompts that made the tables."""
+    files = {f"towers/{path.name}": path for path in towers.iterdir() if path.name != "done"}
+    prompts = Path(str(resources.files("recgpt") / "prompts"))
+    return files | {f"prompts/{path.name}": path for path in sorted(prompts.glob("*.md"))}
 
 
 def seen(events: pa.Table, behavior: str) -> pa.Table:

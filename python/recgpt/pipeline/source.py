@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -17,19 +18,29 @@ UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands for `now` where a stage wants one and a log without times has none: all its events come before any moment."""
 
 
-def read(data: DataConfig) -> tuple[Dataset, datetime | None]:
+READING = 3
+"""Steps that `read` tells of."""
+
+
+def read(data: DataConfig, step: Callable[[], None] = lambda: None) -> tuple[Dataset, datetime | None]:
     """Read the data set, and set `now`; None if the log has no times."""
     if data.folder is not None:
         found = datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
     else:
         found = datasets.load(str(data.dataset))
+    step()
     events = logs.from_dataset(found).events
+    step()
     if events["timestamp"].null_count == len(events):
+        step()
         return found, None
     # Everything happens strictly before `now`, so that the whole log is one moment more than its last event.
     now = evaluation.cut(events, days=data.test_days) + timedelta(microseconds=not data.test_days)
     # Read twice where prices depend on `now`: they may only come from sales before it.
-    return (datasets.load("completejourney", now=now) if data.dataset == "completejourney" else found), now
+    if data.dataset == "completejourney":
+        found = datasets.load("completejourney", now=now)
+    step()
+    return found, now
 
 
 def split(events: pa.Table, now: datetime | None, data: DataConfig) -> tuple[pa.Table, pa.Table]:

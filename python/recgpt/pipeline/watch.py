@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from time import perf_counter
 from typing import Protocol
 
@@ -40,6 +41,12 @@ class Clock:
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.seconds: dict[str, float] = {}
+
+    def steps(self, total: int) -> Callable[[], None]:
+        """Tell of a stage that knows how many steps it has; each call of the answer is one step more."""
+        done = count(1)
+        self.watch.progress(0, total)
+        return lambda: self.watch.progress(next(done), total)
 
     @contextmanager
     def stage(self, name: str, doing: str) -> Iterator[list[str]]:

@@ -4,7 +4,7 @@ from recgpt.serving.build import write
 from recgpt.serving.bundle import SEEN, Bundle
 from recgpt.serving.current import publish, read, rollback
 from recgpt.serving.popularity import POPULARITY, popularity, segment
-from recgpt.serving.recommender import RECOMMENDATIONS, Inspection, Recommender
+from recgpt.serving.recommender import RECOMMENDATIONS, Inspection, Recommender, Standing
 
 __all__ = [
     "POPULARITY",
@@ -13,6 +13,7 @@ __all__ = [
     "Bundle",
     "Inspection",
     "Recommender",
+    "Standing",
     "popularity",
     "publish",
     "read",

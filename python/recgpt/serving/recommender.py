@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from recgpt.errors import BundleError, InvalidTableError, UnknownItemError, UnknownUserError
-from recgpt.index import WhyNot
+from recgpt.index import Verdict
 from recgpt.index import arrays as checks
 from recgpt.schema import TIMESTAMP
 from recgpt.serving.current import read
@@ -57,6 +57,24 @@ class Inspection:
     rejections: list[dict[str, Any]]
     bundle: str
     as_of: datetime
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one item stands for one user: `recgpt.index.WhyNot` with names in the place of rows."""
+
+    item_id: str
+    title: str | None
+    verdict: Verdict
+    rank: int | None
+    score: float | None
+    y_col: float | None
+    y_sem: float | None
+    tag: str | None
+    """The user's tag that fits the item best, or None for a user without tags."""
+    interest: str | None
+    """The interest from which that tag came."""
+    cut: float | None
 
 
 def _clock() -> datetime:
@@ -176,8 +194,8 @@ class Recommender:
         k: int = 20,
         beta: float | None = None,
         exclude: Mapping[str, Iterable[str]] | str | None = None,
-    ) -> WhyNot:
-        """Say where an item stands for a user and what kept it out; `tag` is a row of the user's tags in `inspect`.
+    ) -> Standing:
+        """Say where an item stands for a user and what kept it out.
 
         For a cold user `rank` and `score` are those of popularity, and an item outside that list is `not in the index`.
 
@@ -191,11 +209,14 @@ class Recommender:
         weight = _weight(snapshot, k, beta)
         banned = _banned(snapshot, [user_id], exclude)[0]
         found = snapshot.why_not(user_id, item_id, k=k, beta=weight, banned=banned)
-        if found.verdict == "not in the index" and not snapshot.span("items", item_id):
+        items = snapshot.rows("items", item_id)
+        if found.verdict == "not in the index" and not items:
             near = snapshot.near(item_id, "items")
             hint = f"ids that look alike: {', '.join(map(repr, near))}" if near else "it holds no items"
             raise UnknownItemError(f"item {item_id!r} is not in the catalogue of bundle {snapshot.bundle.hash}; {hint}")
-        return found
+        tag = {} if found.tag is None else snapshot.rows("tags", user_id)[found.tag]
+        named = {"title": items[0]["title"] if items else None, "tag": tag.get("tag"), "interest": tag.get("interest")}
+        return Standing(**{**asdict(found), **named})
 
 
 def _ask(
