@@ -40,6 +40,7 @@ TINY = retrieval.Config(
     word_size=8,
     hidden_size=24,
     buckets=4,
+    full_softmax=0,
     min_count=1,
     uniform_negatives=24,
     pairs=32,
@@ -123,7 +124,8 @@ def test_a_tag_tells_the_items_of_one_category_apart() -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "attention"])
-def test_numpy_says_what_torch_says(pooling: str) -> None:
+@pytest.mark.parametrize("hidden", [24, 0])
+def test_numpy_says_what_torch_says(pooling: str, hidden: int) -> None:
     from recgpt.retrieval import forward
     from recgpt.retrieval.features import ItemFeatures
     from recgpt.retrieval.fitting import sequence
@@ -131,10 +133,9 @@ def test_numpy_says_what_torch_says(pooling: str) -> None:
 
     rng = np.random.default_rng(0)
     rows = {"user": 5, "item": 6, "category": 3, "brand": 3, "price": 4, "sales": 12, "word": 9}
-    net = TriTower(rows, 2, replace(TINY, pooling=pooling))
-    if pooling == "attention":
-        torch.nn.init.normal_(net.pool_key)
-        torch.nn.init.normal_(net.pool_late)
+    net = TriTower(rows, 2, replace(TINY, pooling=pooling, hidden_size=hidden))
+    for parameter in net.parameters():  # what starts at zero would say nothing
+        torch.nn.init.normal_(parameter, std=0.5)
     weights = {name: tensor.detach().numpy() for name, tensor in net.state_dict().items()}
     words = rng.integers(0, 9, (7, 4))
     words[2] = 0

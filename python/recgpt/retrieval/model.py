@@ -3,7 +3,8 @@
 Decisions of ours: one hidden layer and ReLU; L2-normed outputs, so y_col and y_sem are cosines on one scale;
 title words as one more item feature, so that cold items have a place; one word table for titles and tags;
 sequences pool the item tower's own outputs; row 0 of each table stands for "unknown". Attention weighs an item by a
-key of its behavior and by its place from the end; both start at zero, which is the paper's mean.
+key of its behavior and by its place from the end; both start at zero, which is the paper's mean. Without a hidden
+layer (`hidden_size` 0) the parts are added up: a user is then nothing but items, and tags and titles share their words.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ def _dnn(inputs: int, config: Config) -> nn.Sequential:
     )
 
 
-def _table(rows: int, size: int) -> nn.Embedding:
+def _table(rows: int, size: int, std: float = 0.1) -> nn.Embedding:
     table = nn.Embedding(rows, size)
-    nn.init.normal_(table.weight, std=0.1)
+    nn.init.normal_(table.weight, std=std)
     return table
 
 
@@ -52,23 +53,30 @@ class TriTower(nn.Module):
 
     def __init__(self, rows: dict[str, int], behaviors: int, config: Config) -> None:
         super().__init__()
-        wide, narrow = config.embedding_size, config.feature_size
-        self.behaviors = behaviors
-        self.size = wide
-        self.user = _table(rows["user"], wide)
+        self.deep = config.hidden_size > 0
+        wide = config.embedding_size
+        narrow, word = (config.feature_size, config.word_size) if self.deep else (wide, wide)
+        # Where parts are added, what all items share (such as an unknown brand) must not fill the vectors at the start.
+        std = 0.1 if self.deep else 0.0
+        self.dropout = nn.Dropout(config.dropout)
         self.item = _table(rows["item"], wide)
-        self.category = _table(rows["category"], narrow)
-        self.brand = _table(rows["brand"], narrow)
-        self.price = _table(rows["price"], narrow)
-        self.sales = _table(rows["sales"], narrow)
-        self.word = _table(rows["word"], config.word_size)
-        self.item_dnn = _dnn(wide + (3 + len(FEATURES)) * narrow + config.word_size, config)
+        self.category = _table(rows["category"], narrow, std)
+        self.brand = _table(rows["brand"], narrow, std)
+        self.price = _table(rows["price"], narrow, std)
+        self.sales = _table(rows["sales"], narrow, std)
+        self.word = _table(rows["word"], word)
         self.attention = config.pooling == "attention"
-        self.user_dnn = _dnn((1 + behaviors * (1 + self.attention)) * wide, config)
         if self.attention:
             self.pool_key = nn.Parameter(torch.zeros(behaviors, wide))
             self.pool_late = nn.Parameter(torch.zeros(behaviors, STEPS_BACK))
-        self.tag_dnn = _dnn(config.word_size, config)
+        if self.deep:
+            self.user = _table(rows["user"], wide)
+            self.item_dnn = _dnn(wide + (3 + len(FEATURES)) * narrow + word, config)
+            self.user_dnn = _dnn((1 + behaviors * (1 + self.attention)) * wide, config)
+            self.tag_dnn = _dnn(word, config)
+        else:
+            # The profile starts at nothing: it has no gradient for its items, and most users have few.
+            self.pool_share = nn.Parameter(torch.cat([torch.ones(behaviors), torch.zeros(behaviors * self.attention)]))
 
     def mean_words(self, words: Tensor) -> Tensor:
         """Mean embedding of known words: (n, w) int64 -> (n, word_size) float; zero without one."""
@@ -80,8 +88,11 @@ class TriTower(nn.Module):
             getattr(self, name)(torch.from_numpy(getattr(features, name)))
             for name in ("item", "category", "brand", "price")
         ]
-        parts.append(self.sales(torch.from_numpy(features.sales)).flatten(1))
+        sales = self.sales(torch.from_numpy(features.sales))
         parts.append(self.mean_words(torch.from_numpy(features.words)))
+        if not self.deep:
+            return nnf.normalize(torch.stack([*parts, sales.sum(dim=1)]).sum(dim=0), dim=1)
+        parts.insert(-1, sales.flatten(1))
         return nnf.normalize(self.item_dnn(torch.cat(parts, dim=1)), dim=1)
 
     def user_vectors(
@@ -96,9 +107,12 @@ class TriTower(nn.Module):
             profile: A behavior: flat rows of `long` and (n,) offsets; empty where pooling is `mean`.
             long: (n_items, d) float, item vectors without gradient.
         """
+        items = self.dropout(items)
         pooled = [self._pooled(behavior, items, sequence) for behavior, sequence in enumerate(latest)]
         pooled += [nnf.embedding_bag(rows, long, begin, mode="mean") for rows, begin in profile]
-        return nnf.normalize(self.user_dnn(torch.cat([self.user(users), *pooled], dim=1)), dim=1)
+        if not self.deep:
+            return nnf.normalize(self.dropout(torch.einsum("k,knd->nd", self.pool_share, torch.stack(pooled))), dim=1)
+        return nnf.normalize(self.dropout(self.user_dnn(torch.cat([self.user(users), *pooled], dim=1))), dim=1)
 
     def _pooled(self, behavior: int, items: Tensor, sequence: Sequence) -> Tensor:
         """(n, d): mean, or attention, of each user's items; zero without any."""
@@ -115,4 +129,5 @@ class TriTower(nn.Module):
 
     def tag_vectors(self, words: Tensor) -> Tensor:
         """h_t: (n, d) float, L2-normed; every tag must have a known word."""
-        return nnf.normalize(self.tag_dnn(self.mean_words(words)), dim=1)
+        mean = self.mean_words(words)
+        return nnf.normalize(self.tag_dnn(mean) if self.deep else mean, dim=1)

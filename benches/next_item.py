@@ -1,0 +1,240 @@
+"""How often is a user's next item among the first ten of the whole catalogue, against popularity, item-kNN, ALS and BPR?
+
+Each user's last event is the test, the one before it the validation, the rest trains; every item of the catalogue
+competes. Figures are for lists without the items that a user had before, beside the same with them. Nothing is chosen
+on the test: epochs by validation recall, and the two baselines' settings too. The last line is one JSON object.
+
+    pip install "recgpt[bench,train]"                 # implicit, and scipy with it: ALS and BPR
+    python benches/next_item.py --data FOLDER --seed 0
+    python benches/next_item.py --data FOLDER --only towers --threads 1
+
+FOLDER has `events` and `items` (Parquet or CSV) with the columns of `recgpt.datasets.read`; times or positions order them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from recgpt import datasets, logs, retrieval, schema, tags
+
+KS = (5, 10, 20)
+PARTS = ("popularity", "itemknn", "implicit", "mean", "towers")
+PAPER = retrieval.Config(
+    pooling="mean",
+    temperature=0.05,
+    min_count=1,
+    id_dropout=0.2,
+    pairs=128,
+    batch_size=1024,
+    steps=10_000,
+    epochs=8,
+    averaging=0.99,
+    refit_epochs=0,
+    top_k=10,
+    validation_users=10_000,
+    bf16=True,
+)
+"""The paper's towers: a DNN each, a user id, one mean of the latest 50. An epoch is every example once."""
+OURS = replace(PAPER, pooling="attention", hidden_size=0)
+"""Attention over the latest 50, and towers without a hidden layer: embeddings are added up."""
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Scorer = Callable[[slice], Floats]
+"""Scores of some users against every item: (b, n)."""
+
+
+class World(NamedTuple):
+    """Events in order, user by user."""
+
+    user_ids: list[str]
+    item_ids: list[str]
+    items: pa.Table
+    values: Ints
+    """(e,) item rows."""
+    offsets: Ints
+    """(u + 1,); every user has three events or more."""
+
+    def before(self, left: int) -> tuple[Ints, Ints]:
+        """User and item of all but each user's last `left` events."""
+        user = np.repeat(np.arange(len(self.user_ids)), np.diff(self.offsets))
+        kept = np.arange(len(self.values)) < self.offsets[user + 1] - left
+        return user[kept], self.values[kept]
+
+    def truth(self, left: int) -> Ints:
+        """(u,) the first of each user's last `left` events."""
+        return self.values[self.offsets[1:] - left]
+
+
+def read(folder: str) -> World:
+    data = datasets.read(folder)
+    own = set(data.events["behavior"].unique().to_pylist()) - set(schema.BEHAVIORS)
+    known = logs.normalize(data.events, data.items, behaviors=dict.fromkeys(own, "purchase"))
+    item_ids = sorted(known.items["item_id"].to_pylist())
+    row = {item: at for at, item in enumerate(item_ids)}
+    order = "timestamp" if known.events["timestamp"].null_count == 0 else "position"
+    events = known.events.sort_by([("user_id", "ascending"), (order, "ascending")])
+    acts: dict[str, list[int]] = {}
+    for user, item, behavior in zip(*(events[name].to_pylist() for name in ("user_id", "item_id", "behavior"))):
+        if item in row and behavior not in ("exposure", "return", "search"):
+            acts.setdefault(user, []).append(row[item])
+    users = [user for user, own in acts.items() if len(own) >= 3]
+    offsets = np.cumsum([0, *(len(acts[user]) for user in users)])
+    return World(users, item_ids, known.items, np.concatenate([np.array(acts[user]) for user in users]), offsets)
+
+
+def judge(world: World, left: int, scorer: Scorer) -> dict[str, float]:
+    """HR and NDCG of the truth `left` events from the end; equal scores share their ranks' mean.
+
+    Where items that a user had before are taken out, users whose truth is one of those are left out.
+    """
+    truth = world.truth(left)
+    users, items = world.before(left)
+    cut = np.searchsorted(users, np.arange(len(truth) + 1))
+    ranks, open_ranks = [], []
+    for start in range(0, len(truth), 512):
+        part = slice(start, min(start + 512, len(truth)))
+        scores = scorer(part).astype(np.float32)
+        rows, own = np.arange(len(scores)), truth[part]
+        open_ranks.append(rank_of(scores, scores[rows, own]))
+        had = slice(cut[part.start], cut[part.stop])
+        mine = scores[rows, own].copy()
+        scores[users[had] - part.start, items[had]] = -np.inf
+        gone = np.isneginf(scores[rows, own])
+        ranks.append(np.where(gone, np.nan, rank_of(scores, mine)))
+    found = {}
+    for prefix, all_ranks in (("", np.concatenate(ranks)), ("with_seen_", np.concatenate(open_ranks))):
+        known = all_ranks[~np.isnan(all_ranks)]
+        for k in KS:
+            found[f"{prefix}hr@{k}"] = float((known < k).mean())
+            found[f"{prefix}ndcg@{k}"] = float((1 / np.log2(known + 2) * (known < k)).mean())
+    return found
+
+
+def rank_of(scores: Floats, own: Floats) -> Floats:
+    better = (scores > own[:, None]).sum(axis=1)
+    equal = (scores == own[:, None]).sum(axis=1)
+    found: Floats = (better + np.maximum(equal - 1, 0) / 2).astype(np.float32)
+    return found
+
+
+def popularity(world: World, left: int) -> Scorer:
+    _, items = world.before(left)
+    count = np.bincount(items, minlength=len(world.item_ids)).astype(np.float32)
+    return lambda part: np.tile(count, (part.stop - part.start, 1))
+
+
+def item_knn(world: World, left: int, decay: float) -> Scorer:
+    """Cosine of who had both; each step back from the end counts `decay` of the one after it (the last 50)."""
+    from scipy import sparse
+
+    users, items = world.before(left)
+    shape = (len(world.user_ids), len(world.item_ids))
+    had = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape)
+    had.data[:] = 1
+    both = (had.T @ had).tocsr()
+    both.setdiag(0)
+    scale = sparse.diags((1 / np.sqrt(np.maximum(np.asarray(had.sum(axis=0)).ravel(), 1))).astype(np.float32))
+    near = (scale @ both @ scale).tocsr()
+    back = np.searchsorted(users, users, side="right") - 1 - np.arange(len(users))
+    latest = sparse.csr_matrix((decay**back * (back < 50), (users, items)), shape).astype(np.float32)
+    return lambda part: (latest[part] @ near).toarray()
+
+
+def factors(world: World, left: int, kind: str, seed: int, threads: int) -> Scorer:
+    from implicit.als import AlternatingLeastSquares
+    from implicit.bpr import BayesianPersonalizedRanking
+    from scipy import sparse
+
+    users, items = world.before(left)
+    had = sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)))
+    model: Any
+    if kind == "als":
+        model = AlternatingLeastSquares(factors=128, alpha=10, iterations=15, random_state=seed, num_threads=threads)
+    else:
+        model = BayesianPersonalizedRanking(factors=128, iterations=100, random_state=seed, num_threads=threads)
+    model.fit(had, show_progress=False)
+    return lambda part: model.user_factors[part] @ model.item_factors[: len(world.item_ids)].T
+
+
+def towers(world: World, config: retrieval.Config) -> tuple[retrieval.Towers, Scorer]:
+    """Towers of everything but the test; they validate on the event before it and do not learn it."""
+    users, items = world.before(1)
+    begin = np.searchsorted(users, users)
+    events = pa.table(
+        {
+            "user_id": pa.array(world.user_ids).take(users),
+            "item_id": pa.array(world.item_ids).take(items),
+            "behavior": pa.array(["purchase"] * len(users)),
+            "position": np.arange(len(users)) - begin,
+        }
+    )
+    said = Progress()
+    found = retrieval.train(events, world.items, tags.item_tags(world.items), now=None, config=config, progress=said)
+    at = {item: row for row, item in enumerate(found.item_ids)}
+    vectors = found.item_vectors[[at[item] for item in world.item_ids]]
+    mine = {user: row for row, user in enumerate(found.user_ids)}
+    people = found.user_vectors[[mine[user] for user in world.user_ids]]
+    return found, lambda part: people[part] @ vectors.T
+
+
+class Progress:
+    """A line a quarter of a minute, on standard error."""
+
+    def __init__(self) -> None:
+        self.said = time.monotonic()
+
+    def __call__(self, done: int, planned: int, text: str) -> None:
+        if time.monotonic() - self.said > 15:
+            self.said = time.monotonic()
+            print(f"  {done} of {planned} steps, {text}", file=sys.stderr, flush=True)
+
+
+def ask(world: World, only: list[str], settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every ranker's prefix in the last line, and its figures."""
+    if "popularity" in only:
+        yield "pop_", judge(world, 1, popularity(world, 1))
+    if "itemknn" in only:
+        decay = max((1.0, 0.7, 0.5), key=lambda one: judge(world, 2, item_knn(world, 2, one))["ndcg@10"])
+        yield "itemknn_", {**judge(world, 1, item_knn(world, 1, decay)), "decay": decay}
+    if "implicit" in only:
+        for kind in ("als", "bpr"):
+            yield f"{kind}_", judge(world, 1, factors(world, 1, kind, settings["seed"], settings["threads"]))
+    for prefix, part, config in (("mean_", "mean", PAPER), ("", "towers", OURS)):
+        if part in only:
+            clock, cpu = time.monotonic(), time.process_time()
+            found, scorer = towers(world, replace(config, **settings))
+            spent = {"seconds": time.monotonic() - clock, "cpu_seconds": time.process_time() - cpu}
+            for row in found.log:
+                print({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
+            yield prefix, {**judge(world, 1, scorer), **spent}
+
+
+def main() -> None:
+    """Run the parts asked for and print a table and one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="a folder with events and items")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts, by comma: {', '.join(PARTS)}")
+    parser.add_argument("--set", default="{}", help='other settings of both towers, JSON: \'{"embedding_size": 128}\'')
+    args = parser.parse_args()
+    world = read(args.data)
+    print(f"{len(world.user_ids):,} users, {len(world.item_ids):,} items, {len(world.values):,} events; {asdict(OURS)}")
+    line: dict[str, Any] = {"data": args.data, "seed": args.seed, "users": len(world.user_ids)}
+    for prefix, figures in ask(world, args.only.split(","), {**json.loads(args.set), "seed": args.seed, "threads": args.threads}):
+        print(f"{prefix or 'towers_':10}", *(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
+        line |= {f"{prefix}{key}": round(value, 5) for key, value in figures.items()}
+    print(json.dumps(line))
+
+
+if __name__ == "__main__":
+    main()
