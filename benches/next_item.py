@@ -1,4 +1,4 @@
-"""How often is a user's next item among the first ten of the whole catalogue, against popularity, item-kNN, ALS and BPR?
+"""How often is a user's next item among ten of the whole catalogue, against popularity, item-kNN, ALS and BPR?
 
 Each user's last event is the test, the one before it the validation, the rest trains; every item of the catalogue
 competes. Figures are for lists without the items that a user had before, beside the same with them. Nothing is chosen
@@ -8,7 +8,7 @@ on the test: epochs by validation recall, and the two baselines' settings too. T
     python benches/next_item.py --data FOLDER --seed 0
     python benches/next_item.py --data FOLDER --only towers --threads 1
 
-FOLDER has `events` and `items` (Parquet or CSV) with the columns of `recgpt.datasets.read`; times or positions order them.
+FOLDER has `events` and `items` (Parquet or CSV) with the columns of `recgpt.datasets.read`, by time or position.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ KS = (5, 10, 20)
 PARTS = ("popularity", "itemknn", "implicit", "mean", "towers")
 PAPER = retrieval.Config(
     pooling="mean",
+    embedding_size=128,
     temperature=0.05,
     min_count=1,
-    id_dropout=0.2,
-    pairs=128,
+    id_dropout=0.1,
+    dropout=0.1,
+    pairs=64,
     batch_size=1024,
     steps=10_000,
-    epochs=8,
+    epochs=5,
     averaging=0.99,
     refit_epochs=0,
     top_k=10,
-    validation_users=10_000,
+    validation_users=5000,
     bf16=True,
 )
 """The paper's towers: a DNN each, a user id, one mean of the latest 50. An epoch is every example once."""
-OURS = replace(PAPER, pooling="attention", hidden_size=0)
-"""Attention over the latest 50, and towers without a hidden layer: embeddings are added up."""
+OURS = replace(PAPER, pooling="query", hidden_size=0)
+"""Attention over the latest 50, asked by the latest of all, and towers without a hidden layer: embeddings are added."""
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Scorer = Callable[[slice], Floats]
@@ -83,7 +85,9 @@ def read(folder: str) -> World:
     order = "timestamp" if known.events["timestamp"].null_count == 0 else "position"
     events = known.events.sort_by([("user_id", "ascending"), (order, "ascending")])
     acts: dict[str, list[int]] = {}
-    for user, item, behavior in zip(*(events[name].to_pylist() for name in ("user_id", "item_id", "behavior"))):
+    for user, item, behavior in zip(
+        *(events[name].to_pylist() for name in ("user_id", "item_id", "behavior")), strict=True
+    ):
         if item in row and behavior not in ("exposure", "return", "search"):
             acts.setdefault(user, []).append(row[item])
     users = [user for user, own in acts.items() if len(own) >= 3]
@@ -214,7 +218,7 @@ def ask(world: World, only: list[str], settings: dict[str, Any]) -> Iterator[tup
             found, scorer = towers(world, replace(config, **settings))
             spent = {"seconds": time.monotonic() - clock, "cpu_seconds": time.process_time() - cpu}
             for row in found.log:
-                print({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
+                print(" ".join(f"{key} {value:.4f}" for key, value in row.items() if key not in ("epoch", "phase")))
             yield prefix, {**judge(world, 1, scorer), **spent}
 
 
@@ -225,12 +229,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, by comma: {', '.join(PARTS)}")
-    parser.add_argument("--set", default="{}", help='other settings of both towers, JSON: \'{"embedding_size": 128}\'')
+    parser.add_argument("--set", default="{}", help="other settings of both towers, JSON: '{\"embedding_size\": 128}'")
     args = parser.parse_args()
     world = read(args.data)
     print(f"{len(world.user_ids):,} users, {len(world.item_ids):,} items, {len(world.values):,} events; {asdict(OURS)}")
     line: dict[str, Any] = {"data": args.data, "seed": args.seed, "users": len(world.user_ids)}
-    for prefix, figures in ask(world, args.only.split(","), {**json.loads(args.set), "seed": args.seed, "threads": args.threads}):
+    for prefix, figures in ask(
+        world, args.only.split(","), {**json.loads(args.set), "seed": args.seed, "threads": args.threads}
+    ):
         print(f"{prefix or 'towers_':10}", *(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
         line |= {f"{prefix}{key}": round(value, 5) for key, value in figures.items()}
     print(json.dumps(line))

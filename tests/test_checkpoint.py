@@ -55,9 +55,7 @@ def train(config: retrieval.Config, checkpoint: Path | None = None, stop: int = 
         if done == stop:
             raise KeyboardInterrupt
 
-    return retrieval.train(
-        events(), ITEMS, TAGS, now=NOW, config=config, progress=progress, checkpoint=checkpoint
-    )
+    return retrieval.train(events(), ITEMS, TAGS, now=NOW, config=config, progress=progress, checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize("name", ["sampled", "dealt"])
@@ -86,7 +84,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="belongs to other input, other settings or another version; remove it"):
         train(replace(CONFIG, seed=1), path)
     path.write_bytes(path.read_bytes()[:-7])
-    with pytest.raises(BundleError, match="cannot be read .*; remove it to train from the start"):
+    with pytest.raises(BundleError, match=r"cannot be read .*; remove it to train from the start"):
         train(CONFIG, path)
     path.unlink()
     train(replace(CONFIG, epochs=1, refit_epochs=0, steps=1), path)

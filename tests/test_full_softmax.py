@@ -111,7 +111,15 @@ def test_towers_without_a_hidden_layer_learn_what_comes_next() -> None:
     )
     items = pa.table({"item_id": [f"i{row:02}" for row in range(12)], "title": ["thing"] * 12})
     config = replace(
-        SMALL, embedding_size=16, batch_size=32, epochs=30, patience=30, learning_rate=0.03, dropout=0.1, threads=1, top_k=1
+        SMALL,
+        embedding_size=16,
+        batch_size=32,
+        epochs=30,
+        patience=30,
+        learning_rate=0.03,
+        dropout=0.1,
+        threads=1,
+        top_k=1,
     )
     no_tags = pa.table({"item_id": pa.array([], pa.string()), "tag": pa.array([], pa.string())})
     towers = retrieval.train(events, items, no_tags, now=None, config=config)

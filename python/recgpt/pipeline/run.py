@@ -37,7 +37,19 @@ from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer, ledger
 from recgpt.llm.planning import Planned
-from recgpt.pipeline import beta, engines, figures, households, page, preflight, served, servers, source, tables
+from recgpt.pipeline import (
+    beta,
+    engines,
+    figures,
+    households,
+    page,
+    preflight,
+    served,
+    servers,
+    source,
+    tables,
+    training,
+)
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -257,24 +269,15 @@ class Stages:
 
     def retrieval(self, summary: list[str]) -> None:
         """Stage 6: the towers, trained once for the same input, and the exact index."""
-        config = self.config.retrieval
         self.towers_folder = self.config.out / "retrieval" / self.towers_key()
         # The marker comes last, so that a folder without it is one whose writing was stopped.
         if (self.towers_folder / "done").exists():
             self.towers = retrieval.load(self.towers_folder)
             summary.append("trained before on the same input")
         else:
-            self.towers = retrieval.train(
-                self.events,
-                self.items,
-                self.item_tags,
-                now=self.now,
-                truth=self.config.data.truth,
-                config=config,
-                progress=lambda done, total, _doing: self.clock.watch.progress(done, total),
-            )
-            self.towers.save(self.towers_folder)
+            self.towers = training.train(self)
             beta.keep(self)
+            (self.towers_folder / training.CHECKPOINT).unlink(missing_ok=True)
             (self.towers_folder / "done").touch()
         self.index = ExactIndex(self.towers.item_vectors, self.towers.item_ids)
         summary.append(f"{len(self.towers.user_ids):,} users, {len(self.towers.item_ids):,} items")

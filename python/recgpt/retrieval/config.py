@@ -21,8 +21,9 @@ class Config:
     """Width of the one hidden layer of each DNN. 0: no DNN and no user id; an item is the sum of its embeddings, a tag
     the mean of its words, a user the sum of what was pooled, and all embeddings have `embedding_size`."""
     pooling: str = "attention"
-    """How a user's items become one vector a behavior: `mean` of the latest (the paper), or `attention` over them,
-    by item and by how late it came, beside the mean of the `profile_length` latest."""
+    """How a user's items become one vector a behavior: `mean` of the latest (the paper); `attention` over them, by item
+    and by how late it came, beside the mean of the `profile_length` latest; `query`, the same with weights that also
+    depend on the user's latest item of that behavior."""
     sequence_length: int = 50
     """How many of the latest items of each behavior are pooled."""
     profile_length: int = 1000
@@ -93,8 +94,8 @@ class Config:
             InvalidConfigError: naming the field, what it must be and what came.
         """
         sizes = "embedding_size feature_size word_size sequence_length profile_length buckets sales_buckets"
-        rest = "validation_users min_count batch_size steps positives_per_basket uniform_negatives pairs epochs patience top_k"
-        at_least_one = f"{sizes} {rest}".split()
+        rest = "min_count batch_size steps positives_per_basket uniform_negatives pairs epochs patience top_k"
+        at_least_one = f"{sizes} {rest} validation_users".split()
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in at_least_one and value < 1:
@@ -111,7 +112,9 @@ class Config:
         for name in ("id_dropout", "averaging", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1), but it is {getattr(self, name)}")
-        if self.pooling not in ("mean", "attention"):
-            raise InvalidConfigError(f"retrieval `pooling` must be `mean` or `attention`, but it is {self.pooling!r}")
+        if self.pooling not in ("mean", "attention", "query"):
+            raise InvalidConfigError(
+                f"retrieval `pooling` must be `mean`, `attention` or `query`, but it is {self.pooling!r}"
+            )
         if self.negatives not in ("items", "tags"):
             raise InvalidConfigError(f"retrieval `negatives` must be `items` or `tags`, but it is {self.negatives!r}")

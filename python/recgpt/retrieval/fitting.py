@@ -241,7 +241,7 @@ class _Loop:
         sums = np.zeros(3)
         steps = self.sampler.steps
         for step in range(steps):
-            if self.config.pooling == "attention" and step % LONG_STEPS == 0:
+            if self.config.pooling != "mean" and step % LONG_STEPS == 0:
                 self.long = torch.from_numpy(forward.item_vectors(self.weights(), self.features))
             parts = self._step()
             loss = parts[0] + self.config.alpha * parts[1] + (1 - self.config.alpha) * parts[2]

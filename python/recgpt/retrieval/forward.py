@@ -75,7 +75,12 @@ def user_vectors(weights: Weights, users: Ints, items: Floats, acts: Acts) -> Fl
             logits = None
             if "pool_key" in weights:
                 logits = (items @ weights["pool_key"][behavior])[rows]
-                logits += weights["pool_late"][behavior][steps_back(offsets)]
+                late = steps_back(offsets)
+                logits += weights["pool_late"][behavior][late]
+                if "pool_query" in weights:
+                    asked = items[rows[late == 0]] @ weights["pool_query"][behavior]
+                    length = np.diff(offsets)
+                    logits += np.einsum("ld,ld->l", items[rows], np.repeat(asked, length[length > 0], axis=0))
             parts.append(_pooled(items, rows, offsets, logits))
         parts += [_pooled(items, *_cut(sequence, part), None) for sequence in acts.profile]
         if _deep(weights):

@@ -3,7 +3,8 @@
 Decisions of ours: one hidden layer and ReLU; L2-normed outputs, so y_col and y_sem are cosines on one scale;
 title words as one more item feature, so that cold items have a place; one word table for titles and tags;
 sequences pool the item tower's own outputs; row 0 of each table stands for "unknown". Attention weighs an item by a
-key of its behavior and by its place from the end; both start at zero, which is the paper's mean. Without a hidden
+key of its behavior and by its place from the end, and in `query` pooling by a bilinear form of it and the user's latest
+item of that behavior; all start at zero, which is the paper's mean. Without a hidden
 layer (`hidden_size` 0) the parts are added up: a user is then nothing but items, and tags and titles share their words.
 """
 
@@ -65,10 +66,13 @@ class TriTower(nn.Module):
         self.price = _table(rows["price"], narrow, std)
         self.sales = _table(rows["sales"], narrow, std)
         self.word = _table(rows["word"], word)
-        self.attention = config.pooling == "attention"
+        self.attention = config.pooling != "mean"
+        self.query = config.pooling == "query"
         if self.attention:
             self.pool_key = nn.Parameter(torch.zeros(behaviors, wide))
             self.pool_late = nn.Parameter(torch.zeros(behaviors, STEPS_BACK))
+        if self.query:
+            self.pool_query = nn.Parameter(torch.zeros(behaviors, wide, wide))
         if self.deep:
             self.user = _table(rows["user"], wide)
             self.item_dnn = _dnn(wide + (3 + len(FEATURES)) * narrow + word, config)
@@ -88,11 +92,13 @@ class TriTower(nn.Module):
             getattr(self, name)(torch.from_numpy(getattr(features, name)))
             for name in ("item", "category", "brand", "price")
         ]
-        sales = self.sales(torch.from_numpy(features.sales))
-        parts.append(self.mean_words(torch.from_numpy(features.words)))
+        words, sales = self.mean_words(torch.from_numpy(features.words)), torch.from_numpy(features.sales)
         if not self.deep:
-            return nnf.normalize(torch.stack([*parts, sales.sum(dim=1)]).sum(dim=0), dim=1)
-        parts.insert(-1, sales.flatten(1))
+            total = words + nnf.embedding_bag(sales, self.sales.weight, mode="sum")
+            for part in parts:
+                total = total + part
+            return nnf.normalize(total, dim=1)
+        parts += [self.sales(sales).flatten(1), words]
         return nnf.normalize(self.item_dnn(torch.cat(parts, dim=1)), dim=1)
 
     def user_vectors(
@@ -120,6 +126,13 @@ class TriTower(nn.Module):
         if not self.attention:
             return nnf.embedding_bag(rows, items, begin, mode="mean")
         logits = (items @ self.pool_key[behavior])[rows] + self.pool_late[behavior][late]
+        if self.query:
+            # `late` is 0 at each user's latest item, and nowhere else.
+            latest = late == 0
+            asked = items.new_zeros(len(begin), items.shape[1]).index_add(
+                0, owner[latest], items[rows[latest]] @ self.pool_query[behavior]
+            )
+            logits = logits + (items[rows] * asked[owner]).sum(dim=1)
         top = (
             logits.detach().new_zeros(len(begin)).scatter_reduce(0, owner, logits.detach(), "amax", include_self=False)
         )

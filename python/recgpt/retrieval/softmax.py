@@ -38,7 +38,7 @@ def collaborative(
         temperature: What the scores are divided by.
         dtype: In which vectors are multiplied; sums and the softmax are float32.
     """
-    loss: Tensor = _Blocks.apply(users, items, own, basket, column, weight, temperature, dtype)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Blocks.apply(users, items, own, basket, column, weight, temperature, dtype)
     return loss
 
 
