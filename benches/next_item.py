@@ -18,16 +18,18 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from recgpt import datasets, logs, retrieval, schema, tags
+from recgpt import datasets, evaluation, logs, retrieval, schema, tags
+from recgpt.evaluation import guard
+from recgpt.evaluation.sweep import category_codes
 
 KS = (5, 10, 20)
-PARTS = ("popularity", "itemknn", "implicit", "mean", "towers")
+PARTS = ("popularity", "itemknn", "implicit", "mean", "towers", "tags")
 PAPER = retrieval.Config(
     pooling="mean",
     embedding_size=128,
@@ -169,25 +171,47 @@ def factors(world: World, left: int, kind: str, seed: int, threads: int) -> Scor
     return lambda part: model.user_factors[part] @ model.item_factors[: len(world.item_ids)].T
 
 
-def towers(world: World, config: retrieval.Config) -> tuple[retrieval.Towers, Scorer]:
-    """Towers of everything but the test; they validate on the event before it and do not learn it."""
-    users, items = world.before(1)
-    begin = np.searchsorted(users, users)
-    events = pa.table(
+def events_of(world: World, left: int) -> pa.Table:
+    """EVENTS without each user's last `left`."""
+    users, items = world.before(left)
+    return pa.table(
         {
             "user_id": pa.array(world.user_ids).take(users),
             "item_id": pa.array(world.item_ids).take(items),
             "behavior": pa.array(["purchase"] * len(users)),
-            "position": np.arange(len(users)) - begin,
+            "position": np.arange(len(users)) - np.searchsorted(users, users),
         }
     )
-    said = Progress()
+
+
+def towers(world: World, config: retrieval.Config) -> tuple[retrieval.Towers, Scorer]:
+    """Towers of everything but the test; they validate on the event before it and do not learn it."""
+    events, said = events_of(world, 1), Progress()
     found = retrieval.train(events, world.items, tags.item_tags(world.items), now=None, config=config, progress=said)
     at = {item: row for row, item in enumerate(found.item_ids)}
     vectors = found.item_vectors[[at[item] for item in world.item_ids]]
     mine = {user: row for row, user in enumerate(found.user_ids)}
     people = found.user_vectors[[mine[user] for user in world.user_ids]]
     return found, lambda part: people[part] @ vectors.T
+
+
+def tag_side(world: World, found: retrieval.Towers, people: int = 2000) -> dict[str, Any]:
+    """What tags by rule add to the user tower, for some users drawn by seed: the beta sweep and the guard."""
+    drawn = np.random.default_rng(0).permutation(len(world.user_ids))[:people]
+    names = sorted(world.user_ids[row] for row in drawn)
+    past, own_tags = events_of(world, 1), tags.item_tags(world.items)
+    held_out = evaluation.truths(events_of(world, 0), found.item_ids, now=None).subset(names)
+    ruled = tags.by_rule(past, own_tags, world.items, now=None, users=held_out.user_ids)
+    index = retrieval.ExactIndex(found.item_vectors, found.item_ids)
+    asked = evaluation.queries(found, ruled, held_out.user_ids)
+    betas = (0.0, 0.2, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    codes = category_codes(world.items, found.item_ids)
+    sweep = evaluation.beta_sweep(index, asked, held_out, categories=codes, betas=betas)
+    near = guard.closest(asked.tags, found.item_vectors)
+    for row in sweep:
+        print("  ".join(f"{key} {value:.4f}" for key, value in row.figures().items()))
+    said = {f"{row.beta:g}": guard.warnings(sweep, beta=row.beta, near=near) for row in sweep}
+    return {"people": len(held_out.user_ids), "sweep": [row.figures() for row in sweep], "guard": said}
 
 
 class Progress:
@@ -220,6 +244,8 @@ def ask(world: World, only: list[str], settings: dict[str, Any]) -> Iterator[tup
             for row in found.log:
                 print(" ".join(f"{key} {value:.4f}" for key, value in row.items() if key not in ("epoch", "phase")))
             yield prefix, {**judge(world, 1, scorer), **spent}
+            if part == "towers" and "tags" in only:
+                yield "tags_", tag_side(world, found)
 
 
 def main() -> None:
@@ -232,13 +258,14 @@ def main() -> None:
     parser.add_argument("--set", default="{}", help="other settings of both towers, JSON: '{\"embedding_size\": 128}'")
     args = parser.parse_args()
     world = read(args.data)
-    print(f"{len(world.user_ids):,} users, {len(world.item_ids):,} items, {len(world.values):,} events; {asdict(OURS)}")
+    print(f"{len(world.user_ids):,} users, {len(world.item_ids):,} items, {len(world.values):,} events")
     line: dict[str, Any] = {"data": args.data, "seed": args.seed, "users": len(world.user_ids)}
     for prefix, figures in ask(
         world, args.only.split(","), {**json.loads(args.set), "seed": args.seed, "threads": args.threads}
     ):
-        print(f"{prefix or 'towers_':10}", *(f"{key} {value:.4f}" for key, value in figures.items()), flush=True)
-        line |= {f"{prefix}{key}": round(value, 5) for key, value in figures.items()}
+        numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
+        print(f"{prefix or 'towers_':10}", *(f"{key} {value:.4f}" for key, value in numbers.items()), flush=True)
+        line |= {f"{prefix}{key}": numbers.get(key, value) for key, value in figures.items()}
     print(json.dumps(line))
 
 

@@ -394,4 +394,5 @@ class Stages:
             )
             for past_month in ((False, True) if self.now else (False,))
         ]
+        summary.extend(beta.warnings(self))
         summary.append(source.held_out(self.now, self.config.data, len(self.judged.held_out.user_ids)))

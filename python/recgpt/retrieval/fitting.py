@@ -150,7 +150,7 @@ class _Run:
         course = self.course
         rate = self.config.learning_rate * 0.1 ** (course.learned / self.config.epochs)
         course.learned += 1
-        row = {"epoch": course.learned, "phase": "learn", **self.loop.epoch(rate, course.learned)}
+        row: dict[str, Any] = {"epoch": course.learned, "phase": "learn", **self.loop.epoch(rate, course.learned)}
         course.curve.append(row)
         weights = self.loop.weights()
         if self.task.validation is not None:
