@@ -48,7 +48,7 @@ PAPER = retrieval.Config(
     bf16=True,
 )
 """The paper's towers: a DNN each, a user id, one mean of the latest 50. An epoch is every example once."""
-OURS = replace(PAPER, pooling="query", hidden_size=0)
+OURS = replace(PAPER, pooling="query", hidden_size=0, joint=False)
 """Attention over the latest 50, asked by the latest of all, and towers without a hidden layer: embeddings are added."""
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -100,7 +100,8 @@ def read(folder: str) -> World:
 def judge(world: World, left: int, scorer: Scorer) -> dict[str, float]:
     """HR and NDCG of the truth `left` events from the end; equal scores share their ranks' mean.
 
-    Where items that a user had before are taken out, users whose truth is one of those are left out.
+    Where items that a user had before are taken out, users whose truth is one of those are left out. `cold` are the
+    users whose truth nobody had in the events that train.
     """
     truth = world.truth(left)
     users, items = world.before(left)
@@ -122,6 +123,9 @@ def judge(world: World, left: int, scorer: Scorer) -> dict[str, float]:
         for k in KS:
             found[f"{prefix}hr@{k}"] = float((known < k).mean())
             found[f"{prefix}ndcg@{k}"] = float((1 / np.log2(known + 2) * (known < k)).mean())
+    _, learned = world.before(2)
+    cold = np.concatenate(ranks)[~np.isin(truth, learned)]
+    found |= {"cold": len(cold), **{f"cold_hr@{k}": float((cold < k).mean()) for k in (10, 100) if len(cold)}}
     return found
 
 
@@ -188,11 +192,25 @@ def towers(world: World, config: retrieval.Config) -> tuple[retrieval.Towers, Sc
     """Towers of everything but the test; they validate on the event before it and do not learn it."""
     events, said = events_of(world, 1), Progress()
     found = retrieval.train(events, world.items, tags.item_tags(world.items), now=None, config=config, progress=said)
+    mine = {user: row for row, user in enumerate(found.user_ids)}
+    return found, in_order(world, found, found.user_vectors[[mine[user] for user in world.user_ids]])
+
+
+def newcomers(world: World, found: retrieval.Towers) -> dict[str, float]:
+    """Everybody as a stranger with one event, the one before the test, whom the trained towers only read."""
+    last = np.concatenate([world.values[end - 2 : end] for end in world.offsets[1:]])
+    strangers = [f"new {user}" for user in world.user_ids]
+    few = World(strangers, world.item_ids, world.items, last, np.arange(0, len(last) + 1, 2))
+    names, vectors = found.user_vectors_for(events_of(few, 1))
+    at = {name: row for row, name in enumerate(names)}
+    people = vectors[[at[name] for name in strangers]]
+    return {name: value for name, value in judge(few, 1, in_order(world, found, people)).items() if "cold" not in name}
+
+
+def in_order(world: World, found: retrieval.Towers, people: Floats) -> Scorer:
     at = {item: row for row, item in enumerate(found.item_ids)}
     vectors = found.item_vectors[[at[item] for item in world.item_ids]]
-    mine = {user: row for row, user in enumerate(found.user_ids)}
-    people = found.user_vectors[[mine[user] for user in world.user_ids]]
-    return found, lambda part: people[part] @ vectors.T
+    return lambda part: people[part] @ vectors.T
 
 
 def tag_side(world: World, found: retrieval.Towers, people: int = 2000) -> dict[str, Any]:
@@ -244,6 +262,8 @@ def ask(world: World, only: list[str], settings: dict[str, Any]) -> Iterator[tup
             for row in found.log:
                 print(" ".join(f"{key} {value:.4f}" for key, value in row.items() if key not in ("epoch", "phase")))
             yield prefix, {**judge(world, 1, scorer), **spent}
+            if part == "towers":
+                yield "newcomer_", newcomers(world, found)
             if part == "towers" and "tags" in only:
                 yield "tags_", tag_side(world, found)
 

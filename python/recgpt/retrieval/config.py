@@ -19,7 +19,7 @@ class Config:
     """Length of a word embedding, of titles and tags alike."""
     hidden_size: int = 128
     """Width of the one hidden layer of each DNN. 0: no DNN and no user id; an item is the sum of its embeddings, a tag
-    the mean of its words, a user the sum of what was pooled, and all embeddings have `embedding_size`."""
+    the mean of words of its own, a user the sum of what was pooled, and all embeddings have `embedding_size`."""
     pooling: str = "attention"
     """How a user's items become one vector a behavior: `mean` of the latest (the paper); `attention` over them, by item
     and by how late it came, beside the mean of the `profile_length` latest; `query`, the same with weights that also
@@ -40,6 +40,8 @@ class Config:
     """Items with fewer training events share one id embedding and are not drawn as uniform negatives."""
     alpha: float = 0.5
     """L = L_col + alpha L_tag + (1 - alpha) L_cate (section 2.3.2)."""
+    joint: bool = True
+    """L_tag and L_cate move the items too (the paper); else only the tag tower learns from them, where the items are."""
     temperature: float = 0.07
     """Cosines are divided by this inside the three losses."""
     log_q: bool = True

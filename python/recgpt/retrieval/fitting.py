@@ -308,6 +308,8 @@ def _losses(
     zero = items.sum() * 0
     if not len(batch.pair_tag):
         return collaborative, zero, zero
+    if not config.joint:
+        candidates, items = candidates.detach(), items.detach()
     distinct, which = np.unique(batch.pair_tag, return_inverse=True)
     distinct_tags = net.tag_vectors(torch.from_numpy(task.tag_words[distinct]))
     tags = distinct_tags[torch.from_numpy(which)]

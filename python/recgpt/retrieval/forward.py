@@ -33,10 +33,10 @@ def _deep(weights: Weights) -> bool:
     return "item_dnn.0.weight" in weights
 
 
-def mean_words(weights: Weights, words: Ints) -> Floats:
+def mean_words(weights: Weights, words: Ints, table: str = "word") -> Floats:
     """Mean embedding of known words: (n, w) int64 -> (n, word_size) float32; zero without one."""
     known = (words > 0)[:, :, None]
-    summed: Floats = (weights["word.weight"][words] * known).sum(axis=1, dtype=np.float32)
+    summed: Floats = (weights[f"{table}.weight"][words] * known).sum(axis=1, dtype=np.float32)
     mean: Floats = summed / np.maximum(known.sum(axis=1), 1).astype(np.float32)
     return mean
 
@@ -118,6 +118,8 @@ def _pooled(items: Floats, rows: Ints, offsets: Ints, logits: Floats | None) -> 
 
 def tag_vectors(weights: Weights, words: Ints) -> Floats:
     """h_t: (n, d) float32, L2-normed; a tag without a known word is all zeros."""
-    mean = mean_words(weights, words)
-    found = _dnn(weights, "tag_dnn", mean) if _deep(weights) else _normed(mean)
+    if _deep(weights):
+        found = _dnn(weights, "tag_dnn", mean_words(weights, words))
+    else:
+        found = _normed(mean_words(weights, words, "tag_word"))
     return found * (words > 0).any(axis=1, keepdims=True).astype(np.float32)
