@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -271,12 +273,16 @@ def ask(world: World, only: list[str], settings: dict[str, Any]) -> Iterator[tup
 def main() -> None:
     """Run the parts asked for and print a table and one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="a folder with events and items")
+    beauty = Path(os.environ.get("RECGPT_DATA", "../shared/data")) / "amazon2014-beauty"
+    parser.add_argument("--data", default=str(beauty), help="a folder with events and items; default %(default)s")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, by comma: {', '.join(PARTS)}")
     parser.add_argument("--set", default="{}", help="other settings of both towers, JSON: '{\"embedding_size\": 128}'")
     args = parser.parse_args()
+    if not Path(args.data).is_dir():
+        print(json.dumps({"skipped": f"there is no folder {args.data}; name one with --data"}))
+        return
     world = read(args.data)
     print(f"{len(world.user_ids):,} users, {len(world.item_ids):,} items, {len(world.values):,} events")
     line: dict[str, Any] = {"data": args.data, "seed": args.seed, "users": len(world.user_ids)}
