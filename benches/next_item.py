@@ -35,6 +35,7 @@ PARTS = ("popularity", "itemknn", "implicit", "mean", "towers", "tags")
 PAPER = retrieval.Config(
     pooling="mean",
     embedding_size=128,
+    full_softmax=20_000,
     temperature=0.05,
     min_count=1,
     id_dropout=0.1,
@@ -50,7 +51,7 @@ PAPER = retrieval.Config(
     bf16=True,
 )
 """The paper's towers: a DNN each, a user id, one mean of the latest 50. An epoch is every example once."""
-OURS = replace(PAPER, pooling="query", hidden_size=0, joint=False)
+OURS = replace(PAPER, pooling="query", hidden_size=0, joint=False, epochs=6)
 """Attention over the latest 50, asked by the latest of all, and towers without a hidden layer: embeddings are added."""
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]

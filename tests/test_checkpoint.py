@@ -22,7 +22,6 @@ CONFIG = retrieval.Config(
     word_size=4,
     hidden_size=8,
     min_count=1,
-    full_softmax=0,
     uniform_negatives=8,
     batch_size=8,
     steps=3,

@@ -13,7 +13,7 @@ from recgpt.retrieval.sampling import Sampler
 
 torch = pytest.importorskip("torch")
 
-SMALL = retrieval.Config(min_count=1, batch_size=4, half_life_days=0, hidden_size=0, embedding_size=8)
+SMALL = retrieval.Config(full_softmax=100, min_count=1, batch_size=4, half_life_days=0, hidden_size=0, embedding_size=8)
 
 
 def chain(users: int = 24, length: int = 6) -> Log:

@@ -40,7 +40,6 @@ TINY = retrieval.Config(
     word_size=8,
     hidden_size=24,
     buckets=4,
-    full_softmax=0,
     min_count=1,
     uniform_negatives=24,
     pairs=32,

@@ -32,7 +32,7 @@ class Config:
     """Quantile buckets of log price."""
     sales_buckets: int = 32
     """Even buckets of each of the log sales."""
-    full_softmax: int = 20_000
+    full_softmax: int = 0
     """In a catalogue of at most so many items, all of them are candidates in every step; else negatives are drawn."""
     bf16: bool = False
     """Multiply users and the candidates of L_col in bfloat16, where that is faster."""

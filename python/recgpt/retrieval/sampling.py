@@ -87,7 +87,8 @@ class Sampler:
         used = positive & (weight > 0)
         if not config.hidden_size:
             # Without an id, a user with no past is nobody, and all items score alike.
-            used &= log.order > log.order[np.searchsorted(log.user, log.user)]
+            with_past = used & (log.order > log.order[np.searchsorted(log.user, log.user)])
+            used = with_past if with_past.any() else used
         user, order, item = log.user[used], log.order[used], log.item[used]
         # The log is sorted by (user, order, item): a second event on an item in one basket adds nothing.
         new_basket = np.ones(len(user), bool)
