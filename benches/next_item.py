@@ -27,7 +27,7 @@ import numpy as np
 import pyarrow as pa
 
 from recgpt import datasets, evaluation, logs, retrieval, schema, tags
-from recgpt.evaluation import guard
+from recgpt.evaluation import guard, svg
 from recgpt.evaluation.sweep import category_codes
 
 KS = (5, 10, 20)
@@ -191,10 +191,17 @@ def events_of(world: World, left: int) -> pa.Table:
     )
 
 
-def towers(world: World, config: retrieval.Config) -> tuple[retrieval.Towers, Scorer]:
+def towers(world: World, config: retrieval.Config, keep: Path | None) -> tuple[retrieval.Towers, Scorer]:
     """Towers of everything but the test; they validate on the event before it and do not learn it."""
-    events, said = events_of(world, 1), Progress()
-    found = retrieval.train(events, world.items, tags.item_tags(world.items), now=None, config=config, progress=said)
+    found = retrieval.train(
+        events_of(world, 1),
+        world.items,
+        tags.item_tags(world.items),
+        now=None,
+        config=config,
+        progress=Progress(),
+        checkpoint=keep and keep / f"{config.pooling}-{config.seed}.safetensors",
+    )
     mine = {user: row for row, user in enumerate(found.user_ids)}
     return found, in_order(world, found, found.user_vectors[[mine[user] for user in world.user_ids]])
 
@@ -216,7 +223,7 @@ def in_order(world: World, found: retrieval.Towers, people: Floats) -> Scorer:
     return lambda part: people[part] @ vectors.T
 
 
-def tag_side(world: World, found: retrieval.Towers, people: int = 2000) -> dict[str, Any]:
+def tag_side(world: World, found: retrieval.Towers, picture: str | None, people: int = 2000) -> dict[str, Any]:
     """What tags by rule add to the user tower, for some users drawn by seed: the beta sweep and the guard."""
     drawn = np.random.default_rng(0).permutation(len(world.user_ids))[:people]
     names = sorted(world.user_ids[row] for row in drawn)
@@ -231,6 +238,10 @@ def tag_side(world: World, found: retrieval.Towers, people: int = 2000) -> dict[
     near = guard.closest(asked.tags, found.item_vectors)
     for row in sweep:
         print("  ".join(f"{key} {value:.4f}" for key, value in row.figures().items()))
+    if picture:
+        points = [svg.Point(f"{row.beta:g}", row.categories.mean, row.hit_rate.mean, line="sweep") for row in sweep]
+        plot = svg.scatter(points, x="categories in the top 20", y="HR@20", title="The tag side by beta")
+        Path(picture).write_text(svg.page([plot]), encoding="utf-8")
     said = {f"{row.beta:g}": guard.warnings(sweep, beta=row.beta, near=near) for row in sweep}
     return {"people": len(held_out.user_ids), "sweep": [row.figures() for row in sweep], "guard": said}
 
@@ -247,7 +258,9 @@ class Progress:
             print(f"  {done} of {planned} steps, {text}", file=sys.stderr, flush=True)
 
 
-def ask(world: World, only: list[str], settings: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def ask(
+    world: World, only: list[str], settings: dict[str, Any], picture: str | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every ranker's prefix in the last line, and its figures."""
     if "popularity" in only:
         yield "pop_", judge(world, 1, popularity(world, 1))
@@ -260,7 +273,7 @@ def ask(world: World, only: list[str], settings: dict[str, Any]) -> Iterator[tup
     for prefix, part, config in (("mean_", "mean", PAPER), ("", "towers", OURS)):
         if part in only:
             clock, cpu = time.monotonic(), time.process_time()
-            found, scorer = towers(world, replace(config, **settings))
+            found, scorer = towers(world, replace(config, **settings), keep)
             spent = {"seconds": time.monotonic() - clock, "cpu_seconds": time.process_time() - cpu}
             for row in found.log:
                 print(" ".join(f"{key} {value:.4f}" for key, value in row.items() if key not in ("epoch", "phase")))
@@ -268,7 +281,7 @@ def ask(world: World, only: list[str], settings: dict[str, Any]) -> Iterator[tup
             if part == "towers":
                 yield "newcomer_", newcomers(world, found)
             if part == "towers" and "tags" in only:
-                yield "tags_", tag_side(world, found)
+                yield "tags_", tag_side(world, found, picture)
 
 
 def main() -> None:
@@ -279,6 +292,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts, by comma: {', '.join(PARTS)}")
+    parser.add_argument("--picture", help="an SVG file for the beta sweep of the part `tags`")
+    parser.add_argument("--keep", type=Path, help="a folder of checkpoints: a stopped run goes on from there")
     parser.add_argument("--set", default="{}", help="other settings of both towers, JSON: '{\"embedding_size\": 128}'")
     args = parser.parse_args()
     if not Path(args.data).is_dir():
@@ -287,9 +302,8 @@ def main() -> None:
     world = read(args.data)
     print(f"{len(world.user_ids):,} users, {len(world.item_ids):,} items, {len(world.values):,} events")
     line: dict[str, Any] = {"data": args.data, "seed": args.seed, "users": len(world.user_ids)}
-    for prefix, figures in ask(
-        world, args.only.split(","), {**json.loads(args.set), "seed": args.seed, "threads": args.threads}
-    ):
+    settings = {**json.loads(args.set), "seed": args.seed, "threads": args.threads}
+    for prefix, figures in ask(world, args.only.split(","), settings, args.picture, args.keep):
         numbers = {key: value for key, value in figures.items() if isinstance(value, int | float)}
         print(f"{prefix or 'towers_':10}", *(f"{key} {value:.4f}" for key, value in numbers.items()), flush=True)
         line |= {f"{prefix}{key}": numbers.get(key, value) for key, value in figures.items()}
