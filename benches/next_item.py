@@ -259,7 +259,7 @@ class Progress:
 
 
 def ask(
-    world: World, only: list[str], settings: dict[str, Any], picture: str | None
+    world: World, only: list[str], settings: dict[str, Any], picture: str | None, keep: Path | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every ranker's prefix in the last line, and its figures."""
     if "popularity" in only:
