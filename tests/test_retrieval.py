@@ -122,8 +122,9 @@ def test_a_tag_tells_the_items_of_one_category_apart() -> None:
     assert found.log[-1]["l_tag"] < 1.5
 
 
-@pytest.mark.parametrize("pooling", ["mean", "attention"])
-def test_numpy_says_what_torch_says(pooling: str) -> None:
+@pytest.mark.parametrize("pooling", ["mean", "attention", "query"])
+@pytest.mark.parametrize("hidden", [24, 0])
+def test_numpy_says_what_torch_says(pooling: str, hidden: int) -> None:
     from recgpt.retrieval import forward
     from recgpt.retrieval.features import ItemFeatures
     from recgpt.retrieval.fitting import sequence
@@ -131,10 +132,9 @@ def test_numpy_says_what_torch_says(pooling: str) -> None:
 
     rng = np.random.default_rng(0)
     rows = {"user": 5, "item": 6, "category": 3, "brand": 3, "price": 4, "sales": 12, "word": 9}
-    net = TriTower(rows, 2, replace(TINY, pooling=pooling))
-    if pooling == "attention":
-        torch.nn.init.normal_(net.pool_key)
-        torch.nn.init.normal_(net.pool_late)
+    net = TriTower(rows, 2, replace(TINY, pooling=pooling, hidden_size=hidden))
+    for parameter in net.parameters():  # what starts at zero would say nothing
+        torch.nn.init.normal_(parameter, std=0.5)
     weights = {name: tensor.detach().numpy() for name, tensor in net.state_dict().items()}
     words = rng.integers(0, 9, (7, 4))
     words[2] = 0
@@ -152,7 +152,7 @@ def test_numpy_says_what_torch_says(pooling: str) -> None:
             (np.array([0, 5, 5]), np.array([0, 1, 3, 3])),
         ]
         latest = [sequence(flat, ends) for flat, ends in sequences]
-        profile = [(one.rows, one.begin) for one in latest[::-1]] if pooling == "attention" else []
+        profile = [(one.rows, one.begin) for one in latest[::-1]] if pooling != "mean" else []
         known_items = torch.from_numpy(vectors)
         said = net.user_vectors(torch.from_numpy(users), known_items, latest, profile, known_items).numpy()
         acts = Acts(sequences, sequences[::-1] if profile else [])
@@ -344,7 +344,7 @@ def test_bad_input_is_named() -> None:
         ("alpha", 1.5, r"`alpha` must lie in \[0, 1\], but it is 1.5"),
         ("id_dropout", 1.0, r"`id_dropout` must lie in \[0, 1\), but it is 1.0"),
         ("averaging", 1.0, r"`averaging` must lie in \[0, 1\), but it is 1.0"),
-        ("pooling", "max", "`pooling` must be `mean` or `attention`, but it is 'max'"),
+        ("pooling", "max", "`pooling` must be `mean`, `attention` or `query`, but it is 'max'"),
         ("negatives", "users", "`negatives` must be `items` or `tags`, but it is 'users'"),
         ("refit_epochs", -1, "`refit_epochs` must be at least 0, but it is -1"),
     ],

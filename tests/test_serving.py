@@ -12,6 +12,7 @@ import pytest
 from recgpt import schema
 from recgpt.errors import (
     BundleError,
+    InvalidArrayError,
     InvalidConfigError,
     InvalidTableError,
     UnknownItemError,
@@ -144,6 +145,23 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompt.write_text("Name the tags.\n")
     build(folder, extra_files={"prompts/tags.md": prompt})
     return folder
+
+
+def test_a_vector_that_is_given_serves_a_user_whom_the_bundle_does_not_know(root: Path) -> None:
+    """`towers.user_vectors_for(new events)` makes such vectors: a stranger is not cold from the first event on."""
+    rec = Recommender.open(root)
+    given = {"new": np.array([0.0, 1.0], np.float32), "bob": np.array([0.0, 3.0], np.float32)}
+    answers = rec.recommend(["new", "bob", "cal"], k=1, exclude={"new": ["hose"]}, vectors=given).to_pylist()
+    plain = rec.recommend(["new", "bob", "cal"], k=1).to_pylist()
+    # soil and tea score 1 both, and the lower row wins.
+    assert [answers[0][name] for name in ("item_id", "y_col", "cold")] == ["soil", 1.0, False]
+    assert plain[0]["cold"]
+    assert [answers[1][name] for name in ("item_id", "y_col", "cold")] == ["hose", 6.0, False]
+    assert answers[2] == plain[2]
+    for wrong in (np.zeros(3, np.float32), np.array([np.nan, 0], np.float32)):
+        with pytest.raises(InvalidArrayError, match="`vectors"):
+            rec.recommend(["new"], vectors={"new": wrong})
+    assert (rec.folder / "MANIFEST.json").exists()
 
 
 def test_answers_by_hand(root: Path) -> None:

@@ -7,6 +7,7 @@ a label. Sizes are in user units; the page scales each plot to its column.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import NamedTuple
@@ -147,8 +148,8 @@ def ridges(rows: Mapping[str, Sequence[float]], *, x: str, title: str, bins: int
     return _svg(parts, height, title)
 
 
-def curve(series: Mapping[str, Sequence[float]], *, x: str, y: str, title: str) -> Markup:
-    """Draw one line a series over 1, 2, 3, ..., with the best (highest) point of each marked."""
+def curve(series: Mapping[str, Sequence[float]], *, x: str, y: str, title: str, lowest: bool = False) -> Markup:
+    """Draw one line a series over 1, 2, 3, ..., with the best (highest, or `lowest`) point of each marked."""
     height = 260
     kept = {name: [value for value in values if math.isfinite(value)] for name, values in series.items()}
     kept = {name: values for name, values in kept.items() if values}
@@ -160,7 +161,7 @@ def curve(series: Mapping[str, Sequence[float]], *, x: str, y: str, title: str) 
     for number, (name, values) in enumerate(kept.items()):
         where = " ".join(f"{at_x(place):.1f},{at_y(value):.1f}" for place, value in enumerate(values, start=1))
         parts.append(Markup('<polyline class="line c{}" points="{}"/>').format(number % COLORS, where))
-        best = max(range(len(values)), key=values.__getitem__)
+        best = (min if lowest else max)(range(len(values)), key=values.__getitem__)
         px, py = at_x(best + 1), at_y(values[best])
         parts.append(Markup('<circle class="dot c{}" cx="{:.1f}" cy="{:.1f}" r="5"/>').format(number % COLORS, px, py))
         label = f"{name} {values[best]:.4g}" if len(kept) > 1 else f"{values[best]:.4g}"
@@ -264,6 +265,24 @@ def _text(x: float, y: float, text: str, *, anchor: str = "start", css: str = "t
 
 def _nothing(title: str) -> Markup:
     return _svg([_text(WIDTH / 2, 44, "nothing to show in this run", anchor="middle", css="label")], 80, title)
+
+
+def page(plots: Sequence[Markup]) -> str:
+    """Put plots below each other into one SVG document of its own, with the few styles that it needs."""
+    heights = [float(re.findall(r'viewBox="0 0 \d+ ([\d.]+)"', plot)[0]) for plot in plots]
+    placed = [
+        Markup('<svg y="{:.0f}" height="{:.0f}" {}').format(sum(heights[:row]), height, Markup(plot[len("<svg ") :]))
+        for row, (plot, height) in enumerate(zip(plots, heights, strict=True))
+    ]
+    return Markup('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {:.0f}"><style>{}</style>{}</svg>\n').format(
+        WIDTH, sum(heights), Markup(_STYLE), Markup("").join(placed)
+    )
+
+
+_STYLE = (
+    "text{font:12px sans-serif;fill:#555}.line{fill:none;stroke-width:2}.grid,.axis{stroke:#ccc;fill:none}"
+    ".c0{stroke:#2563eb}.c1{stroke:#b45309}.c2{stroke:#15803d}.dot{fill:#fff;stroke-width:2}"
+)
 
 
 def _svg(parts: Sequence[Markup], height: float, title: str, *, width: int = WIDTH) -> Markup:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from recgpt import evaluation, tags
+from recgpt.evaluation import guard
 from recgpt.evaluation.sweep import category_codes
 from recgpt.index import ExactIndex
 from recgpt.retrieval import Towers
@@ -44,6 +45,13 @@ def read(run: Stages) -> float:
     if stated != "auto":
         return stated
     return float(json.loads((run.towers_folder / KEPT).read_text(encoding="utf-8"))["beta"])
+
+
+def warnings(run: Stages) -> list[str]:
+    """Say where the tags narrow what people see at the served beta, or find nothing that is close to them."""
+    texts = sorted(set(run.all_tags["tag"].to_pylist()))
+    near = guard.closest(run.towers.tag_vectors(texts), run.towers.item_vectors)
+    return [f"warning: {said}" for said in guard.warnings(run.judged.sweep, beta=run.beta, near=near)]
 
 
 def choose(

@@ -20,23 +20,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recgpt import (
-    behaviors,
-    categories,
-    evaluation,
-    explanations,
-    history,
-    interests,
-    logs,
-    retrieval,
-    serving,
-    tags,
-)
+from recgpt import behaviors, categories, evaluation, explanations, history, interests, logs, retrieval, serving, tags
 from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer, ledger
 from recgpt.llm.planning import Planned
-from recgpt.pipeline import beta, engines, figures, households, page, preflight, served, servers, source, tables
+from recgpt.pipeline import (
+    beta,
+    engines,
+    figures,
+    households,
+    page,
+    preflight,
+    served,
+    servers,
+    source,
+    tables,
+    training,
+)
 from recgpt.pipeline.config import Config, resolve
 from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -260,24 +261,15 @@ class Stages:
 
     def retrieval(self, summary: list[str]) -> None:
         """Stage 6: the towers, trained once for the same input, and the exact index."""
-        config = self.config.retrieval
         self.towers_folder = self.config.out / "retrieval" / self.towers_key()
         # The marker comes last, so that a folder without it is one whose writing was stopped.
         if (self.towers_folder / "done").exists():
             self.towers = retrieval.load(self.towers_folder)
             summary.append("trained before on the same input")
         else:
-            self.towers = retrieval.train(
-                self.events,
-                self.items,
-                self.item_tags,
-                now=self.now,
-                truth=self.config.data.truth,
-                config=config,
-                progress=lambda done, total, _doing: self.clock.watch.progress(done, total),
-            )
-            self.towers.save(self.towers_folder)
+            self.towers = training.train(self)
             beta.keep(self)
+            (self.towers_folder / training.CHECKPOINT).unlink(missing_ok=True)
             (self.towers_folder / "done").touch()
         self.index = ExactIndex(self.towers.item_vectors, self.towers.item_ids)
         summary.append(f"{len(self.towers.user_ids):,} users, {len(self.towers.item_ids):,} items")
@@ -398,4 +390,5 @@ class Stages:
             )
             self.hits.append(found)
             step()
+        summary.extend(beta.warnings(self))
         summary.append(source.held_out(self.now, self.config.data, len(self.judged.held_out.user_ids)))

@@ -18,10 +18,12 @@ class Config:
     word_size: int = 32
     """Length of a word embedding, of titles and tags alike."""
     hidden_size: int = 128
-    """Width of the one hidden layer of each DNN."""
+    """Width of the one hidden layer of each DNN. 0: no DNN and no user id; an item is the sum of its embeddings, a tag
+    the mean of words of its own, a user the sum of what was pooled, and all embeddings have `embedding_size`."""
     pooling: str = "attention"
-    """How a user's items become one vector a behavior: `mean` of the latest (the paper), or `attention` over them,
-    by item and by how late it came, beside the mean of the `profile_length` latest."""
+    """How a user's items become one vector a behavior: `mean` of the latest (the paper); `attention` over them, by item
+    and by how late it came, beside the mean of the `profile_length` latest; `query`, the same with weights that also
+    depend on the user's latest item of that behavior."""
     sequence_length: int = 50
     """How many of the latest items of each behavior are pooled."""
     profile_length: int = 1000
@@ -30,10 +32,16 @@ class Config:
     """Quantile buckets of log price."""
     sales_buckets: int = 32
     """Even buckets of each of the log sales."""
+    full_softmax: int = 0
+    """In a catalogue of at most so many items, all of them are candidates in every step; else negatives are drawn."""
+    bf16: bool = False
+    """Multiply users and the candidates of L_col in bfloat16, where that is faster."""
     min_count: int = 5
     """Items with fewer training events share one id embedding and are not drawn as uniform negatives."""
     alpha: float = 0.5
     """L = L_col + alpha L_tag + (1 - alpha) L_cate (section 2.3.2)."""
+    joint: bool = True
+    """L_tag and L_cate move the items too (the paper); else the tag tower alone learns, from where the items are."""
     temperature: float = 0.07
     """Cosines are divided by this inside the three losses."""
     log_q: bool = True
@@ -56,6 +64,8 @@ class Config:
     """Tag-item pairs of a step."""
     id_dropout: float = 0.1
     """Share of user and item ids hidden in training, so that unknown ones get a trained stand-in."""
+    dropout: float = 0.0
+    """Share of the values hidden in training, of the items that a user is read from and of the user's own vector."""
     batch_size: int = 256
     """Baskets (one user at one time) a step."""
     steps: int = 100
@@ -72,6 +82,8 @@ class Config:
     """Further epochs on everything before `now` after validation, starting at the best weights; 0 keeps those."""
     top_k: int = 20
     """Validation recall is counted at this rank."""
+    validation_users: int = 1000
+    """Users measured after each epoch, drawn by seed."""
     threads: int | None = None
     """Threads of torch; None leaves its setting. Results repeat exactly on one thread."""
     seed: int = 0
@@ -83,9 +95,9 @@ class Config:
         Raises:
             InvalidConfigError: naming the field, what it must be and what came.
         """
-        sizes = "embedding_size feature_size word_size hidden_size sequence_length profile_length buckets sales_buckets"
+        sizes = "embedding_size feature_size word_size sequence_length profile_length buckets sales_buckets"
         rest = "min_count batch_size steps positives_per_basket uniform_negatives pairs epochs patience top_k"
-        at_least_one = f"{sizes} {rest}".split()
+        at_least_one = f"{sizes} {rest} validation_users".split()
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in at_least_one and value < 1:
@@ -93,18 +105,18 @@ class Config:
         for name in ("temperature", "learning_rate", "validation_days"):
             if not getattr(self, name) > 0:
                 raise InvalidConfigError(f"retrieval `{name}` must be above 0, but it is {getattr(self, name)}")
-        for name in ("refit_epochs", "half_life_days"):
+        for name in ("refit_epochs", "half_life_days", "hidden_size", "full_softmax", "rare_negatives"):
             if getattr(self, name) < 0:
                 raise InvalidConfigError(f"retrieval `{name}` must be at least 0, but it is {getattr(self, name)}")
         for name in ("alpha", "repeat_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1], but it is {getattr(self, name)}")
-        if self.rare_negatives < 0:
-            raise InvalidConfigError(f"retrieval `rare_negatives` must be at least 0, but it is {self.rare_negatives}")
-        for name in ("id_dropout", "averaging"):
+        for name in ("id_dropout", "averaging", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1), but it is {getattr(self, name)}")
-        if self.pooling not in ("mean", "attention"):
-            raise InvalidConfigError(f"retrieval `pooling` must be `mean` or `attention`, but it is {self.pooling!r}")
+        if self.pooling not in ("mean", "attention", "query"):
+            raise InvalidConfigError(
+                f"retrieval `pooling` must be `mean`, `attention` or `query`, but it is {self.pooling!r}"
+            )
         if self.negatives not in ("items", "tags"):
             raise InvalidConfigError(f"retrieval `negatives` must be `items` or `tags`, but it is {self.negatives!r}")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from recgpt.errors import InvalidArrayError
-from recgpt.retrieval import forward, losses
+from recgpt.retrieval import checkpoint as checkpoints
+from recgpt.retrieval import forward, losses, softmax
 from recgpt.retrieval.config import Config
 from recgpt.retrieval.features import Floats, Ints, ItemFeatures, Log
 from recgpt.retrieval.model import Sequence, TriTower
@@ -48,6 +51,12 @@ class Task:
     moments: Moments | None
     """Sales features at any moment; None for a log without times, whose sales do not change."""
 
+    def arrays(self) -> list[npt.NDArray[Any]]:
+        """What tells this task from another."""
+        logs = [array for log in (self.learn, self.everything) for array in (log.user, log.item, log.order, log.days)]
+        features = [array for one in (self.features, self.final_features) for array in vars(one).values()]
+        return [*logs, *features, self.tags, self.tag_words]
+
 
 class Fitted(NamedTuple):
     """What training leaves, by torch's names."""
@@ -59,11 +68,18 @@ class Fitted(NamedTuple):
     """One row an epoch: losses and, where it was measured, recall."""
 
 
-def fit(task: Task, config: Config, progress: Progress | None) -> Fitted:
+def fit(task: Task, config: Config, progress: Progress | None, checkpoint: Path | None = None) -> Fitted:
     """Train, choose the epochs by validation recall, then learn the held-out days too.
+
+    Args:
+        task: What to learn from.
+        config: Sizes, rates, seed.
+        progress: Called after each step.
+        checkpoint: A file that is written after each epoch and gone on from where it exists.
 
     Raises:
         InvalidArrayError: the loss left the finite numbers.
+        BundleError: the checkpoint is damaged or belongs to something else.
     """
     threads = torch.get_num_threads()
     if config.threads is not None:
@@ -72,47 +88,111 @@ def fit(task: Task, config: Config, progress: Progress | None) -> Fitted:
         # The caller's random state stays as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            return _fit(task, config, progress)
+            run = _Run(task, config, progress)
+            key = "" if checkpoint is None else checkpoints.fingerprint(task.arrays(), config)
+            stored = None if checkpoint is None else checkpoints.load(checkpoint, key)
+            if stored:
+                run.restore(*stored)
+            while run.epoch():
+                if checkpoint is not None:
+                    checkpoints.save(checkpoint, key, *run.state())
+            return run.fitted()
     finally:
         torch.set_num_threads(threads)
 
 
-def _fit(task: Task, config: Config, progress: Progress | None) -> Fitted:
-    rng = np.random.default_rng(config.seed)
-    net = TriTower(task.rows, len(task.learn.behaviors), config)
-    loop = _Loop(net, task, task.features, Sampler(task.learn, task.tags, task.features.category, config, rng), config)
-    refit = config.refit_epochs if task.validation else 0
-    steps = loop.sampler.steps
-    loop.planned, loop.progress = (config.epochs + refit) * steps, progress
-    curve: list[dict[str, Any]] = []
-    best, best_recall, waited = loop.weights(), -1.0, 0
-    for epoch in range(1, config.epochs + 1):
-        rate = config.learning_rate * 0.1 ** ((epoch - 1) / config.epochs)
-        curve.append({"epoch": epoch, "phase": "learn", **loop.epoch(rate, epoch)})
-        weights = loop.weights()
-        if task.validation is None:
-            best = weights
-            continue
-        measured = task.validation.measure(weights)
-        curve[-1].update(measured)
-        if measured["recall"] > best_recall:
-            best, best_recall, waited, best_rate = weights, measured["recall"], 0, rate
+@dataclass
+class _Course:
+    """What the epochs have decided so far."""
+
+    learned: int = 0
+    refitted: int = 0
+    best_recall: float = -1.0
+    best_rate: float = 0.0
+    waited: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+
+class _Run:
+    """Epochs of learning until validation stops them, then epochs on everything before `now`."""
+
+    def __init__(self, task: Task, config: Config, progress: Progress | None) -> None:
+        self.task, self.config, self.progress = task, config, progress
+        self.rng = np.random.default_rng(config.seed)
+        self.net = TriTower(task.rows, len(task.learn.behaviors), config)
+        self.refits = config.refit_epochs if task.validation else 0
+        self.course = _Course()
+        self.loop = self._loop(task.learn, task.features)
+        self.best = self.validated = self.loop.weights()
+
+    def epoch(self) -> bool:
+        """Do the next epoch; false when there is none."""
+        course, config = self.course, self.config
+        if not course.refitted and course.learned < config.epochs and course.waited < config.patience:
+            self._learn()
+        elif course.refitted < self.refits:
+            self._refit()
         else:
-            waited += 1
-            if waited >= config.patience:
-                break
-    validated = best
-    if refit:
-        net.load_state_dict({name: torch.from_numpy(array) for name, array in best.items()})
-        sampler = Sampler(task.everything, task.tags, task.features.category, config, rng)
-        # A loop of its own: Adam's memory and the mean belong to later, worse weights.
-        loop = _Loop(net, task, task.final_features, sampler, config)
-        loop.planned, loop.progress = (config.epochs + refit) * steps, progress
-        for extra in range(1, refit + 1):
-            row = loop.epoch(best_rate / 2, config.epochs + extra)
-            curve.append({"epoch": len(curve) + 1, "phase": "refit", **row})
-        best = loop.weights()
-    return Fitted(best, validated, curve)
+            return False
+        return True
+
+    def fitted(self) -> Fitted:
+        """What is kept."""
+        return Fitted(self.best, self.validated, self.course.curve)
+
+    def _loop(self, log: Log, features: ItemFeatures) -> _Loop:
+        sampler = Sampler(log, self.task.tags, self.task.features.category, self.config, self.rng)
+        loop = _Loop(self.net, self.task, features, sampler, self.config)
+        loop.planned, loop.progress = (self.config.epochs + self.refits) * sampler.steps, self.progress
+        return loop
+
+    def _learn(self) -> None:
+        course = self.course
+        rate = self.config.learning_rate * 0.1 ** (course.learned / self.config.epochs)
+        course.learned += 1
+        row: dict[str, Any] = {"epoch": course.learned, "phase": "learn", **self.loop.epoch(rate, course.learned)}
+        course.curve.append(row)
+        weights = self.loop.weights()
+        if self.task.validation is not None:
+            row.update(self.task.validation.measure(weights))
+            if row["recall"] <= course.best_recall:
+                course.waited += 1
+                return
+            course.best_recall, course.best_rate, course.waited = row["recall"], rate, 0
+        self.best = self.validated = weights
+
+    def _refit(self) -> None:
+        course = self.course
+        if not course.refitted:
+            self.net.load_state_dict({name: torch.from_numpy(array) for name, array in self.validated.items()})
+            # A loop of its own: Adam's memory and the mean belong to later, worse weights.
+            self.loop = self._loop(self.task.everything, self.task.final_features)
+        course.refitted += 1
+        row = self.loop.epoch(course.best_rate / 2, self.config.epochs + course.refitted)
+        course.curve.append({"epoch": len(course.curve) + 1, "phase": "refit", **row})
+        self.best = self.loop.weights()
+
+    def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Everything that the next epoch depends on, as arrays and as words."""
+        arrays: dict[str, npt.NDArray[Any]] = {"torch": torch.get_rng_state().numpy()}
+        arrays |= {f"best.{name}": array for name, array in self.best.items()}
+        arrays |= {f"validated.{name}": array for name, array in self.validated.items()}
+        arrays |= {f"loop.{name}": array for name, array in self.loop.state().items()}
+        return arrays, {"course": vars(self.course), "rng": self.rng.bit_generator.state, "steps": self.loop.done}
+
+    def restore(self, arrays: dict[str, npt.NDArray[Any]], words: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self.course = _Course(**words["course"])
+        if self.course.refitted:
+            self.loop = self._loop(self.task.everything, self.task.final_features)
+        self.loop.restore(_under("loop.", arrays), words["steps"])
+        self.best, self.validated = _under("best.", arrays), _under("validated.", arrays)
+        self.rng.bit_generator.state = words["rng"]
+        torch.set_rng_state(torch.from_numpy(arrays["torch"]))
+
+
+def _under(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 class _Loop:
@@ -126,6 +206,29 @@ class _Loop:
         self.progress: Progress | None = None
         self.long = torch.zeros(0)
 
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Weights, their mean, Adam's memory, and the examples that are still to be dealt."""
+        found = {f"net.{name}": tensor.detach().numpy() for name, tensor in self.net.named_parameters()}
+        found |= {f"mean.{name}": array for name, array in self.weights().items()}
+        for place, memory in self.optimizer.state_dict()["state"].items():
+            found |= {f"adam.{place}.{name}": tensor.numpy() for name, tensor in memory.items()}
+        return found | {f"deck.{period}": deck for period, deck in self.sampler.decks.items()}
+
+    def restore(self, arrays: dict[str, npt.NDArray[Any]], done: int) -> None:
+        """Take up what `state` gave, after `done` steps."""
+        self.done = done
+        mean = _under("mean.", arrays)
+        with torch.no_grad():
+            for (name, parameter), kept in zip(self.net.named_parameters(), self.mean, strict=True):
+                parameter.copy_(torch.from_numpy(arrays[f"net.{name}"]))
+                kept.copy_(torch.from_numpy(mean[name]))
+        memory: dict[int, dict[str, Tensor]] = {}
+        for name, array in _under("adam.", arrays).items():
+            place, of = name.split(".")
+            memory.setdefault(int(place), {})[of] = torch.from_numpy(array)
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": memory})
+        self.sampler.decks = {int(period): deck for period, deck in _under("deck.", arrays).items()}
+
     def weights(self) -> dict[str, Floats]:
         """The mean weights by torch's names."""
         names = [name for name, _ in self.net.named_parameters()]
@@ -138,7 +241,7 @@ class _Loop:
         sums = np.zeros(3)
         steps = self.sampler.steps
         for step in range(steps):
-            if self.config.pooling == "attention" and step % LONG_STEPS == 0:
+            if self.config.pooling != "mean" and step % LONG_STEPS == 0:
                 self.long = torch.from_numpy(forward.item_vectors(self.weights(), self.features))
             parts = self._step()
             loss = parts[0] + self.config.alpha * parts[1] + (1 - self.config.alpha) * parts[2]
@@ -169,7 +272,7 @@ class _Loop:
         batch, features = self.sampler.draw(), self.features
         if self.task.moments is not None:
             features = replace(features, sales=self.task.moments.at(batch.as_of))
-        return _losses(self.net, batch, features, self.long, self.task, self.config, self.sampler.rng)
+        return _losses(self.net, batch, features, self.long, self.task, self.config, self.sampler)
 
 
 def _losses(
@@ -179,9 +282,10 @@ def _losses(
     long: Tensor,
     task: Task,
     config: Config,
-    rng: np.random.Generator,
+    sampler: Sampler,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """L_col, L_tag and L_cate of one step."""
+    rng, full = sampler.rng, sampler.full
     taken = features.take(batch.rows)
     taken = replace(taken, item=np.where(rng.random(len(taken.item)) < config.id_dropout, 0, taken.item))
     users = np.where(rng.random(len(batch.users)) < config.id_dropout, 0, batch.users + 1)
@@ -191,17 +295,21 @@ def _losses(
     user_vectors = net.user_vectors(torch.from_numpy(users), items, latest, profile, long)
     candidates = items[torch.from_numpy(batch.candidates)]
     correction = torch.from_numpy(batch.correction) if config.log_q else None
-    collaborative = losses.collaborative(
-        user_vectors @ candidates.T / config.temperature,
-        torch.from_numpy(batch.own),
-        torch.from_numpy(batch.basket),
-        torch.from_numpy(batch.positive),
-        torch.from_numpy(batch.weight),
-        correction,
-    )
+    own, basket = torch.from_numpy(batch.own), torch.from_numpy(batch.basket)
+    positive, weight = torch.from_numpy(batch.positive), torch.from_numpy(batch.weight)
+    if full:
+        dtype = torch.bfloat16 if config.bf16 else torch.float32
+        collaborative = softmax.collaborative(
+            user_vectors, candidates, own, basket, positive, weight, config.temperature, dtype
+        )
+    else:
+        scores = user_vectors @ candidates.T / config.temperature
+        collaborative = losses.collaborative(scores, own, basket, positive, weight, correction)
     zero = items.sum() * 0
     if not len(batch.pair_tag):
         return collaborative, zero, zero
+    if not config.joint:
+        candidates, items = candidates.detach(), items.detach()
     distinct, which = np.unique(batch.pair_tag, return_inverse=True)
     distinct_tags = net.tag_vectors(torch.from_numpy(task.tag_words[distinct]))
     tags = distinct_tags[torch.from_numpy(which)]

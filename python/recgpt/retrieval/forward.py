@@ -20,14 +20,23 @@ USERS = 256
 def _dnn(weights: Weights, name: str, inputs: Floats) -> Floats:
     hidden = np.maximum(inputs @ weights[f"{name}.0.weight"].T + weights[f"{name}.0.bias"], 0)
     out: Floats = hidden @ weights[f"{name}.2.weight"].T + weights[f"{name}.2.bias"]
-    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
-    return out
+    return _normed(out)
 
 
-def mean_words(weights: Weights, words: Ints) -> Floats:
+def _normed(vectors: Floats) -> Floats:
+    normed: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return normed
+
+
+def _deep(weights: Weights) -> bool:
+    """Whether the towers are DNNs; else their parts are added up."""
+    return "item_dnn.0.weight" in weights
+
+
+def mean_words(weights: Weights, words: Ints, table: str = "word") -> Floats:
     """Mean embedding of known words: (n, w) int64 -> (n, word_size) float32; zero without one."""
     known = (words > 0)[:, :, None]
-    summed: Floats = (weights["word.weight"][words] * known).sum(axis=1, dtype=np.float32)
+    summed: Floats = (weights[f"{table}.weight"][words] * known).sum(axis=1, dtype=np.float32)
     mean: Floats = summed / np.maximum(known.sum(axis=1), 1).astype(np.float32)
     return mean
 
@@ -39,8 +48,12 @@ def item_vectors(weights: Weights, features: ItemFeatures) -> Floats:
         part = features.take(np.arange(start, min(start + CHUNK, len(features.item))))
         names = ("item", "category", "brand", "price")
         parts = [weights[f"{name}.weight"][getattr(part, name)] for name in names]
-        parts.append(weights["sales.weight"][part.sales].reshape(len(part.item), -1))
-        found.append(_dnn(weights, "item_dnn", np.concatenate([*parts, mean_words(weights, part.words)], axis=1)))
+        sales, words = weights["sales.weight"][part.sales], mean_words(weights, part.words)
+        if _deep(weights):
+            parts += [sales.reshape(len(part.item), -1), words]
+            found.append(_dnn(weights, "item_dnn", np.concatenate(parts, axis=1)))
+        else:
+            found.append(_normed(sum([*parts, words], sales.sum(axis=1))))
     return np.concatenate(found)
 
 
@@ -56,16 +69,25 @@ def user_vectors(weights: Weights, users: Ints, items: Floats, acts: Acts) -> Fl
     found = []
     for start in range(0, len(users), USERS):
         part = slice(start, start + USERS)
-        parts = [weights["user.weight"][users[part]]]
+        parts = []
         for behavior, sequence in enumerate(acts.latest):
             rows, offsets = _cut(sequence, part)
             logits = None
             if "pool_key" in weights:
                 logits = (items @ weights["pool_key"][behavior])[rows]
-                logits += weights["pool_late"][behavior][steps_back(offsets)]
+                late = steps_back(offsets)
+                logits += weights["pool_late"][behavior][late]
+                if "pool_query" in weights:
+                    asked = items[rows[late == 0]] @ weights["pool_query"][behavior]
+                    length = np.diff(offsets)
+                    logits += np.einsum("ld,ld->l", items[rows], np.repeat(asked, length[length > 0], axis=0))
             parts.append(_pooled(items, rows, offsets, logits))
         parts += [_pooled(items, *_cut(sequence, part), None) for sequence in acts.profile]
-        found.append(_dnn(weights, "user_dnn", np.concatenate(parts, axis=1)))
+        if _deep(weights):
+            parts.insert(0, weights["user.weight"][users[part]])
+            found.append(_dnn(weights, "user_dnn", np.concatenate(parts, axis=1)))
+        else:
+            found.append(_normed(np.einsum("k,knd->nd", weights["pool_share"], np.stack(parts))))
     return np.concatenate(found)
 
 
@@ -96,5 +118,8 @@ def _pooled(items: Floats, rows: Ints, offsets: Ints, logits: Floats | None) -> 
 
 def tag_vectors(weights: Weights, words: Ints) -> Floats:
     """h_t: (n, d) float32, L2-normed; a tag without a known word is all zeros."""
-    found = _dnn(weights, "tag_dnn", mean_words(weights, words))
+    if _deep(weights):
+        found = _dnn(weights, "tag_dnn", mean_words(weights, words))
+    else:
+        found = _normed(mean_words(weights, words, "tag_word"))
     return found * (words > 0).any(axis=1, keepdims=True).astype(np.float32)

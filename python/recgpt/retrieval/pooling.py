@@ -33,7 +33,7 @@ class History:
 
     def __init__(self, log: Log, config: Config) -> None:
         self.sequences = Sequences(log, config.sequence_length)
-        self.long = Sequences(log, config.profile_length) if config.pooling == "attention" else None
+        self.long = Sequences(log, config.profile_length) if config.pooling != "mean" else None
 
     def before(self, users: Ints, orders: Ints | None = None) -> Acts:
         """Everything strictly before each user's order (None: all)."""

@@ -77,12 +77,18 @@ class Sampler:
         self.member_sales = np.concatenate([[0.0], np.cumsum(self.count[by_category], dtype=np.float64)])
         self.member_offsets = np.searchsorted(categories[by_category], np.arange(categories.max(initial=0) + 2))
 
+        self.full = n_items <= config.full_softmax
+
         owned = np.unique(log.user[positive] * n_items + log.item[positive])
         self.owned_item = owned % n_items
         self.owned_offsets = np.searchsorted(owned // n_items, np.arange(len(log.user_ids) + 1))
 
         weight = np.where(repeated(log, n_items), config.repeat_weight, 1.0).astype(np.float32)
         used = positive & (weight > 0)
+        if not config.hidden_size:
+            # Without an id, a user with no past is nobody, and all items score alike.
+            with_past = used & (log.order > log.order[np.searchsorted(log.user, log.user)])
+            used = with_past if with_past.any() else used
         user, order, item = log.user[used], log.order[used], log.item[used]
         # The log is sorted by (user, order, item): a second event on an item in one basket adds nothing.
         new_basket = np.ones(len(user), bool)
@@ -104,6 +110,7 @@ class Sampler:
         self.period_baskets = [np.flatnonzero(own == period) for period in range(len(self.starts))]
         self.basket_chance = [_shares(age[baskets]) for baskets in self.period_baskets]
         self.period_chance = _shares(np.array([age[baskets].sum() for baskets in self.period_baskets]))
+        self.decks: dict[int, Ints] = {}
         # In-batch negatives come as often as they sold in that period, so log-Q counts there too.
         counted = np.repeat(own, np.diff(self.offsets))
         n_items = len(self.tags)
@@ -118,7 +125,7 @@ class Sampler:
         """Draw one step."""
         config, rng = self.config, self.rng
         period = int(rng.choice(len(self.starts), p=self.period_chance))
-        picked = rng.choice(self.period_baskets[period], config.batch_size, p=self.basket_chance[period])
+        picked = self._pick(period)
         positions, offsets = ranges(self.offsets[picked], self.offsets[picked + 1])
         basket = np.repeat(np.arange(len(picked)), np.diff(offsets))
         shuffled = np.lexsort((rng.random(len(basket)), basket))
@@ -127,15 +134,7 @@ class Sampler:
         basket, positions = basket[kept], positions[kept]
         items = self.item[positions]
 
-        uniform = rng.choice(self.pool, config.uniform_negatives)
-        rare = rng.choice(self.rare, config.rare_negatives if len(self.rare) else 0)
-        candidates, column = np.unique(np.concatenate([items, uniform, rare]), return_inverse=True)
-        share = self.period_count[period][candidates] / self.period_count[period].sum() * len(items)
-        drawn = np.where(
-            np.isin(candidates, self.pool, assume_unique=True),
-            config.uniform_negatives / len(self.pool),
-            len(rare) / max(len(self.rare), 1),
-        )
+        candidates, column, correction = self._candidates(items, period)
         users = self.basket_user[picked]
 
         pairs = np.flatnonzero(self.tags[items] >= 0)
@@ -156,10 +155,10 @@ class Sampler:
             latest=[(at, ends) for at, (_, ends) in zip(at_sequences, acts.latest, strict=True)],
             profile=acts.profile,
             candidates=at_candidates,
-            correction=np.log(np.maximum(share + drawn, 1e-9)).astype(np.float32),
+            correction=correction,
             own=self._own(users, candidates),
             basket=basket,
-            positive=column[: len(items)],
+            positive=column,
             weight=self.weight[positions],
             pair_tag=self.tags[pair_items],
             pair_item=column[pairs],
@@ -168,6 +167,34 @@ class Sampler:
             kin=at_kin,
             same_category=self.categories[pair_items[kin_pair]][:, None] == self.categories[candidates][None, :],
         )
+
+    def _pick(self, period: int) -> Ints:
+        """Baskets of one step: by chance, or dealt from a shuffled deck where all are alike, so that none is missed."""
+        chance, size = self.basket_chance[period], self.config.batch_size
+        if chance.min() < chance.max():
+            return self.rng.choice(self.period_baskets[period], size, p=chance)
+        deck = self.decks.get(period, np.empty(0, np.int64))
+        while len(deck) < size:
+            deck = np.concatenate([deck, self.rng.permutation(self.period_baskets[period])])
+        self.decks[period] = deck[size:]
+        return deck[:size]
+
+    def _candidates(self, items: Ints, period: int) -> tuple[Ints, Ints, Floats]:
+        """Items of a step: all, or the positives and some drawn. With the column of each positive, and log-Q."""
+        if self.full:
+            return np.arange(len(self.tags)), items, np.zeros(len(self.tags), np.float32)
+        config, rng = self.config, self.rng
+        uniform = rng.choice(self.pool, config.uniform_negatives)
+        rare = rng.choice(self.rare, config.rare_negatives if len(self.rare) else 0)
+        candidates, column = np.unique(np.concatenate([items, uniform, rare]), return_inverse=True)
+        share = self.period_count[period][candidates] / self.period_count[period].sum() * len(items)
+        drawn = np.where(
+            np.isin(candidates, self.pool, assume_unique=True),
+            config.uniform_negatives / len(self.pool),
+            len(rare) / max(len(self.rare), 1),
+        )
+        correction = np.log(np.maximum(share + drawn, 1e-9)).astype(np.float32)
+        return candidates, column[: len(items)], correction
 
     def _same_category(self, items: Ints) -> Ints:
         """One item of each item's category, drawn as often as it sold; the item itself where none did."""

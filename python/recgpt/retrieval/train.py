@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ def train(
     truth: str | None = None,
     config: Config | None = None,
     progress: Callable[[int, int, str], None] | None = None,
+    checkpoint: str | Path | None = None,
 ) -> Towers:
     """Train user, item and tag tower with L = L_col + alpha L_tag + (1 - alpha) L_cate.
 
@@ -55,6 +57,8 @@ def train(
         truth: The behavior that a log without times is validated on; None for any that says a user wants an item.
         config: Sizes, rates, seed.
         progress: Called after each step with steps done, steps planned and a short text.
+        checkpoint: A file that is written after each epoch. Where it exists, training goes on from it and ends with the
+            same towers as without a stop (on one thread; on more, sums may differ in their last bits).
 
     Raises:
         MissingExtraError: torch or safetensors is not installed.
@@ -117,6 +121,7 @@ def train(
         ),
         config,
         progress,
+        None if checkpoint is None else Path(checkpoint),
     )
 
     def made(weights: forward.Weights, known: Log, known_features: ItemFeatures, validated: Towers | None) -> Towers:

@@ -11,8 +11,6 @@ from recgpt.retrieval.features import Ints, ItemFeatures, Log
 from recgpt.retrieval.pooling import History
 from recgpt.retrieval.sampling import positives
 
-MAX_USERS = 1000
-"""Users measured after each epoch, drawn by seed."""
 _CHUNK = 256
 _BLOCK = 64
 
@@ -42,7 +40,7 @@ class Validation:
         learn: Events that the towers may see.
         test: The held-out events.
         features: Item features as known at the end of `learn`.
-        config: `top_k`, sequence length, seed.
+        config: `top_k`, how many users, sequence length, seed.
     """
 
     def __init__(self, learn: Log, test: Log, features: ItemFeatures, config: Config) -> None:
@@ -52,7 +50,7 @@ class Validation:
         seen = np.unique((learn.user * n_items + learn.item)[positives(learn)])
         users = np.unique(wanted // n_items)
         rng = np.random.default_rng(config.seed)
-        self.users: Ints = np.sort(rng.permutation(users)[:MAX_USERS])
+        self.users: Ints = np.sort(rng.permutation(users)[: config.validation_users])
         self.acts = History(learn, config).before(self.users)
         self.wanted = [_of_user(wanted, user, n_items) for user in self.users.tolist()]
         self.seen = [_of_user(seen, user, n_items) for user in self.users.tolist()]

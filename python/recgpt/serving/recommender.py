@@ -14,6 +14,7 @@ import pyarrow as pa
 from recgpt.errors import BundleError, InvalidTableError, UnknownItemError, UnknownUserError
 from recgpt.index import Verdict
 from recgpt.index import arrays as checks
+from recgpt.index.arrays import Vectors
 from recgpt.schema import TIMESTAMP
 from recgpt.serving.current import read
 from recgpt.serving.snapshot import Answer, Snapshot
@@ -109,6 +110,11 @@ class Recommender:
         return self._snapshot.bundle.hash
 
     @property
+    def folder(self) -> Path:
+        """Where the bundle lies that answers now."""
+        return self._snapshot.bundle.path
+
+    @property
     def manifest(self) -> Mapping[str, Any]:
         """The manifest of the bundle that answers now."""
         return self._snapshot.bundle.manifest
@@ -131,6 +137,7 @@ class Recommender:
         k: int = 20,
         beta: float | None = None,
         exclude: Mapping[str, Iterable[str]] | str | None = None,
+        vectors: Mapping[str, Vectors] | None = None,
     ) -> pa.Table:
         """Recommend items to a batch of users, known or not.
 
@@ -140,6 +147,9 @@ class Recommender:
             k: how many items a user gets at most.
             beta: weight of the user side against the tag side, 0 to 1; the bundle's own by default.
             exclude: item ids that a user may not get, by user id; or "seen": those in the bundle's seen table.
+            vectors: user vectors by id, each (d,) float32, that go before the bundle's: a user whom the bundle does not
+                know is served from the first event on. The towers that made the bundle read them from new events,
+                without torch and without training: `retrieval.load(rec.folder / "towers").user_vectors_for(events)`.
 
         Returns:
             A table of `RECOMMENDATIONS`, each user's rows together, best first.
@@ -147,11 +157,13 @@ class Recommender:
         Raises:
             InvalidTableError: if `user_ids` is no sequence of str, or `exclude` is neither a mapping nor "seen".
             InvalidConfigError: for k or beta out of range.
+            InvalidArrayError: if one of `vectors` has another length or is not finite.
             BundleError: for "seen" if the bundle was written without a seen table.
         """
         # Taken once: a refresh in between would label the rows of one bundle with another's hash.
         snapshot = self._snapshot
-        return _table(snapshot, *_ask(snapshot, user_ids, k, beta, exclude, snapshot.moment(self._clock())))
+        moment = snapshot.moment(self._clock())
+        return _table(snapshot, *_ask(snapshot, user_ids, k, beta, exclude, moment, vectors or {}))
 
     def inspect(self, user_id: str, *, k: int = 20, beta: float | None = None) -> Inspection:
         """Show all that the bundle knows of one user, and what it recommends.
@@ -162,7 +174,7 @@ class Recommender:
         snapshot = self._snapshot
         _known(snapshot, user_id)
         moment = snapshot.moment(self._clock())
-        ids, answers = _ask(snapshot, [user_id], k, beta, None, moment)
+        ids, answers = _ask(snapshot, [user_id], k, beta, None, moment, {})
         recommendations = []
         for row, answer in zip(_table(snapshot, ids, answers).to_pylist(), answers[0], strict=True):
             item = (snapshot.rows("items", answer.item_id) or [{}])[0]
@@ -226,10 +238,12 @@ def _ask(
     beta: float | None,
     exclude: Mapping[str, Iterable[str]] | str | None,
     moment: datetime,
+    vectors: Mapping[str, Vectors],
 ) -> tuple[list[str], list[list[Answer]]]:
     weight = _weight(snapshot, k, beta)
     ids = _ids(user_ids)
-    return ids, snapshot.answer(ids, k=k, beta=weight, banned=_banned(snapshot, ids, exclude), moment=moment)
+    banned = _banned(snapshot, ids, exclude)
+    return ids, snapshot.answer(ids, k=k, beta=weight, banned=banned, moment=moment, vectors=vectors)
 
 
 def _weight(snapshot: Snapshot, k: int, beta: float | None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt.index import Verdict, WhyNot
-from recgpt.index.arrays import Rows
+from recgpt.index import arrays as checks
+from recgpt.index.arrays import Rows, Vectors
 from recgpt.serving.bundle import TABLES, Bundle, open_index
 from recgpt.serving.popularity import segment
 
@@ -109,20 +110,29 @@ class Snapshot:
         return difflib.get_close_matches(key, sorted(around), n=3, cutoff=0.3) or sorted(around)[:3]
 
     def answer(
-        self, user_ids: Sequence[str], *, k: int, beta: float, banned: Sequence[AbstractSet[str]], moment: datetime
+        self,
+        user_ids: Sequence[str],
+        *,
+        k: int,
+        beta: float,
+        banned: Sequence[AbstractSet[str]],
+        moment: datetime,
+        vectors: Mapping[str, Vectors],
     ) -> list[list[Answer]]:
         """Answer a batch: one search for all users with vectors, popularity for the others.
 
-        Texts whose `valid_until` is not after `moment` are left out.
+        Texts whose `valid_until` is not after `moment` are left out. `vectors` go before the bundle's own.
         """
-        places = [self.vector_row(user) for user in user_ids]
-        warm = [row for row, place in enumerate(places) if place is not None]
+        users = [self._user_vector(user, vectors) for user in user_ids]
+        warm = [row for row, vector in enumerate(users) if vector is not None]
+        known = [vector for vector in users if vector is not None]
+        asked = np.stack(known) if known else self.bundle.vectors["user_vectors"][:0]
         answers: list[list[Answer]] = [[] for _ in user_ids]
         spans = [self.span("tags", user_ids[row]) for row in warm]
         excluded = [self._item_rows(banned[row]) for row in warm]
         tag_rows = np.concatenate([_nothing(), *(np.arange(span.start, span.stop) for span in spans)])
         found = self._index.search(
-            self.bundle.vectors["user_vectors"][np.array([places[row] for row in warm], np.int64)],
+            asked,
             self.bundle.vectors["tag_vectors"][self._tag_vector[tag_rows]],
             _offsets(spans),
             beta=beta,
@@ -134,14 +144,24 @@ class Snapshot:
             mine = answers[warm[row]]
             tag_row = None if tag < 0 else int(tag_rows[tag])
             mine.append(self._explained(user_ids[warm[row]], item_id, score, y_col, y_sem, tag_row, moment, alone))
-        for row, place in enumerate(places):
-            if place is None:
+        for row, vector in enumerate(users):
+            if vector is None:
                 popular = self._popular(user_ids[row], banned[row])[:k]
                 answers[row] = [
                     self._explained(user_ids[row], item_id, score, None, None, None, moment)
                     for item_id, score in popular
                 ]
         return answers
+
+    def _user_vector(self, user_id: str, given: Mapping[str, Vectors]) -> Vectors | None:
+        """What the caller gave for the user, else the bundle's."""
+        if user_id in given:
+            vector: Vectors = checks.vectors(
+                np.asarray(given[user_id])[None], name=f"vectors[{user_id!r}]", dim=self.bundle.manifest["dim"]
+            )[0]
+            return vector
+        place = self.vector_row(user_id)
+        return None if place is None else self.bundle.vectors["user_vectors"][place]
 
     def why_not(self, user_id: str, item_id: str, *, k: int, beta: float, banned: AbstractSet[str]) -> WhyNot:
         """Say where an item stands for a user."""

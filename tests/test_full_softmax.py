@@ -1,0 +1,136 @@
+"""Training against the whole catalogue: the loss in blocks, decks of examples, towers without a hidden layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from recgpt import retrieval
+from recgpt.retrieval.features import Log
+from recgpt.retrieval.sampling import Sampler
+
+torch = pytest.importorskip("torch")
+
+SMALL = retrieval.Config(full_softmax=100, min_count=1, batch_size=4, half_life_days=0, hidden_size=0, embedding_size=8)
+
+
+def chain(users: int = 24, length: int = 6) -> Log:
+    """User u acts on items u, u + 1, ... of a ring of 12: whatever comes next is the one after."""
+    user = np.repeat(np.arange(users), length)
+    place = np.tile(np.arange(length), users)
+    return Log(
+        user_ids=[f"u{row:02}" for row in range(users)],
+        behaviors=["purchase"],
+        user=user,
+        item=(user + place) % 12,
+        behavior=np.zeros(len(user), np.int64),
+        order=place,
+        days=np.zeros(len(user)),
+        timed=False,
+    )
+
+
+@pytest.mark.parametrize("users", [3, 128, 300])
+def test_the_loss_in_blocks_is_the_loss_and_so_are_its_gradients(users: int) -> None:
+    from recgpt.retrieval import losses, softmax
+
+    random = torch.Generator().manual_seed(0)
+    people = torch.randn(users, 6, generator=random)
+    items = torch.randn(17, 6, generator=random)
+    # Some baskets have two positives; all own at least their positives, and basket 1 has no negative at all.
+    basket = torch.arange(users).repeat_interleave(torch.arange(users) % 2 + 1)
+    column = torch.randint(17, (len(basket),), generator=random)
+    own = torch.rand(users, 17, generator=random) < 0.2
+    own[basket, column] = True
+    own[1] = True
+    weight = torch.rand(len(basket), generator=random) + 0.1
+    found = []
+    for blocked in (True, False):
+        mine, theirs = people.clone().requires_grad_(), items.clone().requires_grad_()
+        if blocked:
+            loss = softmax.collaborative(mine, theirs, own, basket, column, weight, 0.5)
+        else:
+            loss = losses.collaborative(mine @ theirs.T / 0.5, own, basket, column, weight, None)
+        (3 * loss).backward()
+        found.append((loss.detach(), mine.grad, theirs.grad))
+    for ours, plain in zip(*found, strict=True):
+        torch.testing.assert_close(ours, plain.nan_to_num(0.0), rtol=1e-5, atol=1e-6)
+
+
+def test_bfloat16_moves_the_loss_by_little() -> None:
+    from recgpt.retrieval import softmax
+
+    random = torch.Generator().manual_seed(0)
+    people = torch.nn.functional.normalize(torch.randn(200, 32, generator=random), dim=1)
+    items = torch.nn.functional.normalize(torch.randn(50, 32, generator=random), dim=1)
+    own, each = torch.zeros(200, 50, dtype=torch.bool), torch.arange(200)
+    own[each, each % 50] = True
+    exact, rough = (
+        float(softmax.collaborative(people, items, own, each, each % 50, torch.ones(200), 0.05, dtype))
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert rough != exact
+    assert rough == pytest.approx(exact, rel=2e-3)
+
+
+def test_a_full_batch_holds_every_item_and_needs_no_correction() -> None:
+    nothing = np.full(12, -1)
+    batch = Sampler(chain(), nothing, np.zeros(12, np.int64), SMALL, np.random.default_rng(0)).draw()
+    assert batch.rows[batch.candidates].tolist() == list(range(12))
+    assert not batch.correction.any()
+    few = replace(SMALL, full_softmax=11, uniform_negatives=2, rare_negatives=0)
+    batch = Sampler(chain(), nothing, np.zeros(12, np.int64), few, np.random.default_rng(0)).draw()
+    assert len(batch.candidates) < 12
+    assert batch.correction.any()
+
+
+@pytest.mark.parametrize(("hidden", "first"), [(0, 1), (16, 0)])
+def test_examples_are_dealt_from_a_deck(hidden: int, first: int) -> None:
+    """Each example comes once before any comes twice; a user's first act is one only where users have ids."""
+    config = replace(SMALL, hidden_size=hidden)
+    sampler = Sampler(chain(), np.full(12, -1), np.zeros(12, np.int64), config, np.random.default_rng(0))
+    examples = 24 * (6 - first)
+    assert sampler.steps == examples // 4
+    seen = [batch.users.tolist() for batch in (sampler.draw() for _ in range(sampler.steps))]
+    assert np.bincount(np.concatenate(seen)).tolist() == [6 - first] * 24
+
+
+def test_towers_without_a_hidden_layer_learn_what_comes_next() -> None:
+    import pyarrow as pa
+
+    log = chain()
+    events = pa.table(
+        {
+            "user_id": [log.user_ids[row] for row in log.user],
+            "item_id": [f"i{row:02}" for row in log.item],
+            "behavior": ["purchase"] * len(log.item),
+            "position": log.order,
+        }
+    )
+    items = pa.table({"item_id": [f"i{row:02}" for row in range(12)], "title": ["thing"] * 12})
+    config = replace(
+        SMALL,
+        embedding_size=16,
+        batch_size=32,
+        epochs=30,
+        patience=30,
+        learning_rate=0.03,
+        dropout=0.1,
+        threads=1,
+        top_k=1,
+    )
+    no_tags = pa.table({"item_id": pa.array([], pa.string()), "tag": pa.array([], pa.string())})
+    towers = retrieval.train(events, items, no_tags, now=None, config=config)
+    assert "user.weight" not in towers.weights
+    scores = towers.user_vectors @ towers.item_vectors.T
+    scores[log.user, log.item] = -1
+    right = scores.argmax(axis=1) == (np.arange(24) + 6) % 12
+    assert right.mean() > 0.8, right.mean()  # one in six by chance
+    # A stranger is read from the first act on, and what comes after item 3 is item 4.
+    one = pa.table({"user_id": ["new"], "item_id": ["i03"], "behavior": ["purchase"], "position": [0]})
+    [name], [vector] = towers.user_vectors_for(one)
+    assert name == "new"
+    order = np.argsort(-(towers.item_vectors @ vector))
+    assert 4 in order[:3].tolist()
