@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from recgpt.llm.engine import Engine, Progress, Request, Result, ScoreRequest, ScoreResult, Usage
-from recgpt.llm.store import Reader, Row, Spent, Status, Store
+from recgpt.llm.reader import Reader
+from recgpt.llm.store import Row, Spent, Status, Store
 from recgpt.llm.wire import digest, request_to, result_to
 
 RETRIES = 2
