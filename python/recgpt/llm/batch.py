@@ -129,19 +129,21 @@ class Scheduler:
             self._trim(free, waiting)
         # At least one prompt token is computed anew, because its logits are needed.
         prompt = job.prompt[:-1]
-        ready, planned, source = 0, 0, -1
+        ready, planned, source, idle = 0, 0, -1, False
         for row, slot in enumerate(self.slots):
             common = shared(prompt, slot.plan())
             planned = max(planned, common)
-            if min(common, len(slot.tokens)) > ready:
-                ready, source = min(common, len(slot.tokens)), row
+            have = min(common, len(slot.tokens))
+            # Of equal ones an idle slot, where copies cost something: it can go on by itself.
+            if have and (have, self.model.apart and slot.job is None) > (ready, idle):
+                ready, source, idle = have, row, self.model.apart and slot.job is None
         if planned > ready:
             return False
         need = len(job.prompt) - ready + job.needs()
         if not self.model.apart and not self._make_room(need, free, ready, source):
             return False
         # An empty slot if there is one, else the source itself when it is idle, else the longest unused.
-        empty = next((slot for slot in free if not len(slot.tokens)), None)
+        empty = None if idle else next((slot for slot in free if not len(slot.tokens)), None)
         slot = empty or min(free, key=lambda slot: (slot is not self.slots[source], slot.used))
         row = self.slots.index(slot)
         if row == source:

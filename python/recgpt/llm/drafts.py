@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 MOST = 3
 """Tokens guessed for one text and pass; with 5 or 7 the saved time was the same in a replay of interest mining."""
-PASS, TEXT = 5.0, 0.5
-"""What a pass and each of its texts cost beside their rows, in rows. Measured in CPU time on one thread, SmolLM2-135M
-in bf16 with 900 tokens before: a pass over `n` texts with `r` rows each took about 23 + n (2.2 + 4.3 r) ms."""
+PASS, TEXT, ONE = 5.0, 0.5, 4.0
+"""What a pass and each of its texts cost beside their rows, and a pass of a single row in all, in rows. Measured in CPU
+time on one thread, SmolLM2-135M in bf16 with 900 tokens before: a pass over `n` texts with `r` rows each took about
+23 + n (2.2 + 4.3 r) ms. One row alone took 17.5 instead of 30, because it is multiplied by other kernels."""
 MEMORY = 0.8
 """Weight of all earlier guesses in a text's hit rate."""
 
@@ -62,13 +63,14 @@ def worthwhile(guesses: Sequence[tuple[float, int]], most: int = MOST) -> int:
         guesses: for each text its hit rate and how many tokens it can guess.
         most: no more than these.
 
-    >>> worthwhile([(0.9, 3)] * 8), worthwhile([(0.4, 3)] * 8), worthwhile([(0.4, 3)])
+    >>> worthwhile([(0.9, 3)] * 8), worthwhile([(0.4, 3)] * 8), worthwhile([(0.4, 3)] * 2)
     (3, 0, 1)
     """
     best, chosen = 0.0, 0
     for count in range(most + 1):
         written = sum(rate**place for rate, able in guesses for place in range(min(count, able) + 1))
-        speed = written / (PASS + len(guesses) * (TEXT + 1 + count))
+        rows = len(guesses) * (1 + count)
+        speed = written / (ONE if rows == 1 else PASS + len(guesses) * TEXT + rows)
         if speed > best:
             best, chosen = speed, count
     return chosen
