@@ -1,7 +1,7 @@
 """An answer depends on its request alone: the engine's batches against one greedy text after another.
 
-`RECGPT_SAME=200 pytest -rP tests/test_llm_same.py` compares 200 requests and prints the figures. docs/log.md has those
-of 8 and 16.
+`RECGPT_SAME=200 pytest -rP tests/test_llm_same.py` compares 200 requests and prints the figures, which docs/log.md
+has.
 """
 
 import os
