@@ -10,7 +10,7 @@ time, the same weights as the engine; both loops and the engine work in turns. T
 must be computed over the rate at which the engine reads the same prompts.
 `prefix`: 300 tokens after 600 that all share, against 900 of which nothing is shared.
 `decode`: texts of 64 tokens at 1, 4 and 16 sequences, with and without a grammar, against a loop over
-`llama_decode` that chooses nothing.
+`llama_decode` that chooses nothing. Fewer passes than tokens: guessed tokens were kept.
 `shapes`: the demo's calls: a prompt of 1,700 tokens, 40 candidates after it, 24 short texts after it, 200 candidates
 after 1,000.
 
@@ -64,6 +64,10 @@ class Setting:
         engine.score([ScoreRequest(Prompt("Warm up.", "x"), (" a",))])
         return engine
 
+    def chosen_kv(self):
+        """Return the numbers of the KV cache that the engine takes by itself."""
+        return "bf16" if self.weights == "bf16" else "f16"
+
     def plain(self, path):
         """Load the model as llama-cpp-python's own class does."""
         return llama_cpp.Llama(
@@ -103,6 +107,11 @@ def interest_requests(engine, users, *, tokens=400, room=400):
         )
         for user in range(users)
     ]
+
+
+def in_vain(tokens):
+    """Return how many computed tokens were guesses that came to nothing; each text's last token is not computed."""
+    return tokens["decoded_tokens"] - tokens["computed_tokens"] - tokens["answer_tokens"]
 
 
 def timed(call):
@@ -160,7 +169,8 @@ def interests(setting):
     print(
         f"interests of {setting.users} users: {spent:.1f} s ({', '.join(f'{one:.1f}' for one in ours)}), "
         f"{tokens['computed_tokens']} prompt tokens computed of {tokens['prompt_tokens']}, "
-        f"{tokens['answer_tokens']} written, {tokens['decodes']} batches; prompts alone {rate:.0f} tokens/s"
+        f"{tokens['answer_tokens']} written, {tokens['decodes']} batches, {in_vain(tokens)} tokens guessed in "
+        f"vain; prompts alone {rate:.0f} tokens/s"
     )
     for name, times in seconds.items():
         print(
@@ -206,6 +216,7 @@ def raw_decode(setting, path, widths, steps):
     options.n_seq_max, options.n_ctx, options.n_batch, options.n_ubatch = max(widths), 256 * max(widths), 512, 512
     options.n_threads = options.n_threads_batch = setting.threads
     options.kv_unified, options.no_perf = False, True
+    options.type_k = options.type_v = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}[setting.kv or setting.chosen_kv()]
     options.flash_attn_type = int(bool(setting.options["flash_attention"]))
     context = C.llama_init_from_model(model, options)
     memory = C.llama_get_memory(context)
@@ -234,6 +245,7 @@ def decode(setting):
     widths, steps = (1, 4, 16), 64
     schema = {"type": "string", "minLength": 400, "maxLength": 1000}
     rates = {"raw": {w: [] for w in widths}, "plain": {w: [] for w in widths}, "grammar": {w: [] for w in widths}}
+    passes = {"plain": {}, "grammar": {}}
     with setting.engine() as engine:
         path = engine.computed_path
         for _ in range(3):
@@ -247,16 +259,19 @@ def decode(setting):
                     ]
                     # The prompts are read before the clock starts; all but their last tokens stay.
                     engine.generate([Request(one, 1, form) for one in texts])
-                    before = engine.stats["answer_tokens"]
+                    before = engine.stats
                     spent, _ = timed(lambda t=texts, f=form: engine.generate([Request(one, steps, f) for one in t]))
-                    written = engine.stats["answer_tokens"] - before
+                    written = engine.stats["answer_tokens"] - before["answer_tokens"]
+                    passes[name][width] = engine.stats["decodes"] - before["decodes"]
                     assert written > 0.9 * width * steps, f"texts ended early: {written} tokens"
                     rates[name][width].append(written / spent)
     middle = {name: {w: statistics.median(found) for w, found in by.items()} for name, by in rates.items()}
     for name, by in middle.items():
         print(f"decode, {name:8}: " + ", ".join(f"{rate:.0f} tokens/s at {width}" for width, rate in by.items()))
+    print(f"  passes for {steps} tokens of each text, the last time: {passes}")
     return {
         "decode_of_raw_16": round(middle["plain"][16] / middle["raw"][16], 3),
+        "passes_for_64_tokens_16": passes["plain"][16],
         "decode_of_raw_16_grammar": round(middle["grammar"][16] / middle["raw"][16], 3),
         "grammar_cost": round(1 - middle["grammar"][16] / middle["plain"][16], 3),
         **{f"decode_{name}_{width}": round(rate) for name, by in middle.items() for width, rate in by.items()},
@@ -323,7 +338,7 @@ def main():
     parser.add_argument("--weights", default="bf16", help="what the engine converts the file to on a CPU, or `file`")
     parser.add_argument("--gpu-layers", type=int, default=0)
     parser.add_argument("--flash", action="store_true")
-    parser.add_argument("--kv", default="f16")
+    parser.add_argument("--kv", default=None, help="numbers of the KV cache; as the engine chooses if not given")
     arguments = parser.parse_args()
     arguments.weights = None if arguments.weights == "file" else arguments.weights
     # llama-cpp-python's class writes to the terminal whatever it is told.

@@ -187,7 +187,7 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
     (
         "an odd tokenizer",
         errors.TokenizerError,
-        lambda _: _core.Tokenizer.bpe(["a"], [], "mystery"),
+        lambda _: _core.Tokenizer.bpe(["a"], [1], [], "mystery"),
         "pre-tokenizer `mystery` is not one of gpt-2, smollm, llama-bpe, qwen2, default; counts would not be exact",
     ),
     (

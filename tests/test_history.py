@@ -477,6 +477,7 @@ def tokenizers() -> list[Tokenizer]:
         fields = GGUFReader(path).fields
         tokens, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges"))
         _MADE.extend(
-            Tokenizer(_core.Tokenizer.bpe(tokens, merges, pre), pre) for pre in ("gpt-2", "llama-bpe", "qwen2")
+            Tokenizer(_core.Tokenizer.bpe(tokens, [1] * len(tokens), merges, pre), pre)
+            for pre in ("gpt-2", "llama-bpe", "qwen2")
         )
     return _MADE

@@ -29,7 +29,8 @@ def _byte_names() -> list[str]:
 
 def _tiny(pre: str) -> Tokenizer:
     merges = ["T e", "Te a", "Ġ Tea", "1 7", "c a", "ca r", "Ġ |", "Ġ (", "Ċ Ċ", "M i", "Ġ Mi", "l k", "# 2"]
-    return Tokenizer(_core.Tokenizer.bpe([*_byte_names(), *(m.replace(" ", "") for m in merges)], merges, pre), pre)
+    tokens = [*_byte_names(), *(m.replace(" ", "") for m in merges)]
+    return Tokenizer(_core.Tokenizer.bpe(tokens, [1] * len(tokens), merges, pre), pre)
 
 
 TOKENIZERS = {"bytes": BYTES, **{pre: _tiny(pre) for pre in ("gpt-2", "smollm", "llama-bpe", "qwen2")}}

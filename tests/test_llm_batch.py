@@ -46,7 +46,7 @@ class Toy:
         self.apart = apart
         self.passes = 0
         self.kept = {sequence: [] for sequence in range(self.sequences)}
-        self.fresh = 0
+        self.fresh = self.copies = 0
         self.batches = []
 
     def decode(self, tokens):
@@ -67,15 +67,19 @@ class Toy:
             seen = {tuple(id_ for _, id_ in self.kept[sequence]) for sequence in token.sequences}
             assert len(seen) == 1
             if token.logits:
-                rows.append(logits(seen.pop()))
+                rows.append(self.logits(seen.pop()))
         # Apart, `cells` is what each sequence has.
         assert len({cell for kept in self.kept.values() for cell, _ in kept}) <= self.cells or self.apart
         assert max(map(len, self.kept.values())) <= self.cells
         return np.array(rows, np.float32).reshape(len(rows), VOCABULARY)
 
+    def logits(self, tokens):
+        return logits(tokens)
+
     def copy(self, source, target, end):
         assert not self.kept[target]
         assert len(self.kept[source]) >= end
+        self.copies += 1
         self.kept[target] = self.kept[source][:end]
 
     def cut(self, sequence, end):
@@ -109,10 +113,10 @@ def reference_score(prompt, candidate):
     return total
 
 
-def reference_text(prompt, room):
+def reference_text(prompt, room, rule=logits):
     tokens, answer = list(map(int, prompt)), []
     while len(answer) < room:
-        row = logits(tuple(tokens)).copy()
+        row = rule(tuple(tokens)).copy()
         row[7] = -np.inf
         token = int(row.argmax())
         if token == END:
@@ -220,6 +224,16 @@ def test_apart_finished_prompts_stay_for_the_next_call():
     again = [Job(index, prompt, room=5) for index, prompt in enumerate(prompts)]
     run(again, scheduler=scheduler)
     assert [job.fresh for job in again] == [1] * 4
+
+
+def test_apart_an_idle_slot_goes_on_without_a_copy():
+    prefix = list(range(1, 50)) * 4
+    scheduler = Scheduler(Toy(400, apart=True), slots=6)
+    jobs = [Job(index, np.array(prefix + [index + 1] * 150, np.int32), room=1) for index in range(20)]
+    run(jobs, scheduler=scheduler)
+    assert sum(job.fresh for job in jobs) == len(prefix) + 20 * 150
+    # Each slot gets the prefix once; the later prompts find one that holds it.
+    assert scheduler.model.copies <= 5
 
 
 def test_crowding_counts_what_neighbours_do_not_share():

@@ -16,7 +16,7 @@ import recgpt
 from recgpt.errors import LedgerError
 from recgpt.llm import FakeEngine, Recorded, ledger, store
 from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest
-from recgpt.llm.reading import Reader, Status
+from recgpt.llm.reader import Reader, Status
 from recgpt.llm.wire import digest
 
 REQUESTS = [Request(Prompt("Name a want.", f"history {i}"), 20, key=f"interests/{i}") for i in range(100)]

@@ -198,3 +198,13 @@ def test_a_mixture_of_experts_is_a_model_like_any_other(tmp_path):
             assert all(one.text for one in engine.generate(REQUESTS[:2]))
     # 4-bit kernels round activations to 8 bits, and how they are grouped moves that: .17 nats.
     np.testing.assert_allclose(found[0], found[1], atol=0.5)
+
+
+@pytest.mark.parametrize("options", [{"kv_type": "q8_0"}, {"kv_type": "bf16"}, {"n_gpu_layers": -1}], ids=str)
+def test_caches_of_other_numbers_and_gpu_layers_without_a_gpu(engine, options):
+    """What a quantized cache rounds moves scores a little; a build for CPUs alone keeps all layers there."""
+    asked = ScoreRequest(PROMPTS[0], (" a grill", " cat toys"))
+    exact = engine.score([asked])[0].logprobs
+    with LlamaCpp(default_model_path(), context_tokens=512, threads=1, sequences=4, weights="f32", **options) as other:
+        np.testing.assert_allclose(other.score([asked])[0].logprobs, exact, atol=0.5)
+        assert all(one.text for one in other.generate(REQUESTS[:4]))

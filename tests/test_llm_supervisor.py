@@ -261,12 +261,15 @@ def test_name_follows_file_and_settings(make, tmp_path):
         make(kv_type="q8_0").name,
         make(seed=1).name,
         make(weights="f16").name,
+        make(weights="bf16", kv_type="f16").name,
     }
-    assert make().name in names
-    assert make(threads=1).name in names
+    assert make().name == make(kv_type="f16").name == make(threads=1).name
+    # As the weights, so the cache; on a GPU nobody has measured that.
+    assert "kv=bf16" in make(weights="bf16").name
+    assert "kv=f16" in make(weights="bf16", n_gpu_layers=-1).name
     (tmp_path / "model.gguf").write_bytes(b"GGUF2")
     names.add(make().name)
-    assert len(names) == 6
+    assert len(names) == 7
 
 
 def test_default_model_is_named(monkeypatch):

@@ -49,6 +49,18 @@ def test_what_does_not_go_together(tmp_path: Path, text: str, message: str) -> N
         load(tmp_path, text)
 
 
+@pytest.mark.skipif(find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
+def test_options_of_a_model_of_our_own(tmp_path: Path) -> None:
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    head = f'[llm]\nmodel = "{tmp_path / "small.gguf"}"\nthreads = 1\n'
+    gpu = load(tmp_path, head + 'gpu_layers = -1\nflash_attention = true\nkv_type = "q8_0"\n').llm
+    assert ",kv=q8_0,flash=True,gpu=-1," in engines.model(gpu).name
+    cpu = load(tmp_path, head + 'weights = "bf16"\n').llm
+    assert ",kv=bf16,flash=False,gpu=0,weights=bf16," in engines.model(cpu).name
+    with pytest.raises(InvalidConfigError, match=r"llm.kv_type: .* \(came: 'q2'\)"):
+        load(tmp_path, head + 'kv_type = "q2"\n')
+
+
 def test_a_key_in_the_configuration_is_refused_and_not_shown(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfigError, match=r"llm\.server\.api_key: Extra inputs") as caught:
         load(tmp_path, SERVER + 'api_key = "sk-secret-4711"\nconcurrency = 0\n')

@@ -295,3 +295,21 @@ def test_planned_counts_what_is_shared_and_what_is_known(tmp_path) -> None:
     assert planned.stages["interests"].answer_tokens == 3
     assert json.loads(json.dumps(planned.count_tokens(["a b"]))) == [2]
     planned.close()
+
+
+def test_how_many_texts_pass_is_read_from_the_ledger(tmp_path) -> None:
+    def ask(key, count, first=0):
+        return [Request(Prompt("s", f"{key} {n}"), 10, key=f"{key}/{n}") for n in range(first, first + count)]
+
+    with Recorded(FakeEngine(), tmp_path) as engine:
+        engine.generate(ask("explanations/0", 40) + ask("explanations/1", 30) + ask("tags/reason/0", 19))
+        engine.generate(ask("interests/u/reason", 40))
+    planned = Planned(FakeEngine(), tmp_path, tokenizer=None)
+    # Thirty of forty were asked again; nineteen are too few to tell, and interests are never asked again.
+    assert planned._reader.passing(planned.name) == {"explanations": 0.25}
+    made = planned.generate(ask("explanations/0", 2000, first=40))
+    assert sum(bool(answer.text) for answer in made) == pytest.approx(500, abs=80)
+    made = planned.generate(ask("tags/reason/0", 2000, first=40))
+    assert sum(bool(answer.text) for answer in made) == pytest.approx(1400, abs=80)
+    assert planned._reader.passing("another engine") == {}
+    planned.close()

@@ -30,8 +30,11 @@ class Tokenizer:
     def bytes() -> Tokenizer:
         """Make one token a UTF-8 byte."""
     @staticmethod
-    def bpe(tokens: list[str], merges: list[str], pre: str) -> Tokenizer:
-        """Make a byte-level BPE; `tokens[i]` is the text of id `i`, a merge is two texts with a space between."""
+    def bpe(tokens: list[str], types: list[int], merges: list[str], pre: str) -> Tokenizer:
+        """Make a byte-level BPE; `tokens[i]` is the text of id `i`, a merge is two texts with a space between.
+
+        GGUF `types` stand beside the tokens: user-defined ones are taken out of a text before all else.
+        """
     @staticmethod
     def spm(tokens: list[str], scores: list[float], types: list[int], prefix: bool, strip: bool) -> Tokenizer:
         """Make a SentencePiece-like one; `scores` and GGUF `types` stand beside the tokens.

@@ -50,12 +50,13 @@ impl Tokenizer {
     fn bpe(
         py: Python<'_>,
         tokens: Vec<String>,
+        types: Vec<i32>,
         merges: Vec<String>,
         pre: String,
     ) -> PyResult<Self> {
-        let inner = py.detach(|| tokenizer::Tokenizer::bpe(tokens, &merges, &pre))?;
+        let bpe = py.detach(|| tokenizer::bpe::Bpe::new(tokens, &types, &merges, &pre))?;
         Ok(Self {
-            inner: Arc::new(inner),
+            inner: Arc::new(tokenizer::Tokenizer::bpe(bpe)),
         })
     }
 

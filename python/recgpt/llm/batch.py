@@ -19,6 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from recgpt.llm.candidates import Logits, Node, Tree, above, split
+from recgpt.llm.drafts import MOST, Guesses, worthwhile
 from recgpt.llm.jobs import BATCH, Job, Slot, Tokens, shared
 from recgpt.llm.sampling import Matcher, sample
 
@@ -128,19 +129,21 @@ class Scheduler:
             self._trim(free, waiting)
         # At least one prompt token is computed anew, because its logits are needed.
         prompt = job.prompt[:-1]
-        ready, planned, source = 0, 0, -1
+        ready, planned, source, idle = 0, 0, -1, False
         for row, slot in enumerate(self.slots):
             common = shared(prompt, slot.plan())
             planned = max(planned, common)
-            if min(common, len(slot.tokens)) > ready:
-                ready, source = min(common, len(slot.tokens)), row
+            have = min(common, len(slot.tokens))
+            # Of equal ones an idle slot, where copies cost something: it can go on by itself.
+            if have and (have, self.model.apart and slot.job is None) > (ready, idle):
+                ready, source, idle = have, row, self.model.apart and slot.job is None
         if planned > ready:
             return False
         need = len(job.prompt) - ready + job.needs()
         if not self.model.apart and not self._make_room(need, free, ready, source):
             return False
         # An empty slot if there is one, else the source itself when it is idle, else the longest unused.
-        empty = next((slot for slot in free if not len(slot.tokens)), None)
+        empty = None if idle else next((slot for slot in free if not len(slot.tokens)), None)
         slot = empty or min(free, key=lambda slot: (slot is not self.slots[source], slot.used))
         row = self.slots.index(slot)
         if row == source:
@@ -231,11 +234,16 @@ class Scheduler:
         batch: list[Token] = []
         takers: list[tuple[Job, Node | None]] = []
         borrowed: list[int] = []
-        for job in active:
-            if job.answer and job.candidates is None:
-                batch.append(Token(job.answer[-1], job.computed, (job.slot,), True))
-                takers.append((job, None))
-                self._extend(job, [job.answer[-1]])
+        texts = [job for job in active if job.answer and job.candidates is None]
+        if self.model.apart and any(job.computed < len(job.prompt) for job in active):
+            # Prompts and texts are different passes there, and a pass costs least a text when all places are taken.
+            texts = []
+        self._draft(texts)
+        for job in texts:
+            tokens = [job.answer[-1], *job.draft]
+            batch += [Token(token, job.computed + at, (job.slot,), True) for at, token in enumerate(tokens)]
+            takers.append((job, None))
+            self._extend(job, tokens)
         for job in active:
             if job.tree is not None:
                 self._branches(job, batch, takers, borrowed)
@@ -262,6 +270,20 @@ class Scheduler:
             self.model.cut(sequence, 0)
         self.scratch += borrowed
         return self._hand_out(active, takers, logits)
+
+    def _draft(self, texts: Sequence[Job]) -> None:
+        """Guess how the texts go on, as far as it pays."""
+        for job in texts:
+            job.guesses = job.guesses or Guesses(np.append(job.prompt, job.answer))
+            # Never past the last token that it may write, which need not be computed.
+            job.draft = job.guesses.guess(min(MOST, job.room - len(job.answer) - 1))
+        count = worthwhile([(job.guesses.rate, len(job.draft)) for job in texts if job.guesses])
+        for job in texts:
+            job.draft = job.draft[:count]
+            if self.model.apart:
+                # One pass has as many rows of each sequence: where a guess is missing, any token stands in.
+                missing = min(count, job.room - len(job.answer) - 1) - len(job.draft)
+                job.draft += [job.answer[-1]] * missing
 
     def _extend(self, job: Job, tokens: Sequence[int] | Tokens) -> None:
         slot = self.slots[job.slot]
@@ -302,7 +324,9 @@ class Scheduler:
     ) -> list[tuple[Job, str]]:
         done: list[tuple[Job, str]] = []
         nodes: dict[int, tuple[list[Node], list[int]]] = {}
-        for row, (job, node) in enumerate(takers):
+        rows = 0
+        for job, node in takers:
+            row, rows = rows, rows + 1 + len(job.draft)
             if node is not None:
                 found = nodes.setdefault(id(job), ([], []))
                 found[0].append(node)
@@ -311,7 +335,7 @@ class Scheduler:
                 job.tree = Tree(job.candidates)
                 job.tree.observe([job.tree.root], logits[row : row + 1])
             else:
-                how = sample(self.model, job, logits[row])
+                how = self._write(job, logits[row:rows])
                 if how:
                     done.append((job, how))
         for job in active:
@@ -322,6 +346,22 @@ class Scheduler:
             if job.tree.next_branch >= len(job.tree.branches):
                 done.append((job, "score"))
         return done
+
+    def _write(self, job: Job, logits: Logits) -> str:
+        """Choose the next token, and more as long as the guesses are what was chosen; return how the answer ended."""
+        draft, job.draft = job.draft, []
+        for at, row in enumerate(logits):
+            how = sample(self.model, job, row)
+            if how:
+                return how
+            if job.guesses is not None:
+                job.guesses.add(job.answer[-1])
+            if at == len(draft) or job.answer[-1] != draft[at]:
+                # What was computed after a wrong guess is void.
+                job.computed -= len(draft) - at
+                self._cut(job.slot, job.computed)
+                break
+        return ""
 
 
 def _due(job: Job) -> int:

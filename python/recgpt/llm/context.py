@@ -22,7 +22,7 @@ MAX_SEQUENCES = 256
 PADDING = 256
 """llama.cpp rounds the cells of a sequence up to so many."""
 
-_KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
+_KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}
 _FLASH = {None: -1, False: 0, True: 1}
 
 

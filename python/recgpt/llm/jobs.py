@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recgpt.llm.candidates import Tree
+from recgpt.llm.drafts import Guesses
 from recgpt.llm.sampling import Matcher
 
 Tokens = npt.NDArray[np.int32]
@@ -44,6 +45,9 @@ class Job:
     answer: list[int] = field(default_factory=list)
     raw: bytes = b""
     tree: Tree | None = None
+    guesses: Guesses | None = None
+    draft: list[int] = field(default_factory=list)
+    """Guessed tokens in the batch that is being computed."""
 
     def needs(self) -> int:
         """Cells that it takes beyond its prompt."""

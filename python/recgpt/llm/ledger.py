@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from recgpt.llm.engine import Engine, Progress, Request, Result, ScoreRequest, ScoreResult, Usage
-from recgpt.llm.reading import Reader, Status
+from recgpt.llm.reader import Reader, Status
 from recgpt.llm.store import Row, Spent, Store
 from recgpt.llm.wire import digest, request_to, result_to
 

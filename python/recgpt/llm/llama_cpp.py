@@ -53,7 +53,7 @@ class LlamaCpp:
         sequences: int = 32,
         n_gpu_layers: int = 0,
         flash_attention: bool | None = None,
-        kv_type: Literal["f32", "f16", "q8_0"] = "f16",
+        kv_type: Literal["f32", "f16", "bf16", "q8_0"] | None = None,
         weights: Literal["q8_0", "f16", "bf16", "f32"] | None = None,
         seed: int = 0,
         patience: float = 600.0,
@@ -71,7 +71,9 @@ class LlamaCpp:
             flash_attention: None is off on the CPU, where its rounding depends on what else is in the batch (up to 0.26
                 nats on a candidate of 3 tokens; without it scores are equal to 1e-6 alone and in company) and where it
                 was not faster; on the GPU None lets llama.cpp decide.
-            kv_type: `q8_0` halves the KV cache; it needs flash attention and turns it on. `f32` rounds least.
+            kv_type: Numbers of the KV cache. `q8_0` halves it; it needs flash attention and turns it on. `f32` rounds
+                least. None is f16, but bf16 on a CPU with weights in bf16: then processors that multiply bf16 read
+                long prompts 1.1 to 1.3 times and write 1.2 to 1.35 times as fast.
             weights: Convert the file's weights once, into the user's cache folder; None uses the file as it is. Never
                 adds knowledge, but where a small model was quantized to a format without fast kernels, prompts run
                 1.5 to 1.9 times faster, as bf16 2.5 to 3.2 times where llama.cpp was built for AVX-512 with bf16
@@ -94,10 +96,12 @@ class LlamaCpp:
             raise ModelNotFoundError(f"{path} does not begin with the bytes GGUF but with {magic!r}; give a GGUF model")
         if find_spec("llama_cpp") is None:
             raise MissingExtraError("this engine needs llama-cpp-python: pip install 'recgpt[llama]'")
-        if kv_type not in ("f32", "f16", "q8_0"):
-            raise InvalidConfigError(f"kv_type is f32, f16 or q8_0, not {kv_type!r}")
+        if kv_type not in (None, "f32", "f16", "bf16", "q8_0"):
+            raise InvalidConfigError(f"kv_type is None, f32, f16, bf16 or q8_0, not {kv_type!r}")
         if weights not in (None, "q8_0", "f16", "bf16", "f32"):
             raise InvalidConfigError(f"weights is None, q8_0, f16, bf16 or f32, not {weights!r}")
+        if kv_type is None:
+            kv_type = "bf16" if weights == "bf16" and n_gpu_layers == 0 else "f16"
         if kv_type == "q8_0" and flash_attention is False:
             raise InvalidConfigError(
                 "kv_type q8_0 needs flash_attention: llama.cpp cannot quantize the cache without it"

@@ -2,7 +2,8 @@
 
 `Planned` stands where the engine stands. What the ledger knows it answers from there; for the rest it makes up answers
 by chance and by the scripted engine's rule, and counts them. How many requests later stages make depends on earlier
-answers, so a share of the made-up texts is empty, as a model's texts are refused by the checkers.
+answers, so a share of the made-up texts is empty, as a model's texts are refused by the checkers: the share of the
+ledger's own texts of that stage, or else the demo's.
 
 Speed comes from the ledger, where this model has answered this stage before. Else a few of the very requests are timed
 on the real model, some seconds for each kind, and their answers thrown away: what a token costs depends on how long
@@ -29,13 +30,14 @@ from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result, ScoreRe
 from recgpt.llm.fake import FakeEngine
 from recgpt.llm.jobs import Tokens, shared
 from recgpt.llm.ledger import TRIES, stage_of
-from recgpt.llm.reading import Reader
+from recgpt.llm.reader import Reader
 from recgpt.llm.store import Spent
 from recgpt.llm.tokenizer import Tokenizer
 from recgpt.llm.wire import digest
 
 PASSING = {"interests": 0.5, "tags": 0.7, "explanations": 0.2}
-"""Share of free texts that the checkers let through, as in the demo with a 135M model (.51, .73, .17), else half."""
+"""Share of free texts that the checkers let through, where the ledger does not tell: as in the demo with a 135M model
+(.51, .73, .17), else half."""
 ANSWERED = {"interests": 0.46, "tags": 0.37, "explanations": 0.22}
 """Tokens of a free text as a share of what it was allowed, in the demo; used where neither ledger nor sample tells."""
 ANSWERED_JSON = 0.6
@@ -116,7 +118,8 @@ class Planned:
         self.sampled = Sampled()
         self._reader = Reader(folder, tries=TRIES)
         self._tokenizer = tokenizer
-        self._fake = FakeEngine(_answer, _score, tokenizer=tokenizer, context_tokens=1 << 40)
+        self._fake = FakeEngine(self._answer, _score, tokenizer=tokenizer, context_tokens=1 << 40)
+        self._passing = PASSING | self._reader.passing(self.name)
         self._chat = _chat(tokenizer) if tokenizer is not None and tokenizer.chat_template else None
         self._sample = sample
         self._use = known
@@ -138,6 +141,8 @@ class Planned:
         view = copy.copy(self)
         # An adapter shares no prefix with the model's own.
         view.engine, view.name, view._kept = engine, engine.name, []
+        view._passing = PASSING | self._reader.passing(engine.name)
+        view._fake = FakeEngine(view._answer, _score, tokenizer=self._tokenizer, context_tokens=1 << 40)
         return view
 
     def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
@@ -183,6 +188,15 @@ class Planned:
         if requests:
             self._tally(requests[0]).busy += time.monotonic() - begin
         return [found[key] for key in keys]
+
+    def _answer(self, request: Request) -> str | Result:
+        """Script an answer, or an empty text that no checker lets through; which, only the request decides."""
+        prompt = f"{request.prompt.user}\n{request.seed}".encode("utf-8", "replace")
+        draw = int.from_bytes(hashlib.sha256(prompt).digest()[:4])
+        if request.schema is None and draw % 1000 >= 1000 * self._passing.get(stage_of(request), 0.5):
+            return ""
+        (scripted,) = FakeEngine(context_tokens=1 << 40).generate([request])
+        return replace(scripted, status="ok", reason="") if request.schema is None else scripted
 
     def _tally(self, request: Request | ScoreRequest) -> Tally:
         return self.stages.setdefault(stage_of(request), Tally())
@@ -304,17 +318,6 @@ def _room(request: Request | ScoreRequest) -> int:
     if isinstance(request, ScoreRequest):
         return 0
     return request.max_tokens + grammar.reasoning_tokens(request.schema)
-
-
-def _answer(request: Request) -> str | Result:
-    """The scripted answer, or an empty text that no checker lets through; which, only the request decides."""
-    draw = int.from_bytes(
-        hashlib.sha256(f"{request.prompt.user}\n{request.seed}".encode("utf-8", "replace")).digest()[:4]
-    )
-    if request.schema is None and draw % 1000 >= 1000 * PASSING.get(stage_of(request), 0.5):
-        return ""
-    (scripted,) = FakeEngine(context_tokens=1 << 40).generate([request])
-    return replace(scripted, status="ok", reason="") if request.schema is None else scripted
 
 
 def _score(request: ScoreRequest) -> list[float]:

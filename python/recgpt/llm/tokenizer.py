@@ -13,7 +13,7 @@ import numpy.typing as npt
 from recgpt import _core
 from recgpt.errors import MissingExtraError, ModelNotFoundError, TokenizerError
 
-_USER_DEFINED, _CONTROL = 4, 3
+_NORMAL, _CONTROL, _USER_DEFINED = 1, 3, 4
 _CONTROL_TEXTS = frozenset(
     [
         *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>"),
@@ -95,8 +95,9 @@ class Tokenizer:
         if not tokens or merges is None:
             raise TokenizerError(f"the GGUF file {path} carries no vocabulary; give a whole model")
         try:
-            digest = hashlib.sha256("\0".join([pre, *tokens, *merges]).encode()).hexdigest()
-            made = cls(_core.Tokenizer.bpe(tokens, merges, pre), f"{pre}-{digest[:16]}")
+            types = _types(tokens, value("tokenizer.ggml.token_type"))
+            digest = hashlib.sha256("\0".join([pre, *tokens, *map(str, types), *merges]).encode()).hexdigest()
+            made = cls(_core.Tokenizer.bpe(tokens, types, merges, pre), f"{pre}-{digest[:16]}")
         except (TokenizerError, TypeError, ValueError) as error:
             raise TokenizerError(f"the tokenizer of {path} cannot be used: {error}") from error
         made.chat_template = template
@@ -111,14 +112,18 @@ class Tokenizer:
         return self.core.encode(text)
 
 
+def _types(tokens: Sequence[str], types: Sequence[int] | None) -> list[int]:
+    """Return the tokens' types as llama.cpp understands them."""
+    return [
+        _CONTROL if kind == _USER_DEFINED and text in _CONTROL_TEXTS else kind
+        for text, kind in zip(tokens, types or [_NORMAL] * len(tokens), strict=True)
+    ]
+
+
 def _sentence_pieces(value: Callable[[str], Any]) -> tuple[_core.Tokenizer, str]:
     tokens = value("tokenizer.ggml.tokens")
     scores = value("tokenizer.ggml.scores") or [0.0] * len(tokens)
-    types = value("tokenizer.ggml.token_type") or [1] * len(tokens)
-    types = [
-        _CONTROL if kind == _USER_DEFINED and text in _CONTROL_TEXTS else kind
-        for text, kind in zip(tokens, types, strict=True)
-    ]
+    types = _types(tokens, value("tokenizer.ggml.token_type"))
     prefix = value("tokenizer.ggml.add_space_prefix")
     prefix = True if prefix is None else bool(prefix)
     # llama.cpp knows these models by their names alone.

@@ -1,6 +1,6 @@
 """Joins the stages: `run(config)` does the whole loop, resumable; nothing else knows the stages' order."""
 
-from recgpt.llm.reading import Status
+from recgpt.llm.reader import Status
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.plan import Plan, plan, status
 from recgpt.pipeline.run import DOING, Outcome, run

@@ -126,6 +126,12 @@ class LlmConfig(_Section):
     threads: int | None = None
     """None takes all cores; on a machine that others use, fewer are faster."""
     gpu_layers: int = 0
+    """Layers on the GPU; -1 is all."""
+    flash_attention: bool | None = None
+    """None is off on the CPU, where it rounds differently in other company, and llama.cpp's choice on the GPU."""
+    kv_type: Literal["f32", "f16", "bf16", "q8_0"] | None = None
+    """Numbers of the KV cache; `q8_0` halves it and needs flash attention. None is f16, or bf16 with `weights = "bf16"`
+    on the CPU."""
     candidates: int = Field(200, ge=1)
     """Catalogue tags that `rank` asks about, at most, a user; preselected without the model."""
     server: ServerConfig | None = None
@@ -223,7 +229,7 @@ def _check_engine(llm: LlmConfig, path: Path) -> None:
         raise InvalidConfigError(f'{path}: engine = "openai" and [llm.server] go together')
     if llm.server is None:
         return
-    local = sorted(llm.model_fields_set & {"model", "weights", "threads", "gpu_layers"})
+    local = sorted(llm.model_fields_set & {"model", "weights", "threads", "gpu_layers", "flash_attention", "kv_type"})
     if local:
         raise InvalidConfigError(
             f"{path}: [llm] {', '.join(local)} concern a model in our own process; the server's goes into [llm.server]"

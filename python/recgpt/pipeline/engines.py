@@ -39,6 +39,8 @@ def model(config: LlmConfig) -> LlamaCpp | FakeEngine | OpenAI:
         context_tokens=config.context_tokens,
         threads=config.threads,
         n_gpu_layers=config.gpu_layers,
+        flash_attention=config.flash_attention,
+        kv_type=config.kv_type,
         weights=config.weights,
     )
 

@@ -18,7 +18,7 @@ from recgpt import retrieval
 from recgpt.index import ExactIndex
 from recgpt.llm import LlamaCpp, ledger
 from recgpt.llm.planning import Planned, Tally
-from recgpt.llm.reading import Status
+from recgpt.llm.reader import Status
 from recgpt.pipeline import engines, preflight, servers
 from recgpt.pipeline.config import Config, resolve
 from recgpt.pipeline.run import DOING, Stages

@@ -10,27 +10,17 @@ use std::collections::BinaryHeap;
 
 use ahash::AHashMap;
 
+use super::defined::{follows, Defined, Part, USER_DEFINED};
 use crate::error::Error;
 
 pub const SPACE: char = '▁';
-
-/// The type that GGUF files give to pieces that are taken out of the text as they are.
-const USER_DEFINED: i32 = 4;
 
 pub struct Spm {
     /// Id and score of each piece.
     pieces: AHashMap<String, (u32, f32)>,
     bytes: [u32; 256],
-    user_defined: Vec<(String, u32)>,
+    defined: Defined,
     pub prefix: bool,
-    /// Whether white space after a user-defined piece is left out.
-    strip: bool,
-}
-
-/// A stretch of text that no user-defined piece crosses.
-enum Part<'a> {
-    Text(&'a str),
-    Piece(u32),
 }
 
 /// Neighbours that may join: the best of all comes first out of a heap.
@@ -111,7 +101,6 @@ impl Spm {
             // Adding 0 makes -0 equal to 0, which it is as a score.
             pieces.insert(text, (id, score + 0.0));
         }
-        user_defined.sort_by_key(|(text, _)| Reverse(text.len()));
         let mut bytes = [0; 256];
         for (byte, id) in bytes.iter_mut().enumerate() {
             match pieces.get(&format!("<0x{byte:02X}>")) {
@@ -129,9 +118,8 @@ impl Spm {
         Ok(Self {
             pieces,
             bytes,
-            user_defined,
+            defined: Defined::new(user_defined, strip),
             prefix,
-            strip,
         })
     }
 
@@ -139,7 +127,7 @@ impl Spm {
     pub fn each(&self, text: &str, first: bool, give: &mut impl FnMut(u32)) {
         let mut due = self.prefix && first;
         let mut joined = String::new();
-        for part in self.parts(text) {
+        for part in self.defined.parts(text) {
             match part {
                 Part::Piece(id) => {
                     give(id);
@@ -159,52 +147,6 @@ impl Spm {
                 }
             }
         }
-    }
-
-    fn parts<'a>(&self, text: &'a str) -> Vec<Part<'a>> {
-        let mut seen = [false; 256];
-        for byte in text.bytes() {
-            seen[byte as usize] = true;
-        }
-        let mut parts = if text.is_empty() {
-            Vec::new()
-        } else {
-            vec![Part::Text(text)]
-        };
-        let possible = |piece: &str| seen[piece.as_bytes()[0] as usize] && text.contains(piece);
-        for (piece, id) in self
-            .user_defined
-            .iter()
-            .filter(|(piece, _)| possible(piece))
-        {
-            parts = parts
-                .into_iter()
-                .flat_map(|part| match part {
-                    Part::Text(text) => self.cut(text, piece, *id),
-                    found @ Part::Piece(_) => vec![found],
-                })
-                .collect();
-        }
-        parts
-    }
-
-    fn cut<'a>(&self, mut text: &'a str, piece: &str, id: u32) -> Vec<Part<'a>> {
-        let mut parts = Vec::new();
-        while let Some((before, after)) = text.split_once(piece) {
-            if !before.is_empty() {
-                parts.push(Part::Text(before));
-            }
-            parts.push(Part::Piece(id));
-            text = if self.strip {
-                after.trim_start_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r'])
-            } else {
-                after
-            };
-        }
-        if !text.is_empty() {
-            parts.push(Part::Text(text));
-        }
-        parts
     }
 
     fn join(&self, text: &str, give: &mut impl FnMut(u32)) {
@@ -279,18 +221,7 @@ impl Spm {
     /// therefore the vocabulary and not the text. The user-defined pieces are taken out by the text as it is, and after
     /// one of them a prefix is due, wherever the next piece of a history begins.
     pub fn adds_up(&self) -> bool {
-        let follows = |piece: &str, space: char| {
-            let letters = || piece.chars().zip(piece.chars().skip(1));
-            letters().any(|(left, right)| {
-                (right == space && left != space) || (left == '\n' && right != '\n')
-            })
-        };
-        // The bar of a history stands between two spaces, so such a piece is never found in one.
-        let absent = |piece: &str| piece.contains("<|") || piece.contains("|>");
-        !self.pieces.keys().any(|piece| follows(piece, SPACE))
-            && self.user_defined.iter().all(|(piece, _)| {
-                absent(piece) || !(self.prefix || self.strip || follows(piece, ' '))
-            })
+        !self.pieces.keys().any(|piece| follows(piece, SPACE)) && self.defined.adds_up(self.prefix)
     }
 }
 

@@ -1,9 +1,10 @@
-"""What is in a ledger, for those who only look: also while another process writes it, and nothing is changed."""
+"""Reads a ledger while a run may be writing it: answers, progress, what answering took, how often checkers said no."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping
@@ -11,12 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recgpt.errors import LedgerError
 from recgpt.llm.engine import Result, ScoreResult
 from recgpt.llm.store import FORMAT, INDEX, Spent
 from recgpt.llm.wire import result_from
+
+ENOUGH = 20
+"""Fewer texts tell little of how many will pass."""
+_TRIED = re.compile(r"(?P<stage>tags(?=/reason/)|explanations)(/reason)?/(?P<attempt>\d+)/")
+"""Keys of requests that are made again, with another number, where a checker refused the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +136,24 @@ class Reader:
         if self._database is None:
             return []
         return [Spent(*row) for row in self._database.execute("SELECT * FROM spent")]
+
+    def passing(self, engine: str) -> dict[str, float]:
+        """Return by stage the share of first texts that a checker let through, where there were `ENOUGH` of them.
+
+        A stage asks again for what a checker refused, and numbers its tries in the requests' keys.
+        """
+        counts: Counter[tuple[str, str]] = Counter()
+        for (shard,) in self._database.execute("SELECT name FROM shards") if self._database is not None else ():
+            try:
+                rows = pq.read_table(self.folder / "shards" / shard, columns=["key", "engine"])
+            except (OSError, pa.ArrowException):
+                continue  # Removed or damaged meanwhile: an estimate can do without.
+            for key in rows.filter(pc.equal(rows["engine"], engine))["key"].to_pylist():
+                found = _TRIED.match(key or "")
+                if found:
+                    counts[found["stage"], found["attempt"]] += 1
+        firsts = {stage: count for (stage, attempt), count in counts.items() if attempt == "0" and count >= ENOUGH}
+        return {stage: max(0.0, 1 - counts[stage, "1"] / count) for stage, count in firsts.items()}
 
     def close(self) -> None:
         """Close the index."""
