@@ -117,11 +117,14 @@ impl<'a> Reach<'a> {
                     square += fused * fused;
                 }
                 let size = |row: usize| sizes[row].norm;
-                norm = norm.max(
-                    of_user * size(asked.user) + tag.map_or(0.0, |tag| of_tag * size(tag as usize)),
-                );
-                // The squares of `along` and of the norm stray by what the last term covers, and so does their difference.
-                reach.squares.push(up(square * (1.0 + 8.0 * turn)));
+                let both =
+                    of_user * size(asked.user) + tag.map_or(0.0, |tag| of_tag * size(tag as usize));
+                norm = norm.max(both);
+                // `along` strays by two roundings for each unit of both norms. Where user and tag point against each other,
+                // that is more than any share of what is left of them.
+                let stray = 2.0 * turn * both;
+                let fused = square.sqrt() + stray;
+                reach.squares.push(up(square + 4.0 * stray * fused));
             };
             if asked.tags.is_empty() {
                 push(None);
