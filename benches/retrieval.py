@@ -7,6 +7,8 @@ with faiss's before anything is timed. Ratios are of medians. The last line is o
     pip install "recgpt[bench]"                     # faiss, hnswlib: the peers; USearch comes with recgpt
     python benches/retrieval.py --graphs FOLDER     # graphs take minutes to build; they are kept there
     python benches/retrieval.py --items 100000 --threads 1
+    python benches/retrieval.py --data random       # no clusters at all: no block of items can be left out
+    python benches/retrieval.py --data FILE.npy     # vectors of your own, (n, 64) float32, drawn and perturbed
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ Ask = Callable[[int], np.ndarray]
 
 class World(NamedTuple):
     items: np.ndarray
-    """(n, 64) float32, of norm 1: 2,000 clusters of Zipf sizes, 24 intrinsic dimensions and noise."""
+    """(n, 64) float32, of norm 1: 2,000 clusters of Zipf sizes, 24 intrinsic dimensions and noise (or see `--data`)."""
     clusters: np.ndarray
-    """(n,) int32."""
+    """(n,) int32; of other data: the row it was drawn from, or for random data 2,000 meaningless numbers."""
     users: np.ndarray
     """(8, 64) float32: each a mix of three clusters."""
     tags: np.ndarray
@@ -48,8 +50,10 @@ class World(NamedTuple):
         return (BETA * self.users[user] + (1 - BETA) * self.tags[TAGS * user : TAGS * (user + 1)]).astype(np.float32)
 
 
-def world(items: int) -> World:
+def world(items: int, data: str = "clusters") -> World:
     rng = np.random.default_rng(0)
+    if data != "clusters":
+        return unlike(items, data, rng)
     basis = rng.normal(size=(24, DIM)).astype(np.float32) / np.sqrt(24)
     centers = rng.normal(size=(CLUSTERS, 24)).astype(np.float32)
     share = 1 / np.arange(1, CLUSTERS + 1)
@@ -69,6 +73,28 @@ def world(items: int) -> World:
         users.append(mixed / np.linalg.norm(mixed))
         tags += [draw(rng.choice(mine, size=TAGS // 2)), draw(rng.choice(CLUSTERS, size=TAGS - TAGS // 2))]
     return World(np.concatenate(parts), clusters, np.array(users, np.float32), np.concatenate(tags))
+
+
+def unlike(items: int, data: str, rng: np.random.Generator) -> World:
+    """Other items than those in clusters: `random` directions, or rows of a file, each moved by .3 of its length."""
+    seeds = None if data == "random" else np.load(data).astype(np.float32)
+    count = CLUSTERS if seeds is None else len(seeds)
+
+    def draw(rows: np.ndarray) -> np.ndarray:
+        vectors = rng.normal(size=(len(rows), DIM)).astype(np.float32)
+        if seeds is not None:
+            kept = seeds[rows] / np.maximum(np.linalg.norm(seeds[rows], axis=1, keepdims=True), 1e-12)
+            vectors = kept + 0.3 / np.sqrt(DIM) * vectors
+        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    rows = rng.integers(count, size=items)
+    users, tags = [], []
+    for _ in range(USERS):
+        mine = rng.integers(count, size=3)
+        mixed = draw(mine).sum(axis=0)
+        users.append(mixed / np.linalg.norm(mixed))
+        tags += [draw(rng.choice(mine, size=TAGS // 2)), draw(rng.integers(count, size=TAGS - TAGS // 2))]
+    return World(draw(rows), rows.astype(np.int32), np.array(users, np.float32), np.concatenate(tags))
 
 
 def merge(rows: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -175,13 +201,13 @@ def read_bound(items: int, threads: int) -> Ask:
     return ask
 
 
-def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: list[str]) -> dict[str, Any]:
+def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: list[str], data: str) -> dict[str, Any]:
     from recgpt import _core
     from recgpt.index import ExactIndex
 
     if _core.build_profile != "release":
         raise SystemExit("the compiled module is a debug build; build it with --release")
-    made = world(items)
+    made = world(items, data)
     start = time.perf_counter()
     exact = ExactIndex(made.items, [str(row) for row in range(items)])
     build = time.perf_counter() - start
@@ -193,6 +219,7 @@ def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: lis
     def search(user: int, fuse: str = "max", kernel: str = "bytes", **filters: Any) -> np.ndarray:
         return _core.search(code, *made.asked(user), BETA, K, fuse, kernel, **filters)[1]
 
+    allow = np.setdiff1d(rows, deny)
     # Seen: what each user would get first, and as many items at random; capped: 20 of a cluster.
     seen = [np.concatenate([search(user), rng.choice(rows, size=100)]) for user in range(USERS)]
     filters: list[dict[str, Any]] = [
@@ -204,6 +231,7 @@ def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: lis
         "fused, filters": lambda user: search(user, **filters[user]),
         "fused, seen": lambda user: search(user, exclude=filters[user]["exclude"]),
         "fused, deny": lambda user: search(user, deny=deny),
+        "fused, allow all but those": lambda user: search(user, allow=allow),
         "fused, caps": lambda user: search(user, caps=filters[user]["caps"]),
         "fused, floats": lambda user: search(user, kernel="floats"),
         "lists": lambda user: search(user, "lists"),
@@ -228,8 +256,11 @@ def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: lis
     notes: dict[str, Any] = {"build_seconds": build}
     if graphs is not None:
         graphs.mkdir(parents=True, exist_ok=True)
+        suffix = "" if data == "clusters" else f"-{Path(data).stem}"
         for name in kinds:
-            opened = {"hnswlib": hnswlib_ask, "usearch": usearch_ask}[name](made, threads, graphs / f"{name}-{items}")
+            opened = {"hnswlib": hnswlib_ask, "usearch": usearch_ask}[name](
+                made, threads, graphs / f"{name}-{items}{suffix}"
+            )
             if opened is not None:
                 ask, seconds = opened
                 width, recall = tuned(ask, truth)
@@ -263,6 +294,7 @@ def ratios(ran: dict[str, Any]) -> dict[str, Any]:
         "fused_avx2_vs_faiss": over("faiss fused", "fused, avx2") if "fused, avx2" in ms else None,
         "vs_read_bound": over("fused", "read bound"),
         "filter_cost": round(ms["fused, filters"] / ms["fused, same without filters"] - 1, 3),
+        "filter_cost_seen_deny": round(max(ms["fused, seen"], ms["fused, deny"]) / ms["fused"] - 1, 3),
     }
 
 
@@ -272,13 +304,23 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2", help="numbers of threads, each in a process of its own")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--graphs", type=Path, help="folder of HNSW graphs; without it they are left out")
+    parser.add_argument("--data", default="clusters", help="clusters, random, or a file of vectors")
     parser.add_argument("--kinds", default="hnswlib,usearch", help="which graphs")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        print(json.dumps(child(asked.items, asked.child, asked.rounds, asked.graphs, asked.kinds.split(","))))
+        print(
+            json.dumps(child(asked.items, asked.child, asked.rounds, asked.graphs, asked.kinds.split(","), asked.data))
+        )
         return
-    line: dict[str, Any] = {"bench": "retrieval", "items": asked.items, "dim": DIM, "tags": TAGS, "k": K}
+    line: dict[str, Any] = {
+        "bench": "retrieval",
+        "data": asked.data,
+        "items": asked.items,
+        "dim": DIM,
+        "tags": TAGS,
+        "k": K,
+    }
     for threads in map(int, asked.threads.split(",")):
         names = ("RAYON_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         environment = {**os.environ, **dict.fromkeys(names, str(threads))}

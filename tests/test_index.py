@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -271,11 +272,20 @@ def test_one_bad_value_anywhere_is_found() -> None:
     rng = np.random.default_rng(1)
     vectors = rng.normal(size=(300, 16)).astype(np.float32)
     ids = names(300)
-    for _ in range(1000):
+    index = ExactIndex(vectors[:1].copy(), ["first"])
+    ends = i64([0, *[300] * 300])
+    doors: list[Callable[[], object]] = [
+        lambda: ExactIndex(vectors, ids),
+        lambda: USearchIndex(vectors, ids),
+        lambda: index.add(vectors, ids),
+        lambda: index.search(vectors, np.zeros((0, 16), np.float32), np.zeros(301, np.int64)),
+        lambda: index.search(np.ones((300, 16), np.float32), vectors, ends),
+    ]
+    for turn in range(1000):
         row, column = rng.integers(300), rng.integers(16)
         kept, vectors[row, column] = vectors[row, column], rng.choice([np.nan, np.inf, -np.inf, 7e4])
         with pytest.raises(InvalidArrayError, match=rf"row {row} is .* in column {column}$"):
-            ExactIndex(vectors, ids)
+            doors[turn % len(doors)]()
         vectors[row, column] = kept
 
 

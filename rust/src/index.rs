@@ -1,11 +1,13 @@
 //! Fused exact search: the best items of every user by `beta * col + (1 - beta) * max over tags of sem`, in one pass.
 //!
-//! `codes` makes bytes of the items, once. `group` gathers the distinct rows of users and tags that share a pass. A
-//! `kernels` function multiplies them with a panel of `LANES` items; `scan` folds the products to an estimate for each user
-//! and item, leaves out by a proven bound what cannot enter, and `exact` scores the rest. So an answer is that of plain
+//! `codes` makes bytes of the items, once, and `cells` puts items together that point the same way. `group` gathers the
+//! distinct rows of users and tags that share a pass; `reach` bounds what they give in each block of items, and `wave` goes
+//! through the blocks in that order. A `kernels` function multiplies what is left with a panel of `LANES` items; `scan`
+//! folds the products to an estimate, leaves out by a proven bound what cannot enter, and `exact` scores the rest. So an answer is that of plain
 //! float32 arithmetic, bit for bit, whatever the processor, the number of threads and the users beside it.
 
 mod best;
+mod cells;
 mod check;
 mod codes;
 mod estimate;
@@ -14,30 +16,26 @@ mod filter;
 mod group;
 #[allow(unsafe_code)]
 mod kernels;
+mod reach;
 mod scan;
 mod sum;
 #[cfg(test)]
 mod tests;
+mod wave;
 
-use ahash::AHashSet;
-use rayon::prelude::*;
+use std::ops::Range;
 
 use crate::error::Error;
-use best::Best;
+use cells::{Cells, PANELS};
 pub use codes::Codes;
 pub use exact::scores;
 pub use filter::Filter;
-use group::{first_equal, Group};
+use group::first_equal;
 pub use kernels::{available, Kernel};
-use scan::{scan, Floors, Prepared, Task};
+use wave::Setting;
 
 /// Items a panel: two registers of AVX-512, four of AVX2.
 pub const LANES: usize = 32;
-/// Smallest share of the items that is worth a task of its own, in panels.
-const RANGE: usize = 64;
-/// One panel in so many is scanned beforehand for a first floor: items that lie in order of goodness would else all be
-/// scored.
-const SAMPLE: usize = 64;
 
 /// Row-major vectors: `values.len() / dim` rows.
 #[derive(Clone, Copy)]
@@ -63,6 +61,50 @@ pub struct Part<'a> {
     pub codes: Option<&'a Codes>,
     /// Row of the first item in the whole index.
     pub first: usize,
+}
+
+impl<'a> Part<'a> {
+    fn cells(&self) -> Option<&'a Cells> {
+        self.codes.and_then(|codes| codes.cells.as_ref())
+    }
+
+    /// The row of each place, where that is not the place itself.
+    fn order(&self) -> Option<&'a [u32]> {
+        self.cells().map(|cells| &cells.order[..])
+    }
+
+    fn row(&self, place: usize) -> usize {
+        self.order().map_or(place, |order| order[place] as usize)
+    }
+
+    fn place(&self, row: usize) -> usize {
+        self.codes.map_or(row, |codes| codes.place(row))
+    }
+
+    fn panels(&self) -> usize {
+        self.order()
+            .map_or(self.items.rows(), <[u32]>::len)
+            .div_ceil(LANES)
+    }
+
+    fn blocks(&self) -> usize {
+        self.cells()
+            .map_or(self.panels().div_ceil(PANELS), |cells| cells.blocks.len())
+    }
+
+    /// The panels of a block, and how many items stand in them.
+    fn block(&self, number: usize) -> (Range<usize>, usize) {
+        if let Some(cells) = self.cells() {
+            let block = &cells.blocks[number];
+            return (block.panels.clone(), block.count);
+        }
+        let start = number * PANELS;
+        let end = (start + PANELS).min(self.panels());
+        (
+            start..end,
+            self.items.rows().min(end * LANES) - start * LANES,
+        )
+    }
 }
 
 /// Item rows per user: user `u` owns `values[offsets[u]..offsets[u + 1]]`.
@@ -186,97 +228,21 @@ fn fused(parts: &[Part<'_>], query: &Query<'_>) -> Result<Vec<(usize, Vec<Hit>)>
         k: query.k.min(rows).max(1),
         ..*query
     };
-    let first = first_equal(query.tags);
-    let groups: Vec<(Group, Prepared, Floors)> = group::cut(query, &first)
-        .into_iter()
-        .map(|users| {
-            let group = Group::new(users, query, &first);
-            let prepared = Prepared::new(query, &group, &kernel);
-            let floors = Floors::new(group.questions.len());
-            (group, prepared, floors)
-        })
-        .collect();
-    let run = |number: usize, part: usize, panels: &mut dyn Iterator<Item = usize>| {
-        let (group, prepared, floors) = &groups[number];
-        let task = Task {
-            query,
-            group,
-            excluded: &excluded,
-            floors,
-            part: parts[part],
-            open: open[part].as_deref(),
-        };
-        scan(task, prepared, kernel, panels, coded)
+    let setting = Setting {
+        parts,
+        query,
+        first: first_equal(query.tags),
+        excluded,
+        open,
+        kernel,
+        coded,
     };
-    let panels = |part: usize| parts[part].items.rows().div_ceil(LANES);
-    (0..groups.len() * parts.len())
-        .into_par_iter()
-        .for_each(|task| {
-            let part = task % parts.len();
-            if panels(part) >= 2 * SAMPLE {
-                run(
-                    task / parts.len(),
-                    part,
-                    &mut (0..panels(part)).step_by(SAMPLE),
-                );
-            }
-        });
-    // The items are cut too: even one user alone keeps every core busy, and no core waits long for the last task.
-    let cuts = (4 * rayon::current_num_threads()).div_ceil(groups.len().max(1));
-    let width = rows.div_ceil(LANES).div_ceil(cuts).max(RANGE);
-    let ranges: Vec<(usize, usize)> = (0..parts.len())
-        .flat_map(|part| {
-            (0..panels(part))
-                .step_by(width)
-                .map(move |start| (part, start))
-        })
-        .collect();
-    let found: Vec<Vec<Best<'_>>> = (0..groups.len() * ranges.len())
-        .into_par_iter()
-        .map(|task| {
-            let (part, start) = ranges[task % ranges.len()];
-            let end = (start + width).min(panels(part));
-            run(task / ranges.len(), part, &mut (start..end))
-        })
-        .collect();
     let mut answers = Vec::with_capacity(users);
-    for (number, (group, ..)) in groups.iter().enumerate() {
-        let mine = &found[number * ranges.len()..(number + 1) * ranges.len()];
-        join(group, query, mine, &mut answers);
+    // What a group prepares takes some megabytes, so groups come in waves.
+    for users in group::cut(query, &setting.first).chunks(2 * rayon::current_num_threads()) {
+        setting.answer(users, &mut answers);
     }
     Ok(answers)
-}
-
-/// Join what a group found in each range, and say what its tag sides found alone.
-fn join<'a>(
-    group: &Group,
-    query: &Query<'a>,
-    found: &[Vec<Best<'a>>],
-    answers: &mut Vec<(usize, Vec<Hit>)>,
-) {
-    let mut open = answers.len();
-    for (place, question) in group.questions.iter().enumerate() {
-        // What survives the cap and `k` overall also survives them in its own range, so joining is exact.
-        let mut best = Best::new(query.k, query.caps);
-        for part in found {
-            best.found.extend(part[place].found.iter().copied());
-        }
-        best.settle();
-        if question.witness {
-            let own: AHashSet<usize> = best.found.iter().map(|hit| hit.item).collect();
-            for (_, hits) in &mut answers[open..] {
-                for hit in hits {
-                    hit.tag_side_alone = !own.contains(&hit.item);
-                }
-            }
-            open = answers.len();
-        } else {
-            if question.tags.is_empty() {
-                open = answers.len() + 1;
-            }
-            answers.push((question.user, best.found));
-        }
-    }
 }
 
 fn choose(name: &str) -> Result<(Kernel, bool), Error> {

@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::cells::{Cells, NONE};
+use super::kernels::fetch;
 use super::{Matrix, LANES};
 
 /// 64 bytes that one load fetches: 4 dimensions of 16 items.
@@ -15,6 +17,8 @@ use super::{Matrix, LANES};
 #[repr(align(64))]
 pub struct Line(pub [u8; 64]);
 
+/// How many rows ahead of their coding vectors are fetched.
+const AHEAD: usize = 8;
 /// Half a panel: the items of one `Line`.
 const HALF: usize = 16;
 /// Added and taken away again, it rounds to a whole number; `round` is a function call without SSE4.
@@ -30,12 +34,16 @@ pub const MOST_DIMENSIONS: usize = 65_536;
 pub struct Codes {
     pub rows: usize,
     pub quads: usize,
+    /// Who stands where; without cells the items stand in row order.
+    pub cells: Option<Cells>,
+    /// With cells: the place of each row.
+    places: Vec<u32>,
     lines: Vec<Line>,
-    /// Per item, padded to whole panels with zeros: what one step of its code is worth.
+    /// Per place, padded to whole panels with zeros: what one step of its code is worth.
     pub scale: Vec<f32>,
-    /// Per item: at least the norm of what the code leaves out.
+    /// Per place: at least the norm of what the code leaves out.
     pub rest: Vec<f32>,
-    /// Per item: at least its norm.
+    /// Per place: at least its norm.
     pub norm: Vec<f32>,
     /// The largest `rest` and `norm` of each panel.
     pub widest: Vec<(f32, f32)>,
@@ -43,19 +51,22 @@ pub struct Codes {
 
 /// Symmetric rounding to `-limit..=limit`: scale, norm of the coded part, norm of the rest, each at least the true one.
 fn round(row: &[f32], scale: f32, limit: f32, mut put: impl FnMut(usize, i32)) -> (f64, f64) {
-    let (mut coded, mut rest) = (0.0f64, 0.0f64);
-    for (dimension, &value) in row.iter().enumerate() {
-        let code = if scale > 0.0 {
-            (value / scale).clamp(-limit, limit) + ROUND - ROUND
-        } else {
-            0.0
-        };
-        put(dimension, code as i32);
-        let kept = f64::from(scale) * f64::from(code);
-        coded += kept * kept;
-        rest += (f64::from(value) - kept).powi(2);
+    // Four sums each, so that an addition need not wait for the last one. A scale too small to be divided by gives
+    // infinite steps, which the clamp takes back, and NaN from 0, which a cast makes 0.
+    let (mut coded, mut rest) = ([0.0f64; 4], [0.0f64; 4]);
+    let steps = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    for (quad, values) in row.chunks(4).enumerate() {
+        for (lane, &value) in values.iter().enumerate() {
+            let code = ((value * steps).clamp(-limit, limit) + ROUND - ROUND) as i32;
+            put(quad * 4 + lane, code);
+            let kept = f64::from(scale) * f64::from(code);
+            coded[lane] += kept * kept;
+            let left = f64::from(value) - kept;
+            rest[lane] += left * left;
+        }
     }
-    (coded.sqrt() * UP, rest.sqrt() * UP)
+    let norm = |sums: [f64; 4]| sums.iter().sum::<f64>().sqrt() * UP;
+    (norm(coded), norm(rest))
 }
 
 fn largest(values: &[f32]) -> f32 {
@@ -64,18 +75,36 @@ fn largest(values: &[f32]) -> f32 {
 
 /// At least the norm of a row.
 pub fn norm(row: &[f32]) -> f64 {
-    let squares: f64 = row.iter().map(|&value| f64::from(value).powi(2)).sum();
-    squares.sqrt() * UP
+    let mut squares = [0.0f64; 4];
+    for values in row.chunks(4) {
+        for (sum, &value) in squares.iter_mut().zip(values) {
+            *sum += f64::from(value) * f64::from(value);
+        }
+    }
+    squares.iter().sum::<f64>().sqrt() * UP
 }
 
 impl Codes {
-    /// Code all rows; `None` beyond `MOST_DIMENSIONS`, where only floats are scanned.
+    /// Code all rows in cells; `None` beyond `MOST_DIMENSIONS`, where only floats are scanned.
     pub fn new(items: Matrix<'_>) -> Option<Self> {
         if items.dim > MOST_DIMENSIONS {
             return None;
         }
+        Some(Self::in_order(items, Some(Cells::new(items))))
+    }
+
+    /// Code all rows, by cells or in row order.
+    pub fn in_order(items: Matrix<'_>, cells: Option<Cells>) -> Self {
         let (rows, quads) = (items.rows(), items.dim.div_ceil(4));
-        let panels = rows.div_ceil(LANES);
+        let order = cells.as_ref().map(|cells| &cells.order[..]);
+        let panels = order.map_or(rows, <[u32]>::len).div_ceil(LANES);
+        let mut places = Vec::new();
+        if let Some(order) = order {
+            places = vec![0; rows];
+            for (place, &row) in order.iter().enumerate().filter(|(_, &row)| row != NONE) {
+                places[row as usize] = place as u32;
+            }
+        }
         let mut lines = vec![Line([128; 64]); panels * 2 * quads];
         let mut facts = vec![[0.0f32; 3]; panels * LANES];
         lines
@@ -83,12 +112,22 @@ impl Codes {
             .zip(facts.par_chunks_mut(LANES))
             .enumerate()
             .for_each(|(panel, (lines, facts))| {
-                for (lane, fact) in facts
-                    .iter_mut()
-                    .enumerate()
-                    .take(rows - (panel * LANES).min(rows))
-                {
-                    let row = items.row(panel * LANES + lane);
+                let at = |place: usize| {
+                    order.map_or(place, |order| {
+                        order.get(place).map_or(rows, |&row| row as usize)
+                    })
+                };
+                for (lane, fact) in facts.iter_mut().enumerate() {
+                    let place = panel * LANES + lane;
+                    // Rows of a cell lie anywhere: waiting for each took two thirds of the time.
+                    if order.is_some() && at(place + AHEAD) < rows {
+                        fetch(items.row(at(place + AHEAD)));
+                    }
+                    let row = at(place);
+                    if row >= rows {
+                        continue;
+                    }
+                    let row = items.row(row);
                     let scale = largest(row) / 127.0;
                     let half = &mut lines[lane / HALF * quads..][..quads];
                     let (_, rest) = round(row, scale, 127.0, |dimension, code| {
@@ -100,9 +139,10 @@ impl Codes {
         let column = |place: usize| facts.iter().map(|fact| fact[place]).collect::<Vec<f32>>();
         let (rest, norm) = (column(1), column(2));
         let widest = rest.chunks(LANES).zip(norm.chunks(LANES));
-        Some(Self {
+        Self {
             rows,
             quads,
+            places,
             lines,
             scale: column(0),
             widest: widest
@@ -110,7 +150,13 @@ impl Codes {
                 .collect(),
             rest,
             norm,
-        })
+            cells,
+        }
+    }
+
+    /// Where a row stands.
+    pub fn place(&self, row: usize) -> usize {
+        self.places.get(row).map_or(row, |&place| place as usize)
     }
 
     /// Whether these may be the codes of those items.
@@ -140,7 +186,7 @@ pub struct Size {
 #[derive(Default)]
 pub struct Rows {
     pub quads: usize,
-    /// `[row][quad of dimensions][4]`, and after `pack` as the kernel takes them.
+    /// `[row][quad of dimensions][4]`, or, of what `only` makes, as the kernel takes them.
     pub codes: Vec<[i8; 4]>,
     /// `-128 * sum of the codes`: takes back what the items' 128 adds to every product.
     pub base: Vec<i32>,
@@ -173,13 +219,38 @@ impl Rows {
         }
     }
 
-    /// Bring the codes to the kernel's order, with room for one that takes 16 rows at a time; after the last `push`.
-    pub fn pack(&mut self, tile: usize) {
-        let count = self.len().next_multiple_of(16);
-        self.codes = pack(&self.codes, self.quads, tile);
-        self.codes.resize(count * self.quads, [0; 4]);
-        self.starts = self.base.iter().map(|&base| [base; 16]).collect();
-        self.starts.resize(count, [0; 16]);
+    /// Some of the rows, in the order of a kernel that takes `tile` of them at a time, with room for one that takes 16.
+    pub fn only(&self, rows: &[u32], tile: usize, into: &mut Self) {
+        into.quads = self.quads;
+        into.codes.clear();
+        for tile in tiles(rows.len(), tile) {
+            let rows = &rows[tile];
+            for quad in 0..self.quads {
+                into.codes.extend(
+                    rows.iter()
+                        .map(|&row| self.codes[row as usize * self.quads + quad]),
+                );
+            }
+        }
+        let count = rows.len().next_multiple_of(16);
+        into.codes.resize(count * self.quads, [0; 4]);
+        into.base.clear();
+        into.base
+            .extend(rows.iter().map(|&row| self.base[row as usize]));
+        into.starts.clear();
+        into.starts.extend(into.base.iter().map(|&base| [base; 16]));
+        into.starts.resize(count, [0; 16]);
+    }
+
+    /// All rows in that order.
+    pub fn packed(&self, tile: usize) -> Self {
+        let mut packed = Self::default();
+        self.only(
+            &(0..self.len() as u32).collect::<Vec<_>>(),
+            tile,
+            &mut packed,
+        );
+        packed
     }
 
     pub fn len(&self) -> usize {

@@ -3,7 +3,7 @@
 use super::{check, Part, LANES};
 use crate::error::Error;
 
-/// The bits of each part's panels, or nothing where every item may appear.
+/// The bits of each part's panels (of places, where a part has cells), or nothing where every item may appear.
 pub type Open = Option<Vec<u32>>;
 
 /// What a search leaves out for all of its users.
@@ -31,13 +31,13 @@ pub fn open(parts: &[Part<'_>], filter: Filter<'_>) -> Result<Vec<Open>, Error> 
     let start = if filter.allow.is_some() { 0 } else { u32::MAX };
     let mut open: Vec<Vec<u32>> = parts
         .iter()
-        .map(|part| vec![start; part.items.rows().div_ceil(LANES)])
+        .map(|part| vec![start; part.panels()])
         .collect();
     let mut set = |rows: &[i64], allowed: bool| {
         for &row in rows {
             let row = row as usize;
             let part = parts.partition_point(|part| part.first <= row) - 1;
-            let row = row - parts[part].first;
+            let row = parts[part].place(row - parts[part].first);
             let (word, bit) = (&mut open[part][row / LANES], 1 << (row % LANES));
             *word = if allowed { *word | bit } else { *word & !bit };
         }

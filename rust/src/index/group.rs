@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ahash::{AHashMap, AHashSet, RandomState};
 
-use super::codes::{norm, pack, Rows, Size};
+use super::codes::{norm, Rows, Size};
 use super::kernels::Kernel;
 use super::{Fuse, Matrix, Query};
 
@@ -19,6 +19,7 @@ pub struct Question {
 }
 
 /// What is left of a question once its rows stand in a table.
+#[derive(Clone)]
 pub struct Asked {
     /// Place of the user's row in the table.
     pub user: usize,
@@ -143,12 +144,11 @@ impl Group {
         // A user's tags are compared before they are scaled, so all tags share a scale; users need not.
         rows.push(&tags, kernel.limit, true);
         rows.push(&users, kernel.limit, false);
-        rows.pack(kernel.tiles[0]);
         rows
     }
 
     /// The rows as floats, and their sizes: nothing is left out of them.
-    pub fn plain(&self, query: &Query<'_>, kernel: &Kernel) -> (Vec<f32>, Vec<Size>) {
+    pub fn plain(&self, query: &Query<'_>) -> (Vec<f32>, Vec<Size>) {
         let [tags, users] = self.vectors(query);
         let rows = [tags, users].concat();
         let size = |row: &&[f32]| Size {
@@ -157,15 +157,13 @@ impl Group {
             ..Size::default()
         };
         let sizes = rows.iter().map(size).collect();
-        let packed = pack(&rows.concat(), query.users.dim, kernel.tiles[1]);
-        (packed, sizes)
+        (rows.concat(), sizes)
     }
 
     /// Questions as places, weights and bounds, for rows of these sizes.
     pub fn asked(&self, query: &Query<'_>, sizes: &[Size]) -> Vec<Asked> {
-        // Sums of d products of floats stray by d roundings of half a unit; twice that covers the few operations around
-        // them. The last figure covers weights that underflow: what is lost is below 1e-42 for each unit of norm.
-        let rounding = (query.users.dim + 8) as f64 * f64::from(f32::EPSILON);
+        // The last figure covers weights that underflow: what is lost is below 1e-42 for each unit of norm.
+        let rounding = rounding(query.users.dim);
         let asked = self.questions.iter().map(|question| {
             let user = self.tag_rows.len() + question.user - self.users.start;
             let place = |row: usize| row - self.first_tag;
@@ -199,7 +197,13 @@ impl Group {
     }
 }
 
+/// How far a sum of `dim` products of floats can stray for each unit of both norms: by as many roundings of half a unit;
+/// twice that covers the few operations around them.
+pub fn rounding(dim: usize) -> f64 {
+    (dim + 8) as f64 * f64::from(f32::EPSILON)
+}
+
 /// The next f32 that is safely above.
-fn up(value: f64) -> f32 {
+pub fn up(value: f64) -> f32 {
     (value * (1.0 + 1e-6)) as f32
 }

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::codes::{pack, Codes, Line, Rows};
+use super::estimate::largest;
 use super::exact::{score, Scored};
 use super::group::Asked;
 use super::{Matrix, LANES};
@@ -23,13 +24,15 @@ mod portable;
 type Bytes = fn(&[Line], &Rows, &mut [[i32; LANES]]);
 /// Products of packed rows with one panel, `[dimension][lane]`; the order of additions is free. The last argument is
 /// what will be read next.
-type Floats = fn(&[f32], &[f32], &mut [[f32; LANES]], &[f32]);
+type Floats = fn(&[f32], &[f32], &mut [[f32; LANES]], &[&[f32]]);
 /// Up to `LANES` rows into a panel, a lane each; other lanes stay as they are.
 type Fill = fn(&[&[f32]], &mut [f32]);
 
 /// Which lanes of a panel may enter an answer, a bit each: those whose estimate, `scale * (weights[0] * user's sum +
 /// weights[1] * largest of the slots' sums)`, is at least `least`.
 pub type Pick<S> = fn(&[[S; LANES]], &Asked, &[u32], &[f32; LANES], f32) -> u32;
+/// `estimate::largest`, compiled for the kernel's registers.
+pub type Largest<S> = fn(&[[S; LANES]]) -> [u32; LANES];
 /// `exact::score`, compiled for the kernel's registers.
 type Score = fn(&[f32], &[f32], Matrix<'_>, Range<usize>, f32) -> Scored;
 
@@ -42,37 +45,42 @@ pub struct Kernel {
     /// How many coded rows and how many rows of floats stand side by side: see `pack`.
     pub tiles: [usize; 2],
     bytes: Bytes,
-    /// Before and after all calls of `bytes` with the same rows on one thread.
+    /// Before and after all calls of `bytes` with rows of one width on one thread.
     begin: fn(&Rows),
     end: fn(),
     pub floats: Floats,
     pub fill: Fill,
     pub pick_bytes: Pick<i32>,
     pub pick_floats: Pick<f32>,
+    pub largest: Largest<i32>,
     pub score: Score,
 }
 
-/// A kernel that is set up on this thread to multiply these rows.
-pub struct Ready<'a> {
+/// A kernel that is set up on this thread to multiply rows of one width.
+pub struct Ready {
     kernel: Kernel,
-    rows: &'a Rows,
+    quads: usize,
 }
 
 impl Kernel {
-    pub fn ready(self, rows: &Rows) -> Ready<'_> {
+    pub fn ready(self, rows: &Rows) -> Ready {
         (self.begin)(rows);
-        Ready { kernel: self, rows }
+        Ready {
+            kernel: self,
+            quads: rows.quads,
+        }
     }
 }
 
-impl Ready<'_> {
+impl Ready {
     /// Fill the table, a row of it a coded row, with 32-bit products. The table has room for a multiple of 16 rows.
-    pub fn products(&self, panel: &[Line], table: &mut [[i32; LANES]]) {
-        (self.kernel.bytes)(panel, self.rows, table);
+    pub fn products(&self, panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
+        assert_eq!(rows.quads, self.quads, "set up for other rows");
+        (self.kernel.bytes)(panel, rows, table);
     }
 }
 
-impl Drop for Ready<'_> {
+impl Drop for Ready {
     fn drop(&mut self) {
         (self.kernel.end)();
     }
@@ -89,8 +97,23 @@ const PORTABLE: Kernel = Kernel {
     fill: portable::fill,
     pick_bytes: portable::pick,
     pick_floats: portable::pick,
+    largest,
     score,
 };
+
+/// Ask for a row that will be read soon.
+#[cfg(target_arch = "x86_64")]
+pub fn fetch(row: &[f32]) {
+    use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+    for line in row.chunks(16) {
+        // SAFETY: a prefetch reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+    }
+}
+
+/// Other processors are left to themselves.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn fetch(_row: &[f32]) {}
 
 /// Kernels that this processor has and that passed their trial, the fastest first; the last is always `portable`.
 pub fn available() -> &'static [Kernel] {
@@ -129,6 +152,7 @@ fn asked() -> Vec<Kernel> {
         pick_floats: |table, asked, slots, scale, least| unsafe {
             avx512::pick_floats(table, asked, slots, scale, least)
         },
+        largest: |table| unsafe { avx512::largest_wide(table) },
         score: |panel, user, tags, mine, beta| unsafe {
             avx512::score_wide(panel, user, tags, mine, beta)
         },
@@ -162,6 +186,7 @@ fn asked() -> Vec<Kernel> {
             pick_floats: |table, asked, slots, scale, least| unsafe {
                 avx2::pick_floats(table, asked, slots, scale, least)
             },
+            largest: |table| unsafe { avx2::largest_wide(table) },
             score: |panel, user, tags, mine, beta| unsafe {
                 avx2::score_wide(panel, user, tags, mine, beta)
             },
@@ -187,15 +212,15 @@ fn sound(kernel: &Kernel) -> bool {
             values: &values,
             dim,
         };
-        let Some(codes) = Codes::new(items) else {
-            return false;
-        };
+        let codes = Codes::in_order(items, None);
         let run = |tried: &Kernel| {
             let mut rows = Rows::default();
             rows.push(&asked.chunks(dim).collect::<Vec<_>>(), kernel.limit, false);
-            rows.pack(tried.tiles[0]);
+            let rows = rows.packed(tried.tiles[0]);
             let mut bytes = vec![[0; LANES]; count.next_multiple_of(16)];
-            tried.ready(&rows).products(codes.panel(0), &mut bytes);
+            tried
+                .ready(&rows)
+                .products(codes.panel(0), &rows, &mut bytes);
             bytes.truncate(count);
             let mut panel = vec![1.0; dim * LANES];
             let few: Vec<&[f32]> = values.chunks(dim).take(LANES - 1).collect();
@@ -217,7 +242,7 @@ fn sound(kernel: &Kernel) -> bool {
                 let of_floats = (tried.pick_floats)(&floats, &asked, slots, &[1.0; LANES], least);
                 (of_bytes, of_floats)
             });
-            (bytes, panel, floats, picked)
+            ((tried.largest)(&bytes), bytes, panel, floats, picked)
         };
         // Whole numbers this small are added without rounding, so even the float sums must agree to the bit.
         run(kernel) == run(&PORTABLE)

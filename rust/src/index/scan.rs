@@ -8,10 +8,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::best::Best;
-use super::codes::Rows;
+use super::codes::{pack, Rows, Size};
 use super::estimate::{one, Bytes, Floats, Source};
 use super::group::{Asked, Group};
 use super::kernels::Kernel;
+use super::reach::{Choice, Reach, NOTHING};
 use super::{Hit, Part, Query, LANES};
 
 /// Candidates that wait to be scored, at least.
@@ -19,8 +20,8 @@ const ROOM: usize = 512;
 /// Bytes give way to floats where they leave more than so many of a panel's 32 items to be scored: floats multiply at a
 /// quarter of the speed, but scoring an item costs several times as much again.
 const WIDE: usize = LANES / 4;
-/// Below this all products of checked vectors vanish, and with them every relative bound.
-const NOTHING: f32 = 1e-36;
+/// Not counted: so many times the length of a list. The best items come first, and they are scored whatever is known.
+const AT_FIRST: usize = 16;
 
 /// Floors of a group's questions, shared by the tasks that scan different items for it.
 pub struct Floors(Vec<AtomicU32>);
@@ -59,38 +60,44 @@ pub struct Task<'a> {
     pub floors: &'a Floors,
     pub part: Part<'a>,
     pub open: Option<&'a [u32]>,
+    pub reach: Option<&'a Reach<'a>>,
 }
 
-/// The rows of a group, ready to be multiplied in both ways.
+/// The rows of a group, ready to be multiplied in both ways: as they are, and in the order of the kernel.
 pub struct Prepared {
-    coded: Rows,
+    coded: [Rows; 2],
     coded_asked: Vec<Asked>,
-    plain: Vec<f32>,
+    pub plain: [Vec<f32>; 2],
+    pub sizes: Vec<Size>,
     plain_asked: Vec<Asked>,
 }
 
 impl Prepared {
     pub fn new(query: &Query<'_>, group: &Group, kernel: &Kernel) -> Self {
         let coded = group.coded(query, kernel);
-        let (plain, sizes) = group.plain(query, kernel);
+        let (plain, sizes) = group.plain(query);
         Self {
             coded_asked: group.asked(query, &coded.size),
             plain_asked: group.asked(query, &sizes),
-            coded,
-            plain,
+            coded: [coded.packed(kernel.tiles[0]), coded],
+            plain: [pack(&plain, query.users.dim, kernel.tiles[1]), plain],
+            sizes,
         }
     }
 }
 
-/// The best of each question among the given panels; `coded`: scan bytes, where the part has them.
+/// The best of each question among the given blocks; `coded`: scan bytes, where the part has them.
 pub fn scan<'a>(
     task: Task<'a>,
     prepared: &Prepared,
     kernel: Kernel,
-    panels: impl Iterator<Item = usize>,
+    blocks: impl Iterator<Item = usize>,
     coded: bool,
 ) -> Vec<Best<'a>> {
-    let mut panels = panels.peekable();
+    let mut blocks = blocks.peekable();
+    if blocks.peek().is_none() {
+        return Vec::new();
+    }
     let k = task.query.k;
     let fresh = |_: &_| Waiting {
         best: Best::new(k, task.query.caps),
@@ -105,17 +112,15 @@ pub fn scan<'a>(
         scored: 0,
     };
     if let (true, Some(codes)) = (coded, task.part.codes) {
-        let ready = kernel.ready(&prepared.coded);
-        pass.drive(Bytes { codes, ready }, &prepared.coded_asked, &mut panels);
+        let [packed, rows] = &prepared.coded;
+        let source = Bytes::new(codes, rows, packed, kernel);
+        pass.drive(source, &prepared.coded_asked, &mut blocks);
     }
-    if panels.peek().is_some() {
-        let source = Floats {
-            items: task.part.items,
-            rows: &prepared.plain,
-            kernel,
-            panel: vec![0.0; task.part.items.dim * LANES],
-        };
-        pass.drive(source, &prepared.plain_asked, &mut panels);
+    if blocks.peek().is_some() {
+        let [packed, rows] = &prepared.plain;
+        let order = task.part.order();
+        let source = Floats::new(task.part.items, order, rows, packed, kernel);
+        pass.drive(source, &prepared.plain_asked, &mut blocks);
     }
     for question in 0..pass.waiting.len() {
         pass.settle(question);
@@ -146,45 +151,54 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    /// Go over panels until there are none, or until so many items were scored that floats would be faster.
+    /// Go over blocks until there are none, or until so many items were scored that floats would be faster.
     fn drive<S: Source>(
         &mut self,
         mut source: S,
         asked: &[Asked],
-        panels: &mut impl Iterator<Item = usize>,
+        blocks: &mut impl Iterator<Item = usize>,
     ) {
-        let rows = self.task.part.items.rows();
-        let mut table =
-            vec![[S::Sum::default(); LANES]; self.task.group.rows().next_multiple_of(16)];
+        let (task, group) = (self.task, self.task.group);
+        let mut table = vec![[S::Sum::default(); LANES]; group.rows().next_multiple_of(16)];
+        let mut choice = Choice::new(group, asked, task.reach);
         let pick = S::pick(&self.kernel);
-        for (turn, panel) in panels.enumerate() {
-            let tail = u32::MAX >> (LANES - LANES.min(rows - panel * LANES));
-            let open = tail & self.task.open.map_or(u32::MAX, |open| open[panel]);
-            if open == 0 {
-                continue;
+        let (mut asked_of, free) = (0, AT_FIRST * task.query.k * asked.len());
+        for block in blocks {
+            for (question, floor) in self.floor.iter_mut().enumerate() {
+                *floor = floor.max(task.floors.get(question));
             }
-            let facts = source.products(panel, &mut table);
-            if turn % 64 == 0 {
-                for (question, floor) in self.floor.iter_mut().enumerate() {
-                    *floor = floor.max(self.task.floors.get(question));
+            if let Some(reach) = task.reach {
+                if !choice.choose(reach, group, asked, block, &self.floor) {
+                    continue;
                 }
+                source.choose((!choice.all).then_some(&choice.rows));
             }
-            for (question, asked) in asked.iter().enumerate() {
-                let slots = &self.task.group.slots[asked.tags.clone()];
-                let bound = asked.slack[0] * facts.widest.0 + asked.slack[1] * facts.widest.1;
-                let least = self.floor[question] - (bound + NOTHING);
-                let mut picked = open & pick(&table, asked, slots, &facts.scale, least);
-                while picked != 0 {
-                    let lane = picked.trailing_zeros() as usize;
-                    picked &= picked - 1;
-                    let row = panel * LANES + lane;
-                    let (rest, norm) = source.of(row, &facts);
-                    let bound = asked.slack[0] * rest + asked.slack[1] * norm + NOTHING;
-                    let estimate = facts.scale[lane] * one(&table, asked, slots, lane);
-                    self.offer(question, estimate + bound, row);
+            let (panels, count) = task.part.block(block);
+            for (turn, panel) in panels.enumerate() {
+                let tail = u32::MAX >> (LANES - LANES.min(count - turn * LANES));
+                let open = tail & task.open.map_or(u32::MAX, |open| open[panel]);
+                if open == 0 {
+                    continue;
                 }
+                let facts = source.products(panel, &mut table);
+                for &(question, ref asked) in &choice.asked {
+                    let slots = &choice.slots[asked.tags.clone()];
+                    let bound = asked.slack[0] * facts.widest.0 + asked.slack[1] * facts.widest.1;
+                    let least = self.floor[question] - (bound + NOTHING);
+                    let mut picked = open & pick(&table, asked, slots, &facts.scale, least);
+                    while picked != 0 {
+                        let lane = picked.trailing_zeros() as usize;
+                        picked &= picked - 1;
+                        let place = panel * LANES + lane;
+                        let (rest, norm) = source.of(place, &facts);
+                        let bound = asked.slack[0] * rest + asked.slack[1] * norm + NOTHING;
+                        let estimate = facts.scale[lane] * one(&table, asked, slots, lane);
+                        self.offer(question, estimate + bound, task.part.row(place));
+                    }
+                }
+                asked_of += choice.asked.len();
             }
-            if S::COARSE && turn % 64 == 63 && self.scored > WIDE * asked.len() * (turn + 1) {
+            if S::COARSE && self.scored > free + WIDE * asked_of {
                 return;
             }
         }
@@ -200,6 +214,9 @@ impl Pass<'_> {
             return;
         }
         let waiting = &mut self.waiting[question];
+        if waiting.best.crowded_out(item, most) {
+            return;
+        }
         waiting.candidates.push((most, row as u32));
         if waiting.candidates.len() >= ROOM.max(2 * self.task.query.k) {
             self.settle(question);

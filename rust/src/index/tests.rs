@@ -151,6 +151,42 @@ proptest! {
         }
     }
 
+    /// Enough items for cells, in clusters or without any: what is left out by blocks and tags is in no list.
+    #[test]
+    fn leaving_out_blocks_changes_nothing(
+        seed in any::<u64>(), kind in 0u8..5, clusters in 1usize..60, spread in 0f32..2.0,
+        rows in 1024usize..5000, tags in 0usize..9, k in 1usize..80, lists in any::<bool>(), against in any::<bool>(),
+    ) {
+        let dim = 6;
+        let centers = values(clusters * dim, kind, seed ^ 5);
+        let mut items = values(rows * dim, kind, seed);
+        for (place, value) in items.iter_mut().enumerate() {
+            let (row, dimension) = (place / dim, place % dim);
+            *value = centers[row % clusters * dim + dimension] + spread * *value;
+        }
+        let user = values(dim, kind, seed ^ 1);
+        let mut tags = values(tags * dim, kind, seed ^ 2);
+        if against {
+            // Nearly nothing is left of a user and such a tag, so the bound is made of roundings.
+            for (place, value) in tags.iter_mut().enumerate() {
+                *value = -user[place % dim] * (1.0 + 1e-3 * value.clamp(-1.0, 1.0));
+            }
+        }
+        let offsets = [0, (tags.len() / dim) as i64];
+        let codes = Codes::new(matrix(&items, dim));
+        for kernel in ["bytes", "floats"] {
+            let fuse = if lists { Fuse::Lists } else { Fuse::Max };
+            let query = Query { kernel, fuse, ..ask(&user, &tags, dim, &offsets, k) };
+            let answers = search(&alone(&items, dim, codes.as_ref()), &query).unwrap();
+            for (place, (_, hits)) in answers.iter().enumerate() {
+                let mine = if lists && !tags.is_empty() { &tags[place * dim..(place + 1) * dim] } else { &tags[..] };
+                let expected = plainly(&items, &user, mine, dim, k);
+                let came = hits.iter().map(|hit| (hit.item, hit.score.to_bits()));
+                prop_assert!(came.eq(expected.iter().map(|hit| (hit.0, hit.1))), "{} {}", kernel, place);
+            }
+        }
+    }
+
     /// Many small scores make ties; the plain way is to sort everything and walk it once.
     #[test]
     fn filters_and_caps_equal_sorting_once(

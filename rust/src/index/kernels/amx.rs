@@ -98,7 +98,7 @@ pub unsafe fn end() {
 /// Multiply. The table must have room for a multiple of 16 rows.
 ///
 /// # Safety
-/// `begin` must have been called on this thread with the same rows, and `end` not since.
+/// `begin` must have been called on this thread with rows of the same width, and `end` not since.
 pub unsafe fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
     let (quads, count) = (rows.quads, rows.len().next_multiple_of(16));
     let (whole, last) = (quads / 16, quads % 16);

@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::index::codes::{tiles, Line, Rows};
+use crate::index::estimate::largest;
 use crate::index::exact::{score, Scored};
 use crate::index::group::Asked;
 use crate::index::{Matrix, LANES};
@@ -69,7 +70,7 @@ fn byte_tile<const R: usize>(
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]], _: &[f32]) {
+pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]], _: &[&[f32]]) {
     let dim = panel.len() / LANES;
     for tile in tiles(rows.len() / dim, 3) {
         let rows = &rows[tile.start * dim..tile.end * dim];
@@ -238,4 +239,9 @@ pub fn score_wide(
     beta: f32,
 ) -> Scored {
     score(panel, user, tags, mine, beta)
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub fn largest_wide(table: &[[i32; LANES]]) -> [u32; LANES] {
+    largest(table)
 }

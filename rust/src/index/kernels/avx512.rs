@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use crate::index::codes::{tiles, Line, Rows};
+use crate::index::estimate::largest;
 use crate::index::exact::{score, Scored};
 use crate::index::group::Asked;
 use crate::index::{Matrix, LANES};
@@ -86,11 +87,13 @@ fn byte_tile<const R: usize>(
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]], next: &[f32]) {
+pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]], next: &[&[f32]]) {
     let dim = panel.len() / LANES;
     for tile in tiles(rows.len() / dim, 12) {
-        for line in share(next.len() / 16, &tile, rows.len() / dim) {
-            _mm_prefetch::<_MM_HINT_T0>(next[line * 16..].as_ptr().cast());
+        for row in &next[share(next.len(), &tile, rows.len() / dim)] {
+            for line in row.chunks(16) {
+                _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+            }
         }
         let rows = &rows[tile.start * dim..tile.end * dim];
         by_rows!(tile.len(), float_tile(panel, rows, &mut table[tile]));
@@ -200,4 +203,9 @@ pub fn score_wide(
     beta: f32,
 ) -> Scored {
     score(panel, user, tags, mine, beta)
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub fn largest_wide(table: &[[i32; LANES]]) -> [u32; LANES] {
+    largest(table)
 }

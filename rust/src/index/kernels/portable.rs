@@ -22,7 +22,7 @@ pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
     }
 }
 
-pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]], _: &[f32]) {
+pub fn floats(panel: &[f32], rows: &[f32], table: &mut [[f32; LANES]], _: &[&[f32]]) {
     for (row, sums) in rows.chunks_exact(panel.len() / LANES).zip(table) {
         *sums = [0.0; LANES];
         for (column, &weight) in panel.chunks_exact(LANES).zip(row) {
