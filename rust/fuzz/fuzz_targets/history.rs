@@ -11,7 +11,7 @@ use recgpt_core::history::columns::{Batch, Codes, Ints, Log, Nullable, Valid};
 use recgpt_core::history::{compress, Clock, Layout, Options};
 use recgpt_core::tokenizer::Tokenizer;
 
-#[derive(Arbitrary, Debug)]
+#[derive(Debug)]
 enum Numbers {
     I8(Vec<i8>),
     U8(Vec<u8>),
@@ -39,7 +39,15 @@ impl Numbers {
 
     fn any(data: &mut Unstructured<'_>, rows: usize) -> Result<Self> {
         if data.ratio(1, 16)? {
-            Self::arbitrary(data)
+            Ok(match data.int_in_range(0..=6)? {
+                0 => Self::I8(data.arbitrary()?),
+                1 => Self::U8(data.arbitrary()?),
+                2 => Self::I16(data.arbitrary()?),
+                3 => Self::U16(data.arbitrary()?),
+                4 => Self::I32(data.arbitrary()?),
+                5 => Self::U32(data.arbitrary()?),
+                _ => Self::I64(data.arbitrary()?),
+            })
         } else {
             Self::small(data, rows)
         }
