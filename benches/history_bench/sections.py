@@ -295,7 +295,7 @@ def value(plan: Plan) -> dict[str, Any]:
             generate(records, "heavy", words=words), counts, layout=layout, threads=plan.threads
         )
         for words in (6, LONG_ITEMS)
-        for layout in (quality.CHEAPEST, "item-by-bucket")
+        for layout in (quality.CHEAPEST, "item-split")
     }
     print(quality.stability_lines(stable))
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime
+from itertools import groupby
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 # ---- history (stage 3)
 
 RELIABLE = ("favorite", "purchase", "cart", "detail_view", "review_read", "search")
-LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket")
+LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split")
 RECENT_MONTHS = 3
 
 
@@ -139,9 +140,9 @@ def place(atom: Atom, steps: Sequence[tuple[str, Any]]) -> tuple[Key, bool]:
 
 
 def lines(
-    triples: Sequence[tuple[Bucket, str, Any]], layout: str, order: Callable[[str], Any]
+    triples: Sequence[tuple[Bucket, str, Any]], layout: str, order: Callable[[str], Any], tokens: Callable[..., Any]
 ) -> list[tuple[Any, Any]]:
-    """Group (bucket, behavior, written) triples into (contexts, written) lines."""
+    """Group (bucket, behavior, written) triples into (contexts, written) lines; `tokens`: of labels and of things."""
     behaviors = sorted({behavior for _, behavior, _ in triples}, key=order)
 
     def weight(contexts: Iterable[Any]) -> list[tuple[Bucket, int]]:
@@ -164,6 +165,15 @@ def lines(
         joined[where, tuple(sorted(values))].append(key)
     pairs = [(tuple(sorted(keys)), values) for (_, values), keys in joined.items()]
     turned = pairs if layout.startswith("sequence") else [(values, tuple(keys)) for keys, values in pairs]
+    if layout == "item-split":
+        kept = dict(turned)
+        for contexts, values in turned:
+            parts = [tuple(part) for _, part in groupby(contexts, key=lambda context: context[0])]
+            labels, things = tokens(contexts, values)
+            if len(parts) > 1 and things * (len(parts) - 1) < labels and all(part in kept for part in parts):
+                kept |= {part: tuple(sorted(kept[part] + values)) for part in parts}
+                del kept[contexts]
+        turned = list(kept.items())
     return sorted(turned, key=lambda line: weight(line[0]))
 
 
@@ -251,26 +261,33 @@ def compress(
                 shown = number if kind == "category" or (counts and number > 1) else 0
                 triples.append((bucket, behavior, (kind, names.index(name) if kind == "entry" else name, shown)))
             choices = []
-            for tie, choice in enumerate(LAYOUTS if layout == "cheapest" else [layout]):
-                made = lines(triples, choice, order)
+            asked = [layout] if layout != "cheapest" else LAYOUTS[2:4] if stable else LAYOUTS
+            for tie, choice in enumerate(asked):
+                made = lines(triples, choice, order, tokens)
                 closed_part = [line for line in made if not line[0][0][0].open]
                 judged = count(write(closed_part if stable and closed_part else made))
                 choices.append((judged, tie, write(made), choice))
             return min(choices)[2:]
 
+        def pieces(contexts: Any, things: Any) -> tuple[list[str], list[str]]:
+            labels: dict[str, list[str]] = {}
+            for bucket, _, behavior in contexts:
+                labels.setdefault(bucket.label(long_labels), []).append(behavior)
+            named = [(names[index] if kind == "entry" else index, shown) for kind, index, shown in things]
+            return (
+                [f"{label} ({', '.join(behaviors)})" for label, behaviors in labels.items()],
+                [name + (f" x{shown}" if shown else "") for name, shown in named],
+            )
+
+        def tokens(contexts: Any, things: Any) -> list[int]:
+            left, right = ([f" {piece}," for piece in part] for part in pieces(contexts, things))
+            return [sum(map(count, part)) for part in ([*left, " |"], right)]
+
         def write(made: list[tuple[Any, Any]]) -> str:
-            written = []
-            for number, (contexts, things) in enumerate(made, 1):
-                labels: dict[str, list[str]] = {}
-                for bucket, _, behavior in contexts:
-                    labels.setdefault(bucket.label(long_labels), []).append(behavior)
-                left = ", ".join(f"{label} ({', '.join(behaviors)})" for label, behaviors in labels.items())
-                right = ", ".join(
-                    (names[index] if kind == "entry" else index) + (f" x{shown}" if shown else "")
-                    for kind, index, shown in things
-                )
-                written.append((f"r{number} " if row_ids else "") + f"{left} | {right}")
-            return "\n".join(written)
+            return "\n".join(
+                (f"r{number} " if row_ids else "") + ", ".join(left) + " | " + ", ".join(right)
+                for number, (left, right) in enumerate((pieces(*line) for line in made), 1)
+            )
 
         taken = 0
         best, name = after(0)
@@ -294,16 +311,8 @@ def compress(
         dropped = {key for kind, key in steps[:taken] if kind == "drop"}
         for atom in atoms:
             key, folded = place(atom, steps[:taken])
-            what = (
-                "dropped"
-                if key in dropped
-                else "folded"
-                if folded
-                else "full"
-                if key[0] == atom.bucket
-                else "coarsened"
-            )
-            fate[what] += atom.events
+            left = "folded" if folded else "full" if key[0] == atom.bucket else "coarsened"
+            fate["dropped" if key in dropped else left] += atom.events
         receipt = {"tokens_in": count(raw), "tokens_out": count(best), "events": len(seen)}
         receipt |= {what: fate[what] for what in ("full", "coarsened", "folded", "dropped")}
         return {"user_id": user, "text": best, "tokens": count(best), "receipt": receipt | {"layout": name}}

@@ -19,8 +19,9 @@ from recgpt.history.crossing import cross
 from recgpt.history.days import EPOCH
 from recgpt.llm.tokenizer import Tokenizer
 
-LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket")
-"""Which things share a line: contexts with equal items, or items with equal contexts; anywhere, or in one bucket."""
+LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split")
+"""Which things share a line: contexts with equal items, or items with equal contexts; anywhere, or in one bucket. Last:
+`item`, but without the lines whose labels would cost more tokens than their items once more in each bucket."""
 
 UNDATED = "undated"
 """Written for an event without a time."""
@@ -66,7 +67,8 @@ def compress(
             filtered first. None for all.
         budget: most tokens a text may have; None for no limit.
         time_zone: IANA name of the zone in which days begin.
-        layout: one of `LAYOUTS`, or `cheapest`: per user the one with the fewest tokens; ties go to the first.
+        layout: one of `LAYOUTS`, or `cheapest`: per user the one with the fewest tokens; ties go to the first. With
+            `stable` only those by bucket are asked, because in the others a new month moves early lines.
         counts: write ` x3` after what happened three times in one context.
         long_labels: `2017-12-03` instead of `17-12-03` (years outside 2000 to 2099 always have four digits).
         stable: days only in the month of `now`, months back to the January before, else years, and nothing of the open

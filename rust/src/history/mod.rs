@@ -13,6 +13,7 @@ mod near;
 mod partition;
 mod pieces;
 mod readings;
+mod sets;
 mod spare;
 mod user;
 mod write;
@@ -42,7 +43,7 @@ pub struct Options {
     /// Local day number of `now`.
     pub today: i32,
     pub budget: Option<u64>,
-    /// `None`: the cheapest for each user.
+    /// `None`: the cheapest for each user; with `stable` of those that only append.
     pub layout: Option<Layout>,
     pub counts: bool,
     pub long_labels: bool,

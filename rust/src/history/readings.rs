@@ -1,9 +1,11 @@
-//! The four readings: which contexts and which things share a line.
+//! The five readings: which contexts and which things share a line.
 
-use super::pieces::Group;
+use super::pieces::{Group, Pieces};
+use super::sets::{Sets, NONE};
+use super::write::{self, Things};
 use crate::error::Error;
 
-/// How things are grouped; see section 3 of the design. The order breaks ties between equally short ones.
+/// How things are grouped. The order breaks ties between equally short ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// Contexts with equal sets of things share a line.
@@ -14,15 +16,22 @@ pub enum Layout {
     SequenceByBucket,
     /// `Item` inside one bucket.
     ItemByBucket,
+    /// `Item`, but where a line would cost more in labels than its things do in other lines once more, they stand there.
+    ItemSplit,
 }
 
 impl Layout {
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Sequence,
         Self::Item,
         Self::SequenceByBucket,
         Self::ItemByBucket,
+        Self::ItemSplit,
     ];
+
+    /// Those that only append a line when a bucket is closed. A new bucket moves early lines of all others, since sets
+    /// that were equal no longer are: so only these are asked where texts are to keep their beginnings.
+    pub const BY_BUCKET: [Self; 2] = [Self::SequenceByBucket, Self::ItemByBucket];
 
     /// The layout at a row of `ALL`.
     pub fn from_row(row: usize) -> Result<Self, Error> {
@@ -54,10 +63,10 @@ impl Cell {
 /// Lines before they are written, oldest first: by their groups, one after the other.
 #[derive(Default)]
 pub struct Lines {
-    groups: Vec<Group>,
+    pub groups: Vec<Group>,
     things: Vec<u32>,
     /// Where the groups and the things of each line end.
-    ends: Vec<(u32, u32)>,
+    pub ends: Vec<(u32, u32)>,
 }
 
 impl Lines {
@@ -104,25 +113,35 @@ pub struct Reader {
     order: Vec<(Group, Group, u32)>,
     keys: Vec<u64>,
     contexts: Vec<Context>,
+    /// Per set: tokens of its things; whether they stand in other lines.
+    costs: Vec<u64>,
+    split: Vec<bool>,
+    path: Vec<Group>,
 }
 
-/// No set yet: the root of the tree of sets.
-const NONE: u32 = 0;
-
 impl Reader {
-    /// Groups cells into lines. Cells come by bucket and, inside a bucket, each thing at most once; `things` is how
-    /// many there are; buckets from `open` on are open and share no line with closed ones.
+    /// Groups cells into lines. Cells come by bucket and, inside a bucket, each thing at most once; buckets from `open`
+    /// on are open and share no line with closed ones.
     pub fn read(
         &mut self,
         cells: &[Cell],
-        things: usize,
+        things: &Things,
+        pieces: &mut Pieces<'_>,
         layout: Layout,
         open: u16,
         out: &mut Lines,
     ) {
         out.clear();
         match layout {
-            Layout::Item => self.item(cells, things, open, out),
+            Layout::Item => {
+                self.walk(cells, things.rows.len(), open);
+                self.item(things.rows.len(), out);
+            }
+            Layout::ItemSplit => {
+                self.walk(cells, things.rows.len(), open);
+                self.split(things, pieces);
+                self.item(things.rows.len(), out);
+            }
             Layout::ItemByBucket => self.item_by_bucket(cells, out),
             Layout::Sequence => self.sequence(cells, open, false, out),
             Layout::SequenceByBucket => self.sequence(cells, open, true, out),
@@ -130,8 +149,9 @@ impl Reader {
     }
 
     /// Sets of groups as paths in a tree: a thing walks one step down for each of its cells, and things at the same
-    /// node have the same set. Exact, and one look-up a cell.
-    fn item(&mut self, cells: &[Cell], things: usize, open: u16, out: &mut Lines) {
+    /// node have the same set. Exact, and one look-up a cell. A walk over the tree, children in the order of their
+    /// groups, meets the sets in the order of lines; sorting lines by their sets took a fifth longer in all.
+    fn walk(&mut self, cells: &[Cell], things: usize, open: u16) {
         self.sets.clear(cells.len());
         self.set_of.clear();
         self.set_of.resize(2 * things, NONE);
@@ -140,43 +160,74 @@ impl Reader {
             self.set_of[place] = self.sets.step(self.set_of[place], cell.group());
         }
         self.counts.clear();
-        self.counts.resize(self.sets.nodes.len(), 0);
+        self.counts.resize(self.sets.len(), 0);
         for &set in &self.set_of {
             self.counts[set as usize] += 1;
         }
-        // The first two groups decide nearly always, so that they stand beside the node.
-        self.order.clear();
-        for (node, &count) in self.counts.iter().enumerate().skip(1) {
-            if count > 0 {
-                let (first, second) = self.sets.head(node as u32);
-                self.order.push((first, second, node as u32));
+        // Things without a set, so that no group that never stands alone seems to have some.
+        self.counts[NONE as usize] = 0;
+        self.split.clear();
+        self.split.resize(self.counts.len(), false);
+    }
+
+    /// A line of a set costs its labels and its things; without it the things cost once more for each group but one, if
+    /// each group has a line of its own anyway. Of heavy users with long texts half of the lines are for one thing.
+    fn split(&mut self, things: &Things, pieces: &mut Pieces<'_>) {
+        self.costs.clear();
+        self.costs.resize(self.counts.len(), 0);
+        for (place, &set) in self.set_of.iter().enumerate() {
+            if set != NONE && self.sets.parent(set) != NONE {
+                let thing = place % things.rows.len();
+                self.costs[set as usize] += write::cost(thing as u32, things, pieces);
             }
         }
-        let sets = &self.sets;
-        self.order.sort_unstable_by(|left, right| {
-            (left.0, left.1)
-                .cmp(&(right.0, right.1))
-                .then_with(|| sets.compare(left.2, right.2))
-        });
-        let mut start = 0;
-        for &(_, _, node) in &self.order {
-            let first = out.groups.len();
-            self.sets.path(node, &mut out.groups);
-            out.groups[first..].reverse();
-            let count = std::mem::replace(&mut self.counts[node as usize], start);
-            start += count;
-            out.ends.push((out.groups.len() as u32, start));
+        for set in 1..self.sets.len() as u32 {
+            if self.counts[set as usize] == 0 || self.sets.parent(set) == NONE {
+                continue;
+            }
+            self.sets.path(set, &mut self.path);
+            let labels = self.path.iter().map(|&group| pieces.label(group));
+            let labels: u64 = labels.map(|label| label.count(true, true)).sum();
+            let more = self.costs[set as usize] * (self.path.len() as u64 - 1);
+            let alone = |&group: &Group| self.sets.alone(group) as usize;
+            let counts = &mut self.counts;
+            if more < labels + u64::from(pieces.bar)
+                && self.path.iter().all(|group| counts[alone(group)] > 0)
+            {
+                for group in &self.path {
+                    counts[alone(group)] += counts[set as usize];
+                }
+                counts[set as usize] = 0;
+                self.split[set as usize] = true;
+            }
         }
+    }
+
+    fn item(&mut self, things: usize, out: &mut Lines) {
+        self.sets.link(&mut self.keys);
+        let start = self.sets.walk(&mut self.counts, out);
         out.things.resize(start as usize, 0);
+        let counts = &mut self.counts;
+        let mut put = |set: u32, place: usize| {
+            let to = &mut counts[set as usize];
+            out.things[*to as usize] = if place < things {
+                place
+            } else {
+                place - things
+            } as u32;
+            *to += 1;
+        };
         for (place, &set) in self.set_of.iter().enumerate() {
-            if set != NONE {
-                let to = &mut self.counts[set as usize];
-                out.things[*to as usize] = if place < things {
-                    place
-                } else {
-                    place - things
-                } as u32;
-                *to += 1;
+            if set == NONE {
+                continue;
+            }
+            if self.split[set as usize] {
+                self.sets.path(set, &mut self.path);
+                for &group in &self.path {
+                    put(self.sets.alone(group), place);
+                }
+            } else {
+                put(set, place);
             }
         }
     }
@@ -290,71 +341,4 @@ struct Context {
 }
 
 /// The odd number nearest to 2^64 over the golden ratio: products with it spread well over the high bits.
-const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
-
-/// A tree of sets of groups; node 0 is the empty set.
-#[derive(Default)]
-struct Sets {
-    nodes: Vec<(u32, Group)>,
-    /// Open addressing: nodes by parent and group; 0 is free.
-    table: Vec<u32>,
-}
-
-impl Sets {
-    fn clear(&mut self, cells: usize) {
-        self.nodes.clear();
-        self.nodes.push((0, Group(0)));
-        let size = (2 * cells).next_power_of_two().max(16);
-        self.table.clear();
-        self.table.resize(size, 0);
-    }
-
-    /// The set with one more group.
-    #[inline]
-    fn step(&mut self, set: u32, group: Group) -> u32 {
-        let hash = (group.0 ^ u64::from(set) << 40 ^ u64::from(set)).wrapping_mul(MIX);
-        let mask = self.table.len() - 1;
-        let mut place = (hash >> 32) as usize & mask;
-        loop {
-            match self.table[place] {
-                0 => {
-                    let node = self.nodes.len() as u32;
-                    self.nodes.push((set, group));
-                    self.table[place] = node;
-                    return node;
-                }
-                node if self.nodes[node as usize] == (set, group) => return node,
-                _ => place = (place + 1) & mask,
-            }
-        }
-    }
-
-    /// The groups of a set, newest first.
-    fn path(&self, mut node: u32, out: &mut Vec<Group>) {
-        while node != NONE {
-            let (parent, group) = self.nodes[node as usize];
-            out.push(group);
-            node = parent;
-        }
-    }
-
-    /// The two oldest groups of a set.
-    fn head(&self, mut node: u32) -> (Group, Group) {
-        let (mut first, mut second) = (Group(0), Group(0));
-        while node != NONE {
-            second = first;
-            (node, first) = self.nodes[node as usize];
-        }
-        (first, second)
-    }
-
-    fn compare(&self, left: u32, right: u32) -> std::cmp::Ordering {
-        let path = |node| {
-            let mut groups = Vec::new();
-            self.path(node, &mut groups);
-            groups.reverse();
-            groups
-        };
-        path(left).cmp(&path(right))
-    }
-}
+pub const MIX: u64 = 0x9E37_79B9_7F4A_7C15;

@@ -363,7 +363,7 @@ proptest! {
     fn budgets_are_kept_and_more_room_never_shows_less(
         events in events(),
         budget in 0..400u64,
-        layout in prop::option::of(0..4usize),
+        layout in prop::option::of(0..Layout::ALL.len()),
         (counts, stable, row_ids, long_labels) in any::<(bool, bool, bool, bool)>(),
     ) {
         let options = Options {

@@ -184,6 +184,7 @@ impl<'a> Worker<'a> {
                 one = [layout];
                 &one
             }
+            None if self.options.stable => &Layout::BY_BUCKET,
             None => &Layout::ALL,
         };
         let open = self.dates.open;
@@ -194,8 +195,14 @@ impl<'a> Worker<'a> {
             } else {
                 (&self.whole.all, &self.whole.things)
             };
-            self.reader
-                .read(cells, things.rows.len(), layout, open, &mut self.lines);
+            self.reader.read(
+                cells,
+                things,
+                &mut self.pieces,
+                layout,
+                open,
+                &mut self.lines,
+            );
             if to_write && layouts.len() == 1 {
                 std::mem::swap(&mut self.lines, &mut self.best);
                 return Choice { layout, tokens: 0 };

@@ -149,6 +149,11 @@ fn of_things(written: &[u32], end: End, things: &Things, pieces: &mut Pieces<'_>
     }
 }
 
+/// Tokens of a thing with its marks and a comma.
+pub fn cost(thing: u32, things: &Things, pieces: &mut Pieces<'_>) -> u64 {
+    of_marked(thing, End::Comma, things, pieces)
+}
+
 fn of_marked(thing: u32, end: End, things: &Things, pieces: &mut Pieces<'_>) -> u64 {
     let slot = &things.slots[thing as usize];
     let Some(mark) = things.mark(thing) else {

@@ -90,7 +90,7 @@ fn any_call() -> impl Strategy<Value = Call> {
     let options = (
         prop_oneof![3 => Just(today()), 1 => any::<i32>()],
         prop::option::of(prop_oneof![4 => 0..300u64, 1 => any::<u64>()]),
-        prop::option::of(0..4usize),
+        prop::option::of(0..Layout::ALL.len()),
         any::<(bool, bool, bool, bool)>(),
         prop_oneof![9 => 0..5usize, 1 => 1025..usize::MAX],
     )
