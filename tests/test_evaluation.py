@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from recgpt import evaluation, schema
 from recgpt.errors import EmptyLogError, InvalidArrayError, InvalidConfigError, InvalidTableError, NaiveTimestampError
 from recgpt.evaluation import figures, metrics, sweep
-from recgpt.evaluation.metrics import ragged
 
 NOW = datetime(2020, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -62,104 +61,6 @@ def tag_table(**lists):
         for rank, tag in enumerate(tags, start=1)
     ]
     return schema.rows(records[::-1], schema.TAGS)  # out of order on purpose
-
-
-# Lists of the first three tests: user 0 finds truths at ranks 1 and 3, user 1 none, user 2 has no truth, user 3's
-# only truth is not in the index.
-RANKED = ragged([[5, 6, 7, 8], [1, 2], [3], [4]])
-TRUTHS = ragged([[7, 5, 9], [3], [], [-1]])
-
-
-def test_hit_rate_counts_users_and_leaves_out_those_without_truths():
-    score = metrics.hit_rate(RANKED, TRUTHS, k=3)
-    assert score.mean == pytest.approx(1 / 3)
-    np.testing.assert_array_equal(score.per_user, [1, 0, math.nan, 0])
-
-
-def test_recall_divides_by_all_truths_even_those_out_of_reach():
-    assert metrics.recall(RANKED, TRUTHS, k=3).per_user[0] == pytest.approx(2 / 3)
-    assert metrics.recall(RANKED, TRUTHS, k=2).per_user[0] == pytest.approx(1 / 3)
-    assert metrics.recall(RANKED, TRUTHS, k=3).mean == pytest.approx((2 / 3 + 0 + 0) / 3)
-    # Two different strangers are two misses; the same stranger twice is one.
-    assert metrics.recall(ragged([[1]]), ragged([[1, -1, -2, -2]]), k=1).mean == pytest.approx(1 / 3)
-
-
-def test_ndcg_at_3_and_at_2():
-    dcg, ideal = 1 / math.log2(2) + 1 / math.log2(4), 1 / math.log2(2) + 1 / math.log2(3) + 1 / math.log2(4)
-    score = metrics.ndcg(RANKED, TRUTHS, k=3)
-    assert score.per_user[0] == pytest.approx(dcg / ideal)
-    assert score.mean == pytest.approx((dcg / ideal + 0 + 0) / 3)
-    assert metrics.ndcg(RANKED, TRUTHS, k=2).per_user[0] == pytest.approx(1 / (1 + 1 / math.log2(3)))
-
-
-def test_distinct_categories_ignores_items_without_one():
-    categories = np.array([0, 0, 1, -1, 2])
-    score = metrics.distinct_categories(ragged([[0, 1, 2, 3], [3], []]), categories, k=4)
-    assert score.per_user.tolist() == [2, 0, 0]
-    assert score.mean == pytest.approx(2 / 3)
-    assert metrics.distinct_categories(ragged([[0, 1, 2]]), categories, k=2).mean == 1
-
-
-def test_gini_of_exposure():
-    # Shown 0, 0, 1, 3 times: sum of (2i - 5) c_i = 1 * 1 + 3 * 3 = 10; divided by 4 * 4.
-    assert metrics.gini(ragged([[2, 3], [3], [3]]), items=4, k=2) == pytest.approx(10 / 16)
-    assert metrics.gini(ragged([[0, 1], [2, 3]]), items=4, k=2) == 0
-    assert math.isnan(metrics.gini(ragged([[], []]), items=4, k=2))
-
-
-def test_exclusive_recall_counts_what_only_the_tags_bring():
-    fused, alone = ragged([[1, 2, 3], [4, 5, 6]]), ragged([[1, 9, 3], [6, 5, 4]])
-    truths = ragged([[1, 2], [4, 7, 8]])
-    # k = 3: user 0 gains item 2 of two truths; for user 1 nothing is new. k = 1: item 4 stands first only when fused.
-    assert metrics.exclusive_recall(fused, alone, truths, k=3).per_user.tolist() == [1 / 2, 0]
-    assert metrics.exclusive_recall(fused, alone, truths, k=1).mean == pytest.approx((0 + 1 / 3) / 2)
-    assert metrics.exclusive_recall(alone, alone, truths, k=3).mean == 0
-
-
-def test_interval_is_seeded_and_brackets_the_mean():
-    values = np.array([0.0, 1.0] * 50 + [math.nan])
-    low, high = metrics.interval(values, seed=3)
-    assert (low, high) == metrics.interval(values, seed=3)
-    # Standard error of a share of one half with n = 100 is 0.05; 1.96 of them are 0.098.
-    assert low == pytest.approx(0.5 - 0.098, abs=0.02)
-    assert high == pytest.approx(0.5 + 0.098, abs=0.02)
-    assert all(math.isnan(end) for end in metrics.interval(np.array([math.nan])))
-
-
-@pytest.mark.parametrize(
-    ("ranked", "truths", "k", "message"),
-    [
-        (ragged([[1, 1]]), ragged([[1]]), 2, "the ranked list of user row 0 holds item row 1 twice; rank it once"),
-        (ragged([[-1]]), ragged([[1]]), 2, "a ranked list holds a negative item row"),
-        (ragged([[1], [2]]), ragged([[1]]), 2, "`ranked` has 2 users but `truths` has 1"),
-        (ragged([[1]]), ragged([[1]]), 0, "`k` must be at least 1, but it is 0"),
-    ],
-)
-def test_unusable_lists_are_refused(ranked, truths, k, message):
-    with pytest.raises(InvalidArrayError, match=message):
-        metrics.ndcg(ranked, truths, k)
-
-
-lists = st.lists(st.lists(st.integers(0, 8), unique=True, max_size=6), min_size=1, max_size=5)
-
-
-@settings(deadline=None)
-@given(lists, lists, st.integers(1, 6))
-def test_metrics_stay_in_their_bounds_and_agree_on_zero(ranked, truths, k):
-    users = min(len(ranked), len(truths))
-    found, wanted = ragged(ranked[:users]), ragged(truths[:users])
-    hit, part, gain = (
-        measure(found, wanted, k).per_user for measure in (metrics.hit_rate, metrics.recall, metrics.ndcg)
-    )
-    for user in range(users):
-        if not truths[user]:
-            assert np.isnan([hit[user], part[user], gain[user]]).all()
-            continue
-        both = set(ranked[user][:k]) & set(truths[user])
-        assert hit[user] == bool(both)
-        assert part[user] == len(both) / len(truths[user])
-        assert (gain[user] > 0) == bool(both)
-        assert gain[user] <= 1 + 1e-12
 
 
 # The world of the tests below: five items, and purchases around NOW.
@@ -421,7 +322,7 @@ def test_the_summary_forgets_no_figure():
         evaluation.summary(parts | {"bundle": {1}})
 
 
-@pytest.mark.parametrize("module", [metrics, sweep, figures])
+@pytest.mark.parametrize("module", [sweep, figures])
 def test_examples_in_the_docs_are_true(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted

@@ -190,9 +190,9 @@ def test_stable_histories_keep_all_closed_lines_while_days_are_added(rows, chose
 def test_the_reference_is_only_for_tests_and_benches():
     from pathlib import Path
 
-    package = Path(_reference.__file__).parent
+    package = Path(_reference.__file__).parent.parent
     users = [
-        path for path in package.rglob("*.py") if "_reference" in path.read_text() and path.name != "_reference.py"
+        path for path in package.rglob("*.py") if "_reference" in path.read_text() and path.parent.name != "_reference"
     ]
     assert users == []
 

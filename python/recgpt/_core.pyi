@@ -9,6 +9,7 @@ import numpy.typing as npt
 __all__ = [
     "Catalogue",
     "Codes",
+    "Exposures",
     "Tokenizer",
     "build_profile",
     "check_vectors",
@@ -173,3 +174,32 @@ def search(
     Returns seven columns of equal length: user row, item row, score, y_col, y_sem (NaN without tags), tag row (or -1),
     and whether the user's own row does not bring the item into the same k.
     """
+
+# ---- evaluation
+
+@final
+class Exposures:
+    """What a log of exposures adds up to, batch by batch."""
+
+    def __new__(cls, categories: npt.NDArray[np.int32], threads: int) -> Exposures:
+        """Begin at nothing; `categories` is `(n_items,)`, negative where an item has none."""
+    def numbers(self, offsets: npt.NDArray[np.int64], bytes: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+        """Number texts as Arrow lays them out, the same text always the same: `(len(offsets) - 1,) int64`."""
+    def add(
+        self,
+        user: npt.NDArray[np.int64],
+        item: npt.NDArray[np.int32],
+        day: npt.NDArray[np.int32],
+        click: npt.NDArray[np.uint32],
+        cart: npt.NDArray[np.uint32],
+        dwell: npt.NDArray[np.float64],
+    ) -> None:
+        """Add a batch of rows, or nothing of it when a value is refused; item -1 is unknown to the catalogue."""
+    def users(self) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.uint64]], npt.NDArray[np.float64]]:
+        """Give ids, ascending; exposures, clicked, clicks, carts, categories shown and clicked, click days; dwell."""
+    def items(self) -> list[npt.NDArray[np.uint64]]:
+        """Give exposures, clicked and clicks: each `(n_items + 1,)`, the last row for unknown items."""
+    def names(self) -> list[str]:
+        """Give the numbered texts, by number."""
+    def nbytes(self) -> int:
+        """Count the bytes held."""

@@ -11,6 +11,8 @@ pub mod behaviors;
 pub mod calendar;
 #[forbid(unsafe_code)]
 pub mod error;
+#[forbid(unsafe_code)]
+pub mod exposures;
 pub mod history;
 pub mod index;
 #[forbid(unsafe_code)]

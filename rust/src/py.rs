@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use crate::error::Error;
 use crate::{behaviors, tokenizer};
 
+mod exposures;
 mod history;
 mod index;
 
@@ -133,6 +134,8 @@ mod _core {
     use super::build_profile;
     use pyo3::prelude::*;
 
+    #[pymodule_export]
+    use super::exposures::Exposures;
     #[pymodule_export]
     use super::history::{compress_history, Catalogue};
     #[pymodule_export]

@@ -9,7 +9,7 @@ mod cells;
 pub mod columns;
 mod dates;
 mod ladder;
-mod near;
+pub(crate) mod near;
 mod partition;
 mod pieces;
 mod readings;

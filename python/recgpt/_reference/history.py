@@ -1,21 +1,13 @@
-"""Plain-Python twins of the compiled kernels: short enough to read aloud, and held equal by property tests.
-
-Only tests and benches import this module.
-"""
+"""Stage 3 in plain Python: what `compress_history` gives, read aloud."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from itertools import groupby
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
-
-import numpy as np
-import numpy.typing as npt
-
-# ---- history (stage 3)
 
 RELIABLE = ("favorite", "purchase", "cart", "detail_view", "review_read", "search")
 LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split")
@@ -167,11 +159,11 @@ def lines(
     turned = pairs if layout.startswith("sequence") else [(values, tuple(keys)) for keys, values in pairs]
     if layout == "item-split":
         kept = dict(turned)
-        for contexts, values in turned:
+        for contexts, own in turned:
             parts = [tuple(part) for _, part in groupby(contexts, key=lambda context: context[0])]
-            labels, things = tokens(contexts, values)
+            labels, things = tokens(contexts, own)
             if len(parts) > 1 and things * (len(parts) - 1) < labels and all(part in kept for part in parts):
-                kept |= {part: tuple(sorted(kept[part] + values)) for part in parts}
+                kept |= {part: tuple(sorted(kept[part] + own)) for part in parts}
                 del kept[contexts]
         turned = list(kept.items())
     return sorted(turned, key=lambda line: weight(line[0]))
@@ -330,71 +322,3 @@ def expand(text: str) -> set[tuple[str, str, str]]:
             label = label.split(" ")[-1]
             triples |= {(label, behavior, entry) for behavior in behaviors.split(", ") for entry in right.split(", ")}
     return triples
-
-
-# ---- index
-
-
-def search_one(
-    vectors: npt.NDArray[np.float32],
-    user: npt.NDArray[np.float32],
-    tags: npt.NDArray[np.float32],
-    *,
-    beta: float,
-    k: int,
-    exclude: Collection[int] = (),
-    categories: Sequence[int] | None = None,
-    limit: int = 0,
-    fuse: str = "max",
-) -> list[tuple[int, np.float32, np.float32, np.float32 | None, int]]:
-    """Find one user's best items: `(item row, score, y_col, y_sem, tag)`, the twin of `_core.search`.
-
-    Args:
-        vectors: (n, d) float32, the items.
-        user: (d,) float32.
-        tags: (t, d) float32, the user's tags; with none, y_sem is None, tag is -1 and the score is y_col.
-        beta: weight of y_col in 0..1.
-        k: how many items at most.
-        exclude: item rows that may not appear.
-        categories: one category an item; with it, at most `limit` items of a category appear.
-        limit: see `categories`.
-        fuse: "max": the best tag counts; "sum": all tags count alike, by their mean.
-    """
-    weight = np.float32(beta)
-    y_col = _dots(vectors, user)
-    if fuse == "sum" and len(tags):
-        mean = np.zeros_like(user)
-        for tag_row in tags:
-            mean += tag_row
-        mean /= np.float32(len(tags))
-        merged = search_one(
-            vectors, user, mean[None], beta=beta, k=k, exclude=exclude, categories=categories, limit=limit
-        )
-        most = np.argmax([_dots(vectors, tag_row) for tag_row in tags], axis=0)
-        return [(item, score, col, sem, int(most[item])) for item, score, col, sem, _ in merged]
-    scored: list[tuple[np.float32, np.float32, np.float32 | None, int]] = [(y, y, None, -1) for y in y_col]
-    for tag in range(len(tags)):
-        for item, y_sem in enumerate(_dots(vectors, tags[tag])):
-            best = scored[item][2]
-            if best is None or y_sem > best:
-                score = weight * y_col[item] + (np.float32(1) - weight) * y_sem
-                scored[item] = (score, y_col[item], y_sem, tag)
-    taken: Counter[int] = Counter()
-    found: list[tuple[int, np.float32, np.float32, np.float32 | None, int]] = []
-    for item in sorted(range(len(vectors)), key=lambda item: (-scored[item][0], item)):
-        if item in exclude or len(found) == k:
-            continue
-        if categories is not None:
-            if taken[categories[item]] == limit:
-                continue
-            taken[categories[item]] += 1
-        found.append((item, *scored[item]))
-    return found
-
-
-def _dots(vectors: npt.NDArray[np.float32], row: npt.NDArray[np.float32]) -> list[np.float32]:
-    """Dot products in float32, products added in the order of the dimensions."""
-    sums = np.zeros(len(vectors), np.float32)
-    for dimension, weight in enumerate(row):
-        sums += weight * vectors[:, dimension]
-    return list(sums)
