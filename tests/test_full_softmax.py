@@ -134,3 +134,29 @@ def test_towers_without_a_hidden_layer_learn_what_comes_next() -> None:
     assert name == "new"
     order = np.argsort(-(towers.item_vectors @ vector))
     assert 4 in order[:3].tolist()
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_tags_leave_the_items_where_they_are_unless_they_are_joint(joint: bool) -> None:
+    """Alpha weighs L_tag against L_cate and nothing else, so without `joint` it cannot reach an item or a user."""
+    import pyarrow as pa
+
+    log = chain()
+    events = pa.table(
+        {
+            "user_id": [log.user_ids[row] for row in log.user],
+            "item_id": [f"i{row:02}" for row in log.item],
+            "behavior": ["purchase"] * len(log.item),
+            "position": log.order,
+        }
+    )
+    names = [f"i{row:02}" for row in range(12)]
+    items = pa.table({"item_id": names, "title": ["thing"] * 12, "category": [f"c{row % 3}" for row in range(12)]})
+    tags = pa.table({"item_id": names, "tag": [f"tag {row % 4}" for row in range(12)]})
+    config = replace(SMALL, batch_size=32, epochs=2, threads=1, joint=joint)
+    low, high = (
+        retrieval.train(events, items, tags, now=None, config=replace(config, alpha=alpha)) for alpha in (0.1, 0.9)
+    )
+    assert np.array_equal(low.item_vectors, high.item_vectors) is not joint
+    assert np.array_equal(low.user_vectors, high.user_vectors) is not joint
+    assert not np.array_equal(low.tag_vectors(["tag 1"]), high.tag_vectors(["tag 1"]))

@@ -41,7 +41,8 @@ class Config:
     alpha: float = 0.5
     """L = L_col + alpha L_tag + (1 - alpha) L_cate (section 2.3.2)."""
     joint: bool = True
-    """L_tag and L_cate move the items too (the paper); else the tag tower alone learns, from where the items are."""
+    """L_tag and L_cate move the items too (the paper); else the tag tower alone learns from them, where the items are
+    (and, with a hidden layer, the words that it shares with the titles)."""
     temperature: float = 0.07
     """Cosines are divided by this inside the three losses."""
     log_q: bool = True
