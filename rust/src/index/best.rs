@@ -107,7 +107,9 @@ mod tests {
             limit: 2,
         };
         let mut best = Best::new(10, Some(caps));
-        [(0, 3.0), (1, 2.0), (2, 1.0)].map(|(item, score)| best.offer(hit(item, score)));
+        for (item, score) in [(0, 3.0), (1, 2.0), (2, 1.0)] {
+            best.offer(hit(item, score));
+        }
         assert!(
             !best.crowded_out(3, 0.5),
             "known only after hits are settled"
