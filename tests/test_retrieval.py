@@ -284,6 +284,18 @@ def test_training_without_torch_names_the_extra(tmp_path: Path) -> None:
     assert issubclass(MissingExtraError, ImportError)
 
 
+@pytest.mark.parametrize("refit", [0, 1])
+def test_without_a_refit_items_are_served_as_training_met_them(refit: int) -> None:
+    """Sales that grew in the held-out days and ids first seen there are features no weight has learnt."""
+    users = sorted(set(events()["user_id"].to_pylist()))
+    columns = {"user_id": users, "item_id": ["toy-cart"] * 12, "behavior": ["purchase"] * 12}
+    log = pa.concat_tables([events().select(list(columns)), pa.table(columns)])  # all buy the same thing last
+    untimed = log.append_column("position", [list(range(log.num_rows))])
+    found = retrieval.train(untimed, items(), tags(), now=None, config=replace(TINY, epochs=1, refit_epochs=refit))
+    assert found.validated is not None
+    assert np.array_equal(found.item_vectors, found.validated.item_vectors) == (refit == 0)
+
+
 def test_a_log_without_times_is_ordered_by_position() -> None:
     timed = events().sort_by("timestamp")
     untimed = timed.drop_columns(["timestamp"]).append_column("position", [list(range(timed.num_rows))])
