@@ -101,7 +101,7 @@ def train(
         learn, features = log, final
     elif not config.refit_epochs:
         # What training has not met says nothing: ids of items first seen in the held-out days and, in a log without
-        # times, where sales are one number, those that have grown since. On Beauty they cost a quarter of the hits.
+        # times, where sales are one number, those that have grown since. On Beauty HR@10 is .0874 for .0868 (seed 0).
         final = replace(final, item=features.item) if log.timed else features
     fitted = fitting.fit(
         fitting.Task(
