@@ -104,7 +104,7 @@ impl Setting<'_> {
                 .iter()
                 .zip(&found)
                 .filter(|(&task, _)| task / parts.len() == number);
-            join(group, query, mine.map(|(_, found)| &found[..]), answers);
+            join(group, query, &mine.map(|(_, found)| &found[..]), answers);
         }
     }
 }
@@ -131,7 +131,7 @@ impl Queue<'_> {
 fn join<'f, 'a: 'f>(
     group: &Group,
     query: &Query<'a>,
-    found: impl Iterator<Item = &'f [Best<'a>]> + Clone,
+    found: &(impl Iterator<Item = &'f [Best<'a>]> + Clone),
     answers: &mut Vec<(usize, Vec<Hit>)>,
 ) {
     let mut open = answers.len();
