@@ -176,7 +176,7 @@ proptest! {
         let codes = Codes::new(matrix(&items, dim));
         for kernel in ["bytes", "floats"] {
             let fuse = if lists { Fuse::Lists } else { Fuse::Max };
-            let query = Query { kernel, fuse, ..ask(&user, &tags, dim, &offsets, k) };
+            let query = Query { fuse, kernel, ..ask(&user, &tags, dim, &offsets, k) };
             let answers = search(&alone(&items, dim, codes.as_ref()), &query).unwrap();
             for (place, (_, hits)) in answers.iter().enumerate() {
                 let mine = if lists && !tags.is_empty() { &tags[place * dim..(place + 1) * dim] } else { &tags[..] };

@@ -126,8 +126,10 @@ impl Exposures {
         let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let mut texts: Vec<_> = names.iter().collect();
         texts.sort_unstable_by_key(|(_, number)| **number);
-        let text = |(text, _): (&Box<[u8]>, _)| String::from_utf8_lossy(text).into_owned();
-        texts.into_iter().map(text).collect()
+        texts
+            .into_iter()
+            .map(|(text, _)| String::from_utf8_lossy(text).into_owned())
+            .collect()
     }
 
     fn nbytes(&self) -> usize {
