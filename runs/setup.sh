@@ -87,8 +87,8 @@ if [ ! -e "$stamp" ]; then
   start_uv
   install numpy pyarrow pydantic jinja2 usearch typer rich torch safetensors gguf typing-extensions diskcache \
     httpx2 maturin pytest pytest-timeout hypothesis ruff mypy import-linter
-  # What tests and benches measure against: an OpenAI-compatible server, and other engines for tables.
-  install xllamacpp polars duckdb pandas
+  # What tests and benches measure against: an OpenAI-compatible server, other engines for tables, trec_eval.
+  install xllamacpp polars duckdb pandas ir-measures
 
   # The wheel takes 5 to 7 minutes to build on 2 cores, so it is kept, keyed by all that changes it.
   cpu=$({ grep -m1 '^flags' /proc/cpuinfo 2>/dev/null || sysctl -n machdep.cpu.features 2>/dev/null || true; uname -m; } | sha256sum | cut -c1-8)
