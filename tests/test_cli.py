@@ -195,7 +195,8 @@ def test_every_command_has_help_and_json(command: str, capsys: pytest.CaptureFix
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from recgpt.cli import main
 from recgpt.llm import FakeEngine, ledger
 def slow(ask):
@@ -208,7 +209,8 @@ ledger.SECONDS = 0.0
 sys.argv[0] = "recgpt"
 main()
 """
-"""The command as it is, but for a model that takes its time and answers that are kept a few at a time."""
+"""The command as it is, but for a model that takes its time and answers that are kept a few at a time. Whoever started
+the tests in the background left Ctrl-C ignored, which children inherit."""
 
 
 def tables(out: Path) -> dict[str, pa.Table]:
