@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -160,7 +159,7 @@ def test_a_log_without_times_leaves_out_what_each_user_bought_last(shop: Path) -
         if row["behavior"] == "purchase":
             last[row["user_id"]] = row
     outcome = pipeline.run(shop / "run.toml")
-    assert outcome.summaries["evaluation"] == f"{len(last)} users' last `purchase` was left out"
+    assert outcome.summaries["evaluation"].split("; ")[0] == f"{len(last)} users' last `purchase` was left out"
     figures = outcome.figures
     assert figures["users_evaluated"] == len(last) == 30
     assert all(math.isfinite(figures[name]) for name in ("hr@20", "hr@20_new", "hr@20_popularity"))
@@ -173,7 +172,9 @@ def test_a_log_without_times_leaves_out_what_each_user_bought_last(shop: Path) -
     assert all(row["position"] < last[row["user_id"]]["position"] for row in seen)
     assert all(text.startswith("undated (") for text in table("history/whole")["text"].to_pylist())
     # Nothing may speak of a date that nobody knows.
-    assert pc.count_distinct(table("interests/interests")["stage"]).as_py() == 1
+    assert set(table("interests/interests")["stage"].to_pylist()) <= {"long-term"}
+    # The scripted engine ends its reasons with "every week": nobody can see that in a log without times.
+    assert any("no rhythm" in row["reason"] for row in table("interests/rejections").to_pylist())
     assert table("tags/tags")["as_of"].null_count == table("tags/tags").num_rows
     assert table("explanations/explanations")["valid_until"].null_count == table("explanations/explanations").num_rows
     page = (shop / "bundles" / "report.html").read_text(encoding="utf-8")

