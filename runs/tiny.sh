@@ -60,6 +60,7 @@ for name, users, printed in (
     assert figures["llm_users"] == users, figures["llm_users"]
     assert figures["within_budget"] == 1.0
     assert figures["tags_per_user"] > 0
+    assert figures["interests_per_user"] > 0, "no interest was left of what the engine said"
     parts = [figures[f"explained_by_{part}"] for part in ("interest", "item", "rule")]
     assert parts[0] + parts[1] > 0
     assert abs(sum(parts) - 1) < 1e-9, parts

@@ -20,7 +20,7 @@ from recgpt.llm.tokenizer import Tokenizer
 _WORD = re.compile(r"\w+|[^\w\s]")
 _LETTERS = re.compile(r"[^\W\d_]+")
 _FENCED = re.compile(r"<<<\S+\n(.*?)\n\S+>>>", re.S)
-_OFTEN = (["every", "day"], ["every", "week"], ["all", "year"], ["many", "times"], ["most", "months"])
+_IDLE = (["as", "well"], ["for", "the", "household"], ["and", "others"], ["and", "other", "things"], ["for", "them"])
 """Ends of the default free text: words that state no fact, which the checkers of reasons and explanations allow."""
 
 
@@ -28,7 +28,7 @@ class FakeEngine:
     """Answers from a queue, from functions, or by a stated rule; its `name` begins with `fake`.
 
     Without a script, a candidate's log-probability rises with the share of its words that the prompt contains and how
-    often it does, free text is the end of a line of the prompt's data and an idle "every week", and JSON is the
+    often it does, free text is the end of a line of the prompt's data and an idle "as well", and JSON is the
     smallest instance of the schema.
 
     >>> from recgpt.llm.engine import Prompt
@@ -151,7 +151,7 @@ def _answer(request: Request) -> str:
     lines = blocks[-1].split("\n") if blocks else user.strip().split("\n")[-1:]
     draw = int.from_bytes(hashlib.sha256(f"{user}\n{request.seed}".encode("utf-8", "replace")).digest()[:4])
     words = _LETTERS.findall(lines[draw % len(lines)])[-2:] or ["nothing"]
-    return " ".join([*words, *_OFTEN[draw % len(_OFTEN)]][: max(1, request.max_tokens)])
+    return " ".join([*words, *_IDLE[draw % len(_IDLE)]][: max(1, request.max_tokens)])
 
 
 def _instance(schema: Mapping[str, Any], words: list[str], seed: int) -> Any:
