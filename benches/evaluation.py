@@ -1,9 +1,9 @@
 """How fast is a log of exposures counted, against pandas on the same work, and in how much memory?
 
-A seeded log: users and items by Zipf's law, 5 % of exposures clicked, 90 days. Asked are CTR, IPV, DCAU, DT, ATC, EICD
-and CICD with every user's own sums, and exposures, clicks and page views of every item. Both hold their columns in
-memory, in the form they like best; the answers are compared before anything is timed; rounds alternate and ratios are
-of medians. Then the same log is read from Parquet by a process of its own, whose peak memory is printed.
+A seeded log: some users and items far oftener than others, 5 % of exposures clicked, 90 days. Asked are CTR, IPV, DCAU,
+DT, ATC, EICD and CICD with every user's own sums, and exposures, clicks and page views of every item. Both hold their
+columns in memory, in the form they like best; the answers are compared before anything is timed; rounds alternate and
+ratios are of medians. Then the same log is read from Parquet by a process of its own, whose peak memory is printed.
 
     pip install "recgpt[bench]"        # pandas
     python benches/evaluation.py --rows 50000000 --rounds 3

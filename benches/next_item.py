@@ -204,17 +204,13 @@ def towers(world: World, config: retrieval.Config, keep: Path | None) -> tuple[r
         progress=Progress(),
         checkpoint=keep and keep / f"{config.pooling}-{config.seed}.safetensors",
     )
-    mine = {user: row for row, user in enumerate(found.user_ids)}
-    return found, in_order(world, found, found.user_vectors[[mine[user] for user in world.user_ids]])
+    return found, scorer_of(world, found, found.user_ids, found.user_vectors)
 
 
 def train_only(world: World, found: retrieval.Towers) -> dict[str, float]:
     """The towers that did not learn the validation item; they read it, as all models of published tables do."""
     assert found.validated is not None, "there is a validation item of every user"
-    names, vectors = found.validated.user_vectors_for(events_of(world, 1))
-    at = {name: row for row, name in enumerate(names)}
-    people = vectors[[at[name] for name in world.user_ids]]
-    return judge(world, 1, in_order(world, found.validated, people))
+    return judge(world, 1, scorer_of(world, found.validated, *found.validated.user_vectors_for(events_of(world, 1))))
 
 
 def newcomers(world: World, found: retrieval.Towers) -> dict[str, float]:
@@ -222,16 +218,17 @@ def newcomers(world: World, found: retrieval.Towers) -> dict[str, float]:
     last = np.concatenate([world.values[end - 2 : end] for end in world.offsets[1:]])
     strangers = [f"new {user}" for user in world.user_ids]
     few = World(strangers, world.item_ids, world.items, last, np.arange(0, len(last) + 1, 2))
-    names, vectors = found.user_vectors_for(events_of(few, 1))
-    at = {name: row for row, name in enumerate(names)}
-    people = vectors[[at[name] for name in strangers]]
-    return {name: value for name, value in judge(few, 1, in_order(world, found, people)).items() if "cold" not in name}
+    figures = judge(few, 1, scorer_of(few, found, *found.user_vectors_for(events_of(few, 1))))
+    return {name: value for name, value in figures.items() if "cold" not in name}
 
 
-def in_order(world: World, found: retrieval.Towers, people: Floats) -> Scorer:
-    at = {item: row for row, item in enumerate(found.item_ids)}
-    vectors = found.item_vectors[[at[item] for item in world.item_ids]]
-    return lambda part: people[part] @ vectors.T
+def scorer_of(world: World, found: retrieval.Towers, names: list[str], vectors: Floats) -> Scorer:
+    """Put named users and the towers' items into the order of the world."""
+    user_at = {name: row for row, name in enumerate(names)}
+    item_at = {item: row for row, item in enumerate(found.item_ids)}
+    people = vectors[[user_at[name] for name in world.user_ids]]
+    items = found.item_vectors[[item_at[item] for item in world.item_ids]]
+    return lambda part: people[part] @ items.T
 
 
 def tag_side(world: World, found: retrieval.Towers, picture: str | None, people: int = 2000) -> dict[str, Any]:

@@ -241,3 +241,12 @@ def cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:
 def rows(records: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
     """Make a table of one of recgpt's schemas from Python records; small results only."""
     return pa.Table.from_pylist(records, schema=schema)
+
+
+def whole_numbers(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
+    """Read ids as whole numbers if there are any and all of them are, written in the plainest way: `007` is not 7."""
+    try:
+        numbers = ids.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    return numbers if len(ids) and numbers.cast(pa.large_string()).equals(ids) else None

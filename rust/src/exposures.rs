@@ -10,7 +10,7 @@ mod table;
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::history::near::near;
+use crate::near::near;
 use marks::Marks;
 use table::{mixed, Table};
 

@@ -54,7 +54,7 @@ class Catalogue:
 
         Without any gap an id's distance from the least one is its entry, and nothing need be looked up.
         """
-        numbers = _numbers(self.ids)
+        numbers = schema.whole_numbers(self.ids)
         if numbers is None:
             return None
         values = numbers.to_numpy()
@@ -87,7 +87,7 @@ def catalogue(
         InvalidTableError: a table does not fit or an item has two briefs.
     """
     table = schema.table(briefs, schema.BRIEFS, name="briefs")
-    numbers = _numbers(table["item_id"])
+    numbers = schema.whole_numbers(table["item_id"])
     table = table.take(pc.array_sort_indices(table["item_id"] if numbers is None else numbers))
     ids = table["item_id"].combine_chunks()
     if pc.count_distinct(ids).as_py() != len(ids):
@@ -141,15 +141,6 @@ def flat(texts: Sequence[str]) -> Texts:
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(text) for text in encoded], out=offsets[1:])
     return offsets, np.frombuffer(b"".join(encoded), np.uint8)
-
-
-def _numbers(ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray | None:
-    """Read ids as whole numbers if all of them are, written in the plainest way."""
-    try:
-        numbers = ids.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return None
-    return numbers if len(ids) and numbers.cast(pa.large_string()).equals(ids) else None
 
 
 def _categories(

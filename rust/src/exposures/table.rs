@@ -1,6 +1,6 @@
 //! A table from numbers to small values: open addressing, one cache line a question, and a slot can be asked for early.
 
-use crate::history::near::near;
+use crate::near::near;
 
 /// No key may be this number: it marks an empty slot.
 const EMPTY: u64 = 1 << 63;

@@ -2,11 +2,11 @@
 
 use super::catalogue::Entries;
 use super::dates::Dates;
-use super::near::near;
 use super::partition::Record;
 use super::pieces::Pieces;
 use super::readings::Cell;
 use super::write::{Mark, Things};
+use crate::near::near;
 
 /// The user's things and cells before anything is given up.
 #[derive(Default)]

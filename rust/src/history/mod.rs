@@ -9,7 +9,6 @@ mod cells;
 pub mod columns;
 mod dates;
 mod ladder;
-pub(crate) mod near;
 mod partition;
 mod pieces;
 mod readings;
