@@ -29,7 +29,7 @@ def test_free_text_speaks_of_one_line_of_the_data_and_is_stable():
     prompt = Prompt("Say when.", "December 18\n<<<items\ndome tent\nwool sock 12\nitems>>>\nWhich show an interest?")
     texts = [FakeEngine().generate([Request(prompt, 12, seed=seed)])[0].text for seed in range(20)]
     assert texts == [FakeEngine().generate([Request(prompt, 12, seed=seed)])[0].text for seed in range(20)]
-    assert {text.rsplit(" ", 2)[0] for text in texts} == {"dome tent", "wool sock"}
+    assert {" ".join(text.split()[:2]) for text in texts} == {"dome tent", "wool sock"}
     assert len(set(texts)) > 2
     assert FakeEngine().generate([Request(Prompt("a", ""), 1)])[0].text == "nothing"
 

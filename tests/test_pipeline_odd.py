@@ -172,7 +172,7 @@ def test_a_log_without_times_leaves_out_what_each_user_bought_last(shop: Path) -
     assert all(row["position"] < last[row["user_id"]]["position"] for row in seen)
     assert all(text.startswith("undated (") for text in table("history/whole")["text"].to_pylist())
     # Nothing may speak of a date that nobody knows.
-    assert set(table("interests/interests")["stage"].to_pylist()) == {"long-term"}
+    assert set(table("interests/interests")["stage"].to_pylist()) == {"short-term"}
     assert table("tags/tags")["as_of"].null_count == table("tags/tags").num_rows
     assert table("explanations/explanations")["valid_until"].null_count == table("explanations/explanations").num_rows
     page = (shop / "bundles" / "report.html").read_text(encoding="utf-8")
