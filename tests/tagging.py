@@ -133,9 +133,10 @@ def phi(texts: list[str]) -> list[str]:
 
 def predict(engine: Scripted, **options):
     given = {"users": USERS, "interests": INTERESTS, "events": EVENTS} | options
+    items = given.pop("items", catalogue())
     return tags.predict(
         given.pop("users"), given.pop("interests"), given.pop("events"), engine=engine, now=NOW, categories=phi,
-        items=catalogue(), item_tags=tags.item_tags(catalogue()), **given,
+        items=items, item_tags=tags.item_tags(items), **given,
     )  # fmt: skip
 
 

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recgpt import interests
-from recgpt.evidence import parse_rows
+from recgpt.evidence import parse_rows, words
 from recgpt.interests import reasons
 from recgpt.interests.cases import Case, Choice
 from recgpt.interests.rules import reason_fault
+from recgpt.llm.engine import Result
 
 BOUGHT = {"purchase": ["dome tent", "camp stove fuel"]}
 BOTH = BOUGHT | {"search": ["sleeping bag"]}
@@ -107,6 +108,37 @@ def test_the_opening_verb_is_that_of_the_items_that_the_model_is_shown():
     redeemed = "r1 17-06 (coupon) | Dome tent"
     assert reasons.opening(reasons.told(choice(redeemed, 1))) == ("They redeemed a coupon for", ["dome tent"])
     assert reasons.periods(choice(history, 1, 3)) == 2
+
+
+@pytest.mark.parametrize(
+    ("item", "term", "shown"),
+    [
+        ("Candy - Checklane x5", "candy", "candy"),
+        ("Cookies/Cones x2", "cookie", "cookies"),
+        ("Tray Pack/Choc Chip Cookies 15 oz; National; Snacks #2", "cookie", "choc chip cookies"),
+        ("Pails; Private; Ice Cream/Milk/Sherbts", "ice cream", "ice cream"),
+        # A phrase that runs over the pieces: the name as it begins.
+        ("Dry - Cat Food; National", "dry cat food", "dry"),
+    ],
+)
+def test_a_thing_is_shown_by_the_piece_of_its_name_that_shows_the_interest(item, term, shown):
+    history = f"r1 17-06 (purchase) | {item}"
+    case = Case("u", "", history, tuple(parse_rows(history)), ())
+    assert reasons.told(Choice(case, "any", None, [tuple(words(term))], evidence=(1,))) == {"purchase": [shown]}
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        (" baking mixes, baking needs, and items", "They bought baking mixes and baking needs"),
+        (" pails and items", "They bought pails"),
+        (" seafood, and some other items", "They bought seafood"),
+        (" items", "They bought items"),
+        (" bread and butter", "They bought bread and butter"),
+    ],
+)
+def test_a_list_does_not_end_in_items_that_are_none(said, kept):
+    assert reasons._read(Result("ok", said), "They bought") == (kept, "")
 
 
 def test_a_generated_reason_is_held_against_what_its_rows_say_was_done():

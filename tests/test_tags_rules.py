@@ -74,6 +74,15 @@ def test_a_category_path_gives_the_core_and_shared_words_the_modifiers():
     assert set(tags.item_tags(items)["tag"].to_pylist()) == {"washable mascara"}
 
 
+def test_a_misfiled_item_is_called_by_its_title_s_usual_shelf():
+    shelves = ["Toys"] * 3 + ["Frozen Pizza"]
+    items = schema.rows(
+        [{"item_id": str(n), "title": "Kites", "category": shelf} for n, shelf in enumerate(shelves)], schema.ITEMS
+    )
+    assert set(tags.item_tags(items)["tag"].to_pylist()) == {tags.normalize("Kites", "Toys")}
+    assert set(tags.item_tags(items.slice(1))["tag"].to_pylist()) > {tags.normalize("Kites", "Toys")}
+
+
 def test_items_without_usable_words_get_no_row_and_order_stays():
     table = tags.item_tags(catalogue())
     assert table.schema == schema.ITEM_TAGS
@@ -124,6 +133,8 @@ def test_every_rule_names_a_checker_that_exists():
     ("verdict", "expected"),
     [
         (checkers.specific("outdoor waterproof hiking boots", {"SHOES"}), None),
+        (checkers.no_invented_claim("cook organic beans", "They bought cast iron pan"), "invented_claim"),
+        (checkers.no_invented_claim("use their iron pan", "They bought cast iron pan"), None),
         (checkers.specific("boots", {"SHOES"}), "too_broad"),
         (checkers.specific("bath tissue", {"BATH TISSUES"}), "too_broad"),
         (checkers.specific("a b c d e f g", set()), "too_long"),

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from functools import cache, lru_cache
+from functools import cache
 from importlib import resources
 
 from recgpt.brands import Brands
+from recgpt.phrases import HAN, WORD, chinese, claims, named, sensitive, words
 from recgpt.text import listed
 
 MIN_WORDS, MAX_WORDS = 4, 12
@@ -30,61 +31,11 @@ _EVERYDAY = frozenset(("march", "may", "fall"))
 """Names that are everyday words too: nobody is told off for them."""
 _REACH_BEFORE, _REACH_AFTER = 4, 2
 """Words before and after a season's name among which it is looked for that it is over or to come."""
-_HAN = re.compile(r"[㐀-䶿一-鿿豈-﫿]")
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _PERSONAL = re.compile(
     r"[\w.+-]+@[\w-]+\.\w|(?:\+?\d[\s()-]?){7,}|\b(?:mr|mrs|ms|miss|dr)\b\.?\s*\w|\byears? old\b|\byour (?:age|income|"
     r"address|salary|marriage|divorce|pregnancy|illness|disease|religion)\b|\b(?:husband|wife|girlfriend|boyfriend)\b",
     re.I,
 )
-
-
-def chinese(text: str) -> bool:
-    """Tell whether at least half of a text's letters are Chinese characters."""
-    letters = sum(character.isalpha() for character in text)
-    return bool(letters) and 2 * len(_HAN.findall(text)) >= letters
-
-
-def words(text: str) -> list[str]:
-    """Split into lower-case words, simple plurals cut; Chinese text into its characters."""
-    if chinese(text):
-        return _HAN.findall(text)
-    return [_singular(word) for word in _WORD.findall(text.casefold())]
-
-
-def _singular(word: str) -> str:
-    if word.endswith("ies") and len(word) > 4:
-        return word[:-3] + "y"
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
-
-
-@cache
-def _patterns(name: str) -> tuple[tuple[str, re.Pattern[str] | None], ...]:
-    """Entries of a list with their patterns; None for Chinese, which is looked for anywhere.
-
-    `*` at the end of a word stands for any ending, ` ... ` for up to three words between, and where an entry has a
-    hyphen or a space a text may have either or nothing.
-    """
-    found: list[tuple[str, re.Pattern[str] | None]] = []
-    for entry in sorted(listed(name)):
-        parts = [
-            r"[\s-]?".join(re.escape(word).replace(r"\*", r"\w*") for word in re.split(r"[\s-]+", part.strip()))
-            for part in entry.split(" ... ")
-        ]
-        whole = r"\s+(?:[\w'-]+\s+){0,3}".join(parts)
-        found.append((entry, None if _HAN.search(entry) else re.compile(rf"(?<!\w){whole}(?!\w)")))
-    return tuple(found)
-
-
-def _named(text: str, name: str) -> set[str]:
-    """Entries of a list that a text holds: whole words for Latin entries, any place for the others."""
-    plain = text.casefold().replace("’", "'")
-    versions = (plain, " ".join(words(text)))
-    return {
-        entry
-        for entry, pattern in _patterns(name)
-        if (entry in plain if pattern is None else any(pattern.search(version) for version in versions))
-    }
 
 
 def right_length(text: str) -> str | None:
@@ -94,8 +45,8 @@ def right_length(text: str) -> str | None:
     (None, 'length', None)
     """
     if chinese(text):
-        return None if MIN_CHARACTERS <= len(_HAN.findall(text)) <= MAX_CHARACTERS else "length"
-    return None if MIN_WORDS <= len(_WORD.findall(text)) <= MAX_WORDS else "length"
+        return None if MIN_CHARACTERS <= len(HAN.findall(text)) <= MAX_CHARACTERS else "length"
+    return None if MIN_WORDS <= len(WORD.findall(text)) <= MAX_WORDS else "length"
 
 
 def no_invented_claim(text: str, facts: str) -> str | None:
@@ -112,12 +63,6 @@ def no_invented_claim(text: str, facts: str) -> str | None:
     return "invented_claim" if claims(text) - claims(facts) else None
 
 
-@lru_cache(maxsize=100_000)
-def claims(text: str) -> frozenset[str]:
-    """Give the entries of the list `claims` that a text makes."""
-    return frozenset(_named(text, "claims"))
-
-
 def no_invented_number(text: str, facts: str) -> str | None:
     """No number that the item's data does not hold."""
     return "invented_number" if set(re.findall(r"\d+", text)) - set(re.findall(r"\d+", facts)) else None
@@ -130,12 +75,12 @@ def no_foreign_brand(text: str, facts: str, brands: Brands) -> str | None:
 
 def no_empty_praise(text: str, facts: str) -> str | None:
     """No praise or filler that fits any item; a word of the item's own data is not praise."""
-    return "empty_praise" if _named(text, "praise") - _named(facts, "praise") else None
+    return "empty_praise" if named(text, "praise") - named(facts, "praise") else None
 
 
 def no_hard_sell(text: str) -> str | None:
     """No exaggerated claim, no pressure to buy."""
-    return "hard_sell" if _named(text, "hardsell") else None
+    return "hard_sell" if named(text, "hardsell") else None
 
 
 def no_copy(text: str, title: str) -> str | None:
@@ -153,6 +98,15 @@ def no_copy(text: str, title: str) -> str | None:
 def no_personal_data(text: str) -> str | None:
     """No name, address, number or circumstance of a person."""
     return "personal_data" if _PERSONAL.search(text) else None
+
+
+def discreet(text: str, facts: str) -> str | None:
+    """Nothing of anybody's health or body that the item's data does not name.
+
+    >>> discreet("Tea against your headache", "green tea"), discreet("Cough drops at hand", "cough drops")
+    ('sensitive', None)
+    """
+    return "sensitive" if sensitive(text) and not sensitive(facts) else None
 
 
 def clear(text: str) -> str | None:
@@ -173,7 +127,7 @@ def clear(text: str) -> str | None:
 
 def complete(text: str) -> str | None:
     """The text ends as a phrase, not in the middle of one."""
-    own = _WORD.findall(text.casefold())
+    own = WORD.findall(text.casefold())
     return "incomplete" if not own or own[-1] in listed("loose_ends") or text.rstrip()[-1] in ',:;-("' else None
 
 

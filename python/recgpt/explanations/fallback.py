@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from recgpt import schema
 from recgpt.explanations import checkers
+from recgpt.phrases import claims
 from recgpt.text import clean
 
 _FORM, _NAMELESS = "{name}, from this store's catalogue", "An item from this store's catalogue"
@@ -26,10 +27,10 @@ def own_words(tag: str, category: str, said: str) -> str:
     >>> own_words("nut natural snack", "Packaged Natural Snacks", "Nuts"), own_words("organic milk", "MILK", "Org Milk")
     ('nut snack', 'organic milk')
     """
-    if not checkers.claims(tag):
+    if not claims(tag):
         return tag
-    borrowed = checkers.claims(category) - checkers.claims(said)
-    return " ".join(word for word in tag.split() if not checkers.claims(word) & borrowed)
+    borrowed = claims(category) - claims(said)
+    return " ".join(word for word in tag.split() if not claims(word) & borrowed)
 
 
 def by_rule(items: pa.Table, tag_of: Mapping[str, str]) -> pa.Table:
@@ -48,11 +49,7 @@ def by_rule(items: pa.Table, tag_of: Mapping[str, str]) -> pa.Table:
     for item, title, category, attributes in zip(*columns, strict=True):
         tag = tag_of.get(item, "")
         # Where the tag claims nothing, title and category change nothing.
-        key = (
-            (tag, "", "")
-            if tag and not checkers.claims(tag)
-            else (tag, f"{title or ''} ; {attributes or ''}", category or "")
-        )
+        key = (tag, "", "") if tag and not claims(tag) else (tag, f"{title or ''} ; {attributes or ''}", category or "")
         if key not in known:
             named = own_words(clean(tag, limit=60), key[2], key[1]) or " ".join(clean(title).split(",")[0].split()[:5])
             known[key] = text_of(named)

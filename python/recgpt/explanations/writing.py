@@ -240,6 +240,7 @@ def _judge(line: _Line, prompt: Prompt, result: Result, brands: Brands, month: s
         or checkers.no_empty_praise(text, facts)
         or checkers.no_hard_sell(own)
         or checkers.no_personal_data(text)
+        or checkers.discreet(text, facts)
         or checkers.of_the_season(text, facts, season, month)
         or checkers.relevant(text, line.item.name, line.interest)
         or ""

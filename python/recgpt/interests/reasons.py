@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from recgpt.evidence import longest_hit
+from recgpt.evidence import Term, longest_hit
 from recgpt.interests.cases import Choice
 from recgpt.interests.config import Config
 from recgpt.interests.rules import reason_fault
@@ -26,6 +26,9 @@ _OPENINGS = {
 _NEUTRAL = "Their history holds"
 """Begins the reason where only a shop's own behaviors are cited, of which nobody knows what they mean."""
 _MARKS = re.compile(r' x\d{1,6}$| #\d{1,6}(?= |$)|"')
+_PIECES = re.compile(r";| - |/")
+_LOOSE_END = re.compile(r",?(?: and)?(?: (?:a|an|some|other|more))* (?:item|product|thing)s?$")
+"""What a small model adds to a list that it cannot go on with."""
 _SIZE = re.compile(r"\s*\(?\d.*$")
 _SHOWN_ITEMS = 8
 
@@ -81,7 +84,12 @@ def _read(result: Result, begun: str) -> tuple[str, str]:
         if result.reason != "length" or "," not in text:
             return "", result.reason
         text = text.rpartition(",")[0]
-    return clean(f"{begun} {text.strip()}"), ""
+    said = text.strip()
+    listed = _LOOSE_END.sub("", said)
+    if listed != said and "," in listed:
+        head, _, last = listed.rpartition(", ")
+        listed = f"{head} and {last}"
+    return clean(f"{begun} {listed}"), ""
 
 
 def _fault(text: str, choice: Choice, config: Config) -> str:
@@ -97,7 +105,7 @@ def told(choice: Choice) -> dict[str, list[str]]:
     found: dict[str, dict[str, None]] = {}
     for row in choice.case.rows:
         if row.id in choice.evidence:
-            matching = {_plain(item): None for item in row.items if longest_hit(item, choice.terms)}
+            matching = {_plain(item, choice.terms): None for item in row.items if longest_hit(item, choice.terms)}
             for behavior in dict.fromkeys(behavior for _, behavior in row.contexts):
                 found.setdefault(behavior, {}).update(matching)
     return {behavior: list(items) for behavior, items in found.items() if items}
@@ -117,7 +125,16 @@ def opening(told: Mapping[str, Sequence[str]]) -> tuple[str, list[str]]:
     return _NEUTRAL, list(dict.fromkeys(item for items in told.values() for item in items))
 
 
-def _plain(item: str) -> str:
-    """Show what a thing is: without its size, its marks and what follows a `;`, which small models trip over."""
-    name = _MARKS.sub("", item).partition(";")[0].strip()
-    return (_SIZE.sub("", name).strip() or name).lower()
+def _plain(item: str, terms: Sequence[Term]) -> str:
+    """Show what a thing is: the piece of its name that shows the interest, without size and marks.
+
+    A brief joins title, brand and category by `;`, and shops join kinds by `/` and shelves by ` - `. Small models take
+    the pieces for several things, or a shelf for a thing.
+
+    >>> _plain("Pails 1 ga; Private; Ice Cream/Milk/Sherbts #2 x3", [("ice", "cream")])
+    'ice cream'
+    """
+    name = _MARKS.sub("", item).strip()
+    pieces = [piece.strip() for piece in _PIECES.split(name) if piece.strip()] or [name]
+    shown = next((piece for piece in pieces if longest_hit(piece, terms)), pieces[0])
+    return (_SIZE.sub("", shown).strip() or shown).lower()

@@ -57,7 +57,7 @@ class DataConfig(_Section):
     """The shop's event names -> recgpt's, for example `buy = "purchase"`."""
     columns: dict[str, str] = {}
     """The shop's column names -> recgpt's, for example `sku = "item_id"`."""
-    test_days: int = Field(14, ge=0)
+    test_days: int = Field(14, ge=0, le=36_500)
     """`now` is this many days before the log's end; what follows is held out. 0: the whole log, and nothing judged.
     A log without times has no days: whatever the number, each user's last event of `truth` is the test, the one before
     it the validation (leave-one-out by `position`); 0 still means the whole log."""

@@ -23,7 +23,11 @@ READING = 3
 
 
 def read(data: DataConfig, step: Callable[[], None] = lambda: None) -> tuple[Dataset, datetime | None]:
-    """Read the data set, and set `now`; None if the log has no times."""
+    """Read the data set, and set `now`; None if the log has no times.
+
+    Raises:
+        InvalidConfigError: the days held out are the whole log.
+    """
     if data.folder is not None:
         found = datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
     else:
@@ -34,6 +38,12 @@ def read(data: DataConfig, step: Callable[[], None] = lambda: None) -> tuple[Dat
     if events["timestamp"].null_count == len(events):
         step()
         return found, None
+    span = pc.max(events["timestamp"]).as_py() - pc.min(events["timestamp"]).as_py()
+    if data.test_days and timedelta(days=data.test_days) >= span:
+        raise InvalidConfigError(
+            f"data.test_days is {data.test_days}, but the log spans {span.total_seconds() / 86400:,.1f} days, so that "
+            "nothing would be left to learn from; set it to less, or to 0 to judge nothing"
+        )
     # Everything happens strictly before `now`, so that the whole log is one moment more than its last event.
     now = evaluation.cut(events, days=data.test_days) + timedelta(microseconds=not data.test_days)
     # Read twice where prices depend on `now`: they may only come from sales before it.

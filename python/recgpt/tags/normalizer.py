@@ -31,7 +31,11 @@ MAX_WORDS = 5
 """Longest tag, in words; the core word stands last, so longer ones lose their first words."""
 MIN_SHARED_BRANDS = 5
 """On a category path no brand is known: a title word is a modifier only behind this many different opening words."""
+MISFILED = 3
+"""A category with at most a third of the items that another holds of the same title is a slip of the catalogue."""
 
+_UNREADABLE = re.compile(r"[bcdfghjklmnpqrstvwxz]{9}")
+"""So many consonants in a row are in no word of English or German: "ctlrytblclthstthpksst" is cutlery and more."""
 _PARENTHESES = re.compile(r"[(\[][^)\]]*(?:[)\]]|$)")
 _DIGITS = re.compile(r"\S*\d\S*")
 _HEADING_SEPARATOR = re.compile(r"\s+-\s+|:|;")
@@ -61,11 +65,14 @@ def item_tags(items: schema.ArrowStream, *, brands: Brands | None = None) -> pa.
     brands = brands or Brands.of(table)
     columns = [table.column(name).to_pylist() for name in ("title", "category", "brand", "attributes")]
     shared = _shared_words(zip(columns[0], columns[1], strict=True))
+    # Sizes differ between items that share everything else, so they leave before the cache is asked.
+    titles = [_without_sizes(clean(title)) for title in columns[0]]
+    usual = _usual_shelves(zip(titles, columns[1], strict=True))
     known: dict[tuple[str, str, str, str], str] = {}
     tags: list[str] = []
-    for title, category, brand, attributes in zip(*columns, strict=True):
-        # Sizes differ between items that share everything else, so they leave before the cache is asked.
-        key = (_without_sizes(clean(title)), category or "", brand or "", attributes or "")
+    for title, category, brand, attributes in zip(titles, *columns[1:], strict=True):
+        shelf = usual.get((title, category or ""), category)
+        key = (title, shelf or "", brand or "", attributes or "")
         if key not in known:
             known[key] = _tag(*key, shared=shared, brands=brands)
         tags.append(known[key])
@@ -83,6 +90,22 @@ def normalize(title: str | None, category: str | None = None, brand: str | None 
     """
     brands = Brands([*listed("brands"), brand or ""])
     return _tag(_without_sizes(clean(title)), category or "", brand or "", "", shared=None, brands=brands)
+
+
+def _usual_shelves(rows: Iterable[tuple[str, str | None]]) -> dict[tuple[str, str], str]:
+    """Find misfiled items: a title's rare category gives way to the one that holds `MISFILED` times as many of them.
+
+    A kite among frozen pizzas would become a "frozen pizza kite".
+    """
+    shelves: dict[str, Counter[str]] = defaultdict(Counter)
+    for title, category in rows:
+        if title and category:
+            shelves[title][category] += 1
+    usual: dict[tuple[str, str], str] = {}
+    for title, counts in shelves.items():
+        best, most = min(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        usual |= {(title, other): best for other, count in counts.items() if count * MISFILED <= most}
+    return usual
 
 
 def _without_sizes(title: str) -> str:
@@ -198,6 +221,7 @@ def _usable(piece: str, brand: frozenset[str]) -> list[str]:
                 if (
                     len(single) > 1
                     and not any(character.isdigit() for character in single)
+                    and not _UNREADABLE.search(single)
                     and not {word, single, raw} & (skipped | brand)
                 ):
                     if single not in words:

@@ -8,6 +8,7 @@ import numpy as np
 
 from recgpt.llm import prompts
 from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest
+from recgpt.phrases import sensitive
 from recgpt.tags import checkers
 from recgpt.tags.candidates import preselect
 from recgpt.tags.context import Context, Household
@@ -144,7 +145,8 @@ def _ranked(context: Context, household: Household, pairs: list[tuple[str, str, 
 def _beginning(context: Context, household: Household, tag: str, interest: str | None) -> str:
     """Begin the reason with something real: the user's own tag that goes with this one most, else interest or search.
 
-    Only words of the catalogue and of interests enter: a query stands for the tags that it names.
+    A tag that shows the same interest comes before all others. Only words of the catalogue and of interests enter, a
+    query stands for the tags that it names, and what tells of somebody's health is never named.
     """
     scorer, log = context.scorer, context.log
     code = scorer.code.get(household.user)
@@ -152,7 +154,14 @@ def _beginning(context: Context, household: Household, tag: str, interest: str |
     pairs = np.arange(*scorer.starts[code : code + 2]) if code is not None else np.arange(0)
     own = scorer.column[log.tag[pairs]]
     near = pairs[(own >= 0) & (own != column)] if column >= 0 else pairs[:0]
-    searched = [pair for pair in pairs.tolist() if log.done[pair] == _SEARCHED and log.tags[log.tag[pair]] != tag]
+    near = near[[not sensitive(log.tags[log.tag[pair]]) for pair in near]]
+    alike = near[[_shows(context, interest, log.tags[log.tag[pair]]) for pair in near]]
+    near = alike if len(alike) else near
+    searched = [
+        pair
+        for pair in pairs.tolist()
+        if log.done[pair] == _SEARCHED and log.tags[log.tag[pair]] != tag and not sensitive(log.tags[log.tag[pair]])
+    ]
     if len(near):
         # Weight saturates, or the one thing bought most would begin every reason.
         goes = scorer.cosine[scorer.column[log.tag[near]], column] * log.weight[near] / (1.0 + log.weight[near])
@@ -164,6 +173,13 @@ def _beginning(context: Context, household: Household, tag: str, interest: str |
     else:
         return ""
     return neutralize(f"{known}, so they may use {tag} to")
+
+
+def _shows(context: Context, interest: str | None, tag: str) -> bool:
+    """Tell whether a tag that the user engaged with shows the interest."""
+    if not interest:
+        return False
+    return context.associations.best([interest], tag, context.category_of(tag), context.config.min_association)[1] > 0
 
 
 def _did(log: Engagement, pair: int) -> str:
@@ -220,6 +236,8 @@ def _judge(context: Context, pick: _Pick, result: Result, prompt: Prompt) -> Non
         or checkers.brief(reason)
         or checkers.no_brand(words, context.brands)
         or checkers.no_foreign_number(reason, known)
+        or checkers.no_invented_claim(words, pick.beginning)
+        or ("sensitive" if sensitive(words) and not sensitive(pick.tag) else "")
         or ""
     )
     pick.reason = None if pick.failure else f"{reason}."
