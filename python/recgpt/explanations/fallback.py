@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from recgpt import schema
 from recgpt.explanations import checkers
-from recgpt.phrases import claims
+from recgpt.phrases import chinese, claims
 from recgpt.text import clean
 
 _FORM, _NAMELESS = "{name}, from this store's catalogue", "An item from this store's catalogue"
@@ -73,7 +73,7 @@ def text_of(name: str) -> str:
     >>> text_of("gasoline unleaded"), text_of("")
     ("Gasoline unleaded, from this store's catalogue", "An item from this store's catalogue")
     """
-    if checkers.chinese(name):
+    if chinese(name):
         letters = "".join(_WORD.findall(name))
         # The core word stands last, so a long name loses its first characters.
         versions = [letters[start:] for start in range(len(letters))]

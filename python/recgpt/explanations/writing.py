@@ -24,6 +24,7 @@ from recgpt.explanations.config import Config
 from recgpt.explanations.fallback import by_rule, own_words
 from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result
+from recgpt.phrases import chinese
 from recgpt.text import clean, neutralize
 
 _STOP = ("\n", ".", ",", ":", "!", "?", ";", "|", "。", "！")
@@ -201,7 +202,7 @@ def _prompt(template: prompts.Template, line: _Line, attempt: int, now: datetime
     room = checkers.MAX_WORDS - _OWN_WORDS - len(form.split())
     name = " ".join(name.split()[-max(room, 1) :])
     # A name in Chinese gets no English beginning.
-    beginning = "" if checkers.chinese(name) else f"{name[:1].upper()}{name[1:]} {form}"
+    beginning = "" if chinese(name) else f"{name[:1].upper()}{name[1:]} {form}"
     month, season = _calendar(now, config)
     return template.render(
         item=line.item.name,
