@@ -69,6 +69,10 @@ class LedgerError(RecGPTError):
     """The ledger of LLM calls is locked by another run or damaged."""
 
 
+class JudgeError(RecGPTError):
+    """Labels, verdicts or a buffer of the judge do not fit together; nothing of what was there is changed."""
+
+
 class BundleError(RecGPTError):
     """A bundle is missing, incomplete or corrupt."""
 

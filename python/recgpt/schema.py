@@ -164,6 +164,38 @@ REJECTIONS = pa.schema(
 )
 """What an LLM stage did not let through. `status`: `rejected` (a rule said no) or `unscored` (no usable answer)."""
 
+VERDICTS = pa.schema(
+    [
+        pa.field("sample", _Field.text, nullable=False),
+        pa.field("task", _Field.text, nullable=False),
+        pa.field("user_id", _Field.text),
+        pa.field("criterion", _Field.text, nullable=False),
+        pa.field("decided_by", _Field.text, nullable=False),
+        pa.field("verdict", _Field.text),
+        pa.field("score", pa.float64()),
+        pa.field("passed", pa.bool_()),
+        pa.field("reason", _Field.text),
+        pa.field("as_of", TIMESTAMP),
+    ]
+)
+"""What the judge said. `sample`: content hash. `decided_by`: `rule` or `llm`. `verdict`: null where it is unscored."""
+
+LABELS = pa.schema(
+    [
+        pa.field("sample", _Field.text, nullable=False),
+        pa.field("task", _Field.text, nullable=False),
+        pa.field("criterion", _Field.text, nullable=False),
+        pa.field("annotator", _Field.text, nullable=False),
+        pa.field("verdict", _Field.text, nullable=False),
+        pa.field("note", _Field.text, nullable=False),
+        pa.field("seconds", pa.float64()),
+        pa.field("round", pa.int32(), nullable=False),
+        pa.field("source", _Field.text, nullable=False),
+        pa.field("time", TIMESTAMP, nullable=False),
+    ]
+)
+"""What people said. `criterion`: its key, such as `tags/relevance`. `source`: where the sample came from."""
+
 SOURCES = ("generate", "rank", "rule", "teacher")
 """Who made a row. Nothing that a rule made is ever presented as the model's words."""
 

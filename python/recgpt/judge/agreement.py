@@ -1,0 +1,130 @@
+"""How far a judge agrees with people: Table 9's figures, kappa, and intervals over samples.
+
+Precision, recall and F1 are of the class "passes"; `by_class` has them for every verdict, and the averages over classes
+are said by name: `macro` counts each class alike, `weighted` each by its size among people's labels, which is what the
+explanation row of Table 9 must be (its recall equals its accuracy).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+DRAWS = 1000
+"""Bootstrap samples of an interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Precision, recall and F1 of one class, or an average over classes; None where nothing is divided by."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    count: int
+    """Labels of people with this class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """A judge against people on the same samples."""
+
+    count: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    """95 %, percentile bootstrap over samples."""
+    kappa: float | None
+    """Cohen's kappa; None where both always say the same single word, so that chance explains everything."""
+    kappa_interval: tuple[float, float] | None
+    by_class: dict[str, Scores]
+    macro: Scores
+    weighted: Scores
+
+
+def agreement(people: Sequence[str], judge: Sequence[str], *, seed: int = 0) -> Agreement:
+    """Compare verdicts on the same samples.
+
+    Args:
+        people: what people said.
+        judge: what the judge said, in the same order.
+        seed: of the intervals.
+
+    Raises:
+        ValueError: different lengths, or nothing to compare.
+
+    >>> found = agreement(["Yes", "Yes", "No", "No"], ["Yes", "No", "No", "No"])
+    >>> found.accuracy, found.kappa, found.by_class["Yes"].recall
+    (0.75, 0.5, 0.5)
+    """
+    if len(people) != len(judge) or not len(people):
+        raise ValueError(f"two equally long lists of verdicts were expected, but they have {len(people)}, {len(judge)}")
+    names = sorted({*people, *judge})
+    place = {name: row for row, name in enumerate(names)}
+    pairs = np.array([[place[one], place[other]] for one, other in zip(people, judge, strict=True)])
+    table = _table(pairs, len(names))
+    random = np.random.default_rng(seed)
+    draws = [_table(pairs[random.integers(len(pairs), size=len(pairs))], len(names)) for _ in range(DRAWS)]
+    kappas = [one for one in map(_kappa, draws) if one is not None]
+    by_class = {name: _scores(table, row) for name, row in place.items()}
+    return Agreement(
+        count=len(pairs),
+        accuracy=float(np.trace(table) / len(pairs)),
+        accuracy_interval=_interval([float(np.trace(one) / len(pairs)) for one in draws]),
+        kappa=_kappa(table),
+        kappa_interval=_interval(kappas) if kappas else None,
+        by_class=by_class,
+        macro=_average(by_class, dict.fromkeys(names, 1.0)),
+        weighted=_average(by_class, {name: float(one.count) for name, one in by_class.items()}),
+    )
+
+
+def majority(verdicts: Sequence[Hashable]) -> Hashable | None:
+    """Give what most people said, None in a tie: a tie needs an adjudicator.
+
+    >>> majority(["Yes", "No", "Yes"]), majority(["Yes", "No"])
+    ('Yes', None)
+    """
+    counts = {verdict: list(verdicts).count(verdict) for verdict in verdicts}
+    most = max(counts.values(), default=0)
+    best = [verdict for verdict, count in counts.items() if count == most]
+    return best[0] if len(best) == 1 else None
+
+
+def _table(pairs: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """Count: row = people, column = judge."""
+    return np.bincount(pairs[:, 0] * size + pairs[:, 1], minlength=size * size).reshape(size, size)
+
+
+def _kappa(table: npt.NDArray[np.int64]) -> float | None:
+    total = table.sum()
+    chance = float((table.sum(axis=0) * table.sum(axis=1)).sum() / total**2)
+    return None if chance >= 1.0 else float((np.trace(table) / total - chance) / (1.0 - chance))
+
+
+def _scores(table: npt.NDArray[np.int64], row: int) -> Scores:
+    hit, said, true = int(table[row, row]), int(table[:, row].sum()), int(table[row].sum())
+    return Scores(
+        precision=hit / said if said else None,
+        recall=hit / true if true else None,
+        f1=2 * hit / (said + true) if said + true else None,
+        count=true,
+    )
+
+
+def _average(by_class: dict[str, Scores], weights: dict[str, float]) -> Scores:
+    """Average over classes; a class without a figure counts as 0, as it does in scikit-learn."""
+    total = sum(weights.values())
+
+    def mean(name: str) -> float | None:
+        values = [weights[key] * (getattr(one, name) or 0.0) for key, one in by_class.items()]
+        return sum(values) / total if total else None
+
+    return Scores(mean("precision"), mean("recall"), mean("f1"), sum(one.count for one in by_class.values()))
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    low, high = np.quantile(np.asarray(values), [0.025, 0.975])
+    return float(low), float(high)
