@@ -172,7 +172,7 @@ def test_evidence_stays_within_its_token_budget():
     ("said", "fault"),
     [
         (" the famous Acme tent", "reason: new facts"),
-        (" tent", "reason: length"),
+        (" ", "reason: length"),
         (" it again and again and again", "reason: evidence"),
         (" dome tent " * 14, "reason: length"),
         (" a dome tent and a dome tent", "reason: repetition"),

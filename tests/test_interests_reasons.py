@@ -134,10 +134,12 @@ def test_a_thing_is_shown_by_the_piece_of_its_name_that_shows_the_interest(item,
         (" pails and items", "They bought pails"),
         (" seafood, and some other items", "They bought seafood"),
         (" items", "They bought items"),
+        (" a variety of items, including ice cream", "They bought ice cream"),
+        (" a **bag** of chips and a few other **items**", "They bought a bag of chips"),
         (" bread and butter", "They bought bread and butter"),
     ],
 )
-def test_a_list_does_not_end_in_items_that_are_none(said, kept):
+def test_a_list_says_nothing_of_items_without_a_name(said, kept):
     assert reasons._read(Result("ok", said), "They bought") == (kept, "")
 
 

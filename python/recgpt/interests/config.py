@@ -40,7 +40,7 @@ class Config:
     """Reasons asked for an interest; the first is greedy. The checker takes the first that passes."""
     reason_tokens: int = 20
     """Tokens a sampled reason may have."""
-    reason_words: tuple[int, int] = (4, 25)
+    reason_words: tuple[int, int] = (3, 25)
     """Least and most words of a reason."""
     answer_tokens: int = 1500
     """`generate`: tokens an answer may have."""

@@ -27,8 +27,11 @@ _NEUTRAL = "Their history holds"
 """Begins the reason where only a shop's own behaviors are cited, of which nobody knows what they mean."""
 _MARKS = re.compile(r' x\d{1,6}$| #\d{1,6}(?= |$)|"')
 _PIECES = re.compile(r";| - |/")
-_LOOSE_END = re.compile(r",?(?: and)?(?: (?:a|an|some|other|more))* (?:item|product|thing)s?$")
-"""What a small model adds to a list that it cannot go on with."""
+_LOOSE_START = re.compile(
+    r"^an? (?:variety|mix|range|number|selection) of (?:item|product|thing)s,? (?:including|such as) "
+)
+_LOOSE_END = re.compile(r",?(?: and)?(?: (?:a|an|few|some|other|more))* (?:item|product|thing)s?$")
+"""What a small model puts around a list, and says nothing."""
 _SIZE = re.compile(r"\s*\(?\d.*$")
 _SHOWN_ITEMS = 8
 
@@ -84,7 +87,7 @@ def _read(result: Result, begun: str) -> tuple[str, str]:
         if result.reason != "length" or "," not in text:
             return "", result.reason
         text = text.rpartition(",")[0]
-    said = text.strip()
+    said = _LOOSE_START.sub("", text.replace("*", "").strip())
     listed = _LOOSE_END.sub("", said)
     if listed != said and "," in listed:
         head, _, last = listed.rpartition(", ")
