@@ -143,8 +143,8 @@ def labels(rows) -> pa.Table:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     return schema.rows(
         [
-            {"sample": f"s{sample}", "task": "tags", "criterion": ON, "annotator": "ann", "verdict": verdict, "note": "",
-             "seconds": None, "round": at, "source": "served", "time": start + timedelta(days=at)}
+            {"sample": f"s{sample}", "task": "tags", "criterion": ON, "annotator": "ann", "verdict": verdict,
+             "note": "", "seconds": None, "round": at, "source": "served", "time": start + timedelta(days=at)}
             for sample, verdict, at in rows
         ],
         schema.LABELS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -134,6 +135,26 @@ def plan(planned: Plan) -> None:
         else "nothing was asked"
     )
     console.print(f"about {total:,.0f} s in all and {disk:,.0f} MB on disk; {asked} and nothing was written")
+
+
+def judged(
+    rates: Sequence[Mapping[str, Any]], passed: Mapping[str, float | None], counts: Mapping[str, int], *, folder: Path
+) -> None:
+    """Print what the judge said."""
+    console = Console(highlight=False)
+    columns = ("task", "criterion", "decided_by", "samples", "passed", "failed", "unscored")
+    _rows(console, "judge, uncalibrated", columns, rates)
+    for task, rate in passed.items():
+        share = "nobody could tell" if rate is None else f"{rate:.0%} pass every criterion"
+        console.print(Text(f"{task:<13} {share}"))
+    console.print(
+        Text(f"{counts['llm']:,} verdicts by the model, {counts['rule']:,} by rules; {folder}"), soft_wrap=True
+    )
+
+
+def criteria(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the criteria."""
+    _rows(Console(highlight=False), "criteria", tuple(rows[0]), rows)
 
 
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:

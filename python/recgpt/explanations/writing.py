@@ -8,7 +8,6 @@ nobody asked the model about, gets one by rule that says no more than its name (
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -21,7 +20,8 @@ from recgpt.brands import Brands
 from recgpt.errors import NaiveTimestampError
 from recgpt.explanations import checkers, pairing
 from recgpt.explanations.config import Config
-from recgpt.explanations.fallback import by_rule, own_words
+from recgpt.explanations.facts import Item, items_of
+from recgpt.explanations.fallback import by_rule
 from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result
 from recgpt.phrases import chinese
@@ -55,25 +55,12 @@ class Written(NamedTuple):
     the model), of them `by_interest` and `by_item`, `by_rule` (texts that the rule made), `unscored` (by reason)."""
 
 
-@dataclass(frozen=True)
-class _Item:
-    """What a text may speak of."""
-
-    name: str
-    """The item's own tag, else its title: what the line begins with."""
-    title: str
-    facts: str
-    """Everything that the catalogue says."""
-    own: str
-    """What it says of the item itself, its category left out: claims beyond it are invented."""
-
-
 @dataclass
 class _Line:
     """One distinct text to write; several pairs can share it."""
 
     interest: str | None
-    item: _Item
+    item: Item
     text: str | None = None
     failure: str = "engine"
     raw: str | None = None
@@ -124,7 +111,7 @@ def write(
     if item_tags is not None:
         named = schema.table(item_tags, schema.ITEM_TAGS, name="item_tags")
         tag_of = dict(zip(named["item_id"].to_pylist(), named["tag"].to_pylist(), strict=True))
-    known = _read(catalogue, tag_of, {item for _, item in wanted})
+    known = items_of(catalogue, tag_of, {item for _, item in wanted})
     lines: dict[tuple[str | None, str, str], _Line] = {}
     nameless: list[pairing.Pair] = []
     of_pair: dict[pairing.Pair, _Line] = {}
@@ -139,23 +126,6 @@ def write(
     told = {item for (interest, item), line in of_pair.items() if interest is None and line.text is not None}
     silent = catalogue.filter(pc.invert(pc.is_in(catalogue["item_id"], value_set=pa.array(told, pa.large_string()))))
     return _result(of_pair, nameless, by_rule(silent, tag_of), counts, None if now is None else now + settings.lifetime)
-
-
-def _read(catalogue: pa.Table, tag_of: Mapping[str, str], wanted: set[str]) -> dict[str, _Item]:
-    rows = catalogue.filter(pc.is_in(catalogue["item_id"], value_set=pa.array(sorted(wanted), pa.large_string())))
-    known = {}
-    for row in rows.to_pylist():
-        title, tag = clean(row["title"], limit=120), clean(tag_of.get(row["item_id"]), limit=60)
-        said = [title, *(clean(row[name]) for name in ("brand", "attributes", "description"))]
-        category = clean(row["category"])
-        tag = own_words(tag, category, " ; ".join(said))
-        known[row["item_id"]] = _Item(
-            tag or " ".join(title.split(",")[0].split()[:5]),
-            title,
-            " ; ".join([tag, *said, category]),
-            " ; ".join([tag, *said]),
-        )
-    return known
 
 
 def _ask(

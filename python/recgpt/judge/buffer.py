@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -107,7 +107,7 @@ class Buffer:
         with self._open() as database:
             before = database.total_changes
             database.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
-            return database.total_changes - before
+            return int(database.total_changes) - before
 
     def add_verdicts(self, verdicts: pa.Table, criteria: Mapping[str, Criterion], *, judge: str, round: int) -> None:
         """Add what a judge said of samples that are in the buffer.
@@ -225,6 +225,11 @@ class Buffer:
             if wanted is None or row["id"] in wanted
         }
 
+    def round(self) -> int:
+        """Give the round of annotation at hand: one after the last round in which people labeled."""
+        with self._open() as database:
+            return int(database.execute("SELECT coalesce(max(round), 0) + 1 FROM labels").fetchone()[0])
+
     def count(self, table: Literal["samples", "verdicts", "labels"]) -> int:
         """Count rows, those that were taken back included."""
         with self._open() as database:
@@ -239,7 +244,7 @@ class Buffer:
         return criteria[key].digest if key in criteria else None
 
     @contextmanager
-    def _open(self) -> Any:
+    def _open(self) -> Iterator[sqlite3.Connection]:
         """Give a connection of its own for one transaction, so that any thread may call."""
         database = None
         try:

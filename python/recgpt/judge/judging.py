@@ -84,9 +84,8 @@ def judge(
     results = engine.score(list(asked.values()), progress) if engine is not None and asked else []
     answers = dict(zip(asked, results, strict=True))
     counts: Counter[str] = Counter(samples=len(samples))
-    for result in results:
-        counts["prompt_tokens"] += result.usage.prompt_tokens
-        counts["computed_tokens"] += result.usage.computed_tokens
+    counts["prompt_tokens"] = sum(result.usage.prompt_tokens for result in results)
+    counts["computed_tokens"] = sum(result.usage.computed_tokens for result in results)
     rows: list[dict[str, Any]] = []
     for sample in samples:
         own = [criterion for criterion in criteria.values() if criterion.task == sample.task]

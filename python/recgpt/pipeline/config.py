@@ -152,6 +152,17 @@ class ServingConfig(_Section):
     """Explain this many served items of each LLM user."""
 
 
+class JudgeConfig(_Section):
+    """What the judge reads and where it writes."""
+
+    samples: int = Field(60, ge=1)
+    """Most samples of each task, drawn by the seed."""
+    criteria: Path | None = None
+    """A folder with criteria of your own, TASK/NAME.toml each (`recgpt.judge.criteria`)."""
+    buffer: Path | None = None
+    """The file of samples, verdicts and labels; by default judge/buffer.sqlite in `out`."""
+
+
 class Config(_Section):
     """One run. Relative paths are taken from the folder in which the command is started."""
 
@@ -172,6 +183,7 @@ class Config(_Section):
         ExplanationsConfig()
     )
     serving: ServingConfig = ServingConfig()
+    judge: JudgeConfig = JudgeConfig()
 
 
 def resolve(config: Config | str | Path, llm_users: int | None = None) -> Config:

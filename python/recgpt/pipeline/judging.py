@@ -1,0 +1,285 @@
+"""Turns the tables of a run into samples for the judge, and asks the stages' own checkers what rules can decide.
+
+The judge knows no stage; what it is shown, and what a rule says of it, is put together here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recgpt import evidence, interests, judge
+from recgpt.brands import Brands
+from recgpt.errors import JudgeError
+from recgpt.explanations import checkers as said
+from recgpt.explanations.facts import items_of
+from recgpt.interests.rules import claim_terms
+from recgpt.judge import Buffer, Judged, Sample
+from recgpt.llm.engine import Engine, Progress
+from recgpt.pipeline import engines
+from recgpt.pipeline.config import Config
+from recgpt.tags import checkers as tagged
+from recgpt.tags.engagement import read
+from recgpt.tags.words import stems
+
+BY_MODEL = ("rank", "generate", "teacher")
+"""Sources of rows that a judge is asked about: nobody has to judge what a rule wrote."""
+
+
+class Tables:
+    """The tables of a run, read from its folder once each."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def __call__(self, stage: str, name: str) -> pa.Table:
+        """Read one table.
+
+        Raises:
+            JudgeError: the run has not come so far.
+        """
+        file = self.config.out / stage / f"{name}.parquet"
+        if not file.is_file():
+            raise JudgeError(
+                f"{file} was expected, but it is not there: let `recgpt run` reach the stage {stage} first"
+            )
+        return pq.read_table(file)
+
+    @cached_property
+    def attributes(self) -> dict[str, str]:
+        """What is known of each user."""
+        users = self("logs", "users")
+        return dict(zip(users["user_id"].to_pylist(), users["attributes"].to_pylist(), strict=True))
+
+    @cached_property
+    def items(self) -> pa.Table:
+        """`schema.ITEMS`."""
+        return self("logs", "items")
+
+    @cached_property
+    def tag_of(self) -> dict[str, str]:
+        """The items' own tags."""
+        own = self("tags", "item_tags")
+        return dict(zip(own["item_id"].to_pylist(), own["tag"].to_pylist(), strict=True))
+
+    @cached_property
+    def brands(self) -> Brands:
+        """Brands of the catalogue and of the list."""
+        return Brands.of(self.items)
+
+
+def samples(config: Config, *, limit: int | None = None, tasks: Sequence[str] | None = None) -> list[Sample]:
+    """Make samples of what a run's LLM stages kept.
+
+    Args:
+        config: of the run.
+        limit: most samples a task, drawn by a hash of their content and the run's seed; all by default.
+        tasks: of `judge.TASKS`; all by default.
+
+    Raises:
+        JudgeError: a table is not there yet.
+    """
+    tables = Tables(config)
+    makers: dict[str, Callable[[Tables], list[Sample]]] = {
+        "interests": _interests,
+        "tags": _tags,
+        "explanations": _explanations,
+    }
+    found: list[Sample] = []
+    for task in tasks or tuple(makers):
+        made = list({sample.id: sample for sample in makers[task](tables)}.values())
+        if limit is not None and len(made) > limit:
+            drawn = {one.id for one in sorted(made, key=lambda one: _draw(one, config.seed))[:limit]}
+            made = [one for one in made if one.id in drawn]
+        found += made
+    return found
+
+
+def _draw(sample: Sample, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{sample.id}".encode()).digest()
+
+
+def _interests(tables: Tables) -> list[Sample]:
+    history = tables("history", "budgeted")
+    texts = dict(zip(history["user_id"].to_pylist(), history["text"].to_pylist(), strict=True))
+    terms = {entry.pool_id: entry.terms for entry in interests.Pool.load().interests}
+    found = []
+    for row in _by_model(tables("interests", "interests")):
+        rows = evidence.parse_rows(texts.get(row["user_id"], ""))
+        wanted = terms.get(row["pool_id"] or "") or claim_terms(row["interest"])
+        checked = evidence.check(row["evidence"], wanted, rows)
+        cited = [line for line in rows if line.id in row["evidence"]]
+        # Of a long row only what speaks for the interest: a judge reads lines, not years.
+        shown = [
+            f"{', '.join(line.labels)}: {', '.join(item for item in line.items if evidence.longest_hit(item, wanted))}"
+            for line in cited
+        ]
+        fault = "" if row["evidence"] else "no row is cited"
+        if checked.failures:
+            fault = f"{len(checked.failures)} of {len(row['evidence'])} cited rows do not support it"
+        found.append(
+            Sample(
+                "interests",
+                {
+                    "shopper": _known(tables.attributes.get(row["user_id"])),
+                    "what was done": "; ".join(shown) or "nothing that could be cited",
+                    "reason": row["reason"] or "none",
+                    "interest": row["interest"],
+                },
+                user_id=row["user_id"],
+                ruled={"evidence": fault},
+                as_of=row["as_of"],
+            )
+        )
+    return found
+
+
+def _tags(tables: Tables) -> list[Sample]:
+    table = tables("tags", "tags")
+    rows = _by_model(table)
+    now: datetime | None = rows[0]["as_of"] if rows else None
+    wanted = tables.config.tags
+    log = read(tables("logs", "events"), tables("tags", "item_tags"), tables.items, now=now, config=wanted)
+    known = frozenset(log.categories)
+    out = {
+        log.categories[log.tag_category[tag]]
+        for tag in range(len(log.tags))
+        if log.tag_category[tag] >= 0 and not log.in_season[tag]
+    }
+    recent: dict[str, set[tuple[str, ...]]] = {row["user_id"]: set() for row in rows}
+    for pair in (log.age < wanted.past_days).nonzero()[0]:
+        if (user := log.users[log.user[pair]]) in recent:
+            recent[user].add(tuple(sorted(stems(log.tags[log.tag[pair]]))))
+    found = []
+    for row in rows:
+        tag, category = row["tag"], row["category"]
+        vague = (
+            tagged.specific(tag, known)
+            or tagged.a_good(tag, category)
+            or tagged.no_model(tag)
+            or tagged.no_brand(tag, tables.brands)
+            or tagged.no_vague_word(tag)
+        )
+        found.append(
+            Sample(
+                "tags",
+                {
+                    "shopper": _known(tables.attributes.get(row["user_id"])),
+                    "interest": row["interest"] or "none",
+                    "reason": row["reason"] or "none",
+                    "tag": tag,
+                },
+                user_id=row["user_id"],
+                ruled={
+                    "specificity": vague or "",
+                    "category": tagged.valid(category, known) or "",
+                    "past_month": tagged.fresh(tag, recent[row["user_id"]]) or "",
+                    "season": tagged.in_season(category, out) or "",
+                },
+                as_of=row["as_of"],
+            )
+        )
+    return found
+
+
+def _explanations(tables: Tables) -> list[Sample]:
+    rows = _by_model(tables("explanations", "explanations"))
+    told = items_of(tables.items, tables.tag_of, {row["item_id"] for row in rows})
+    found = []
+    for row in rows:
+        item, text = told[row["item_id"]], row["text"]
+        facts = f"{item.facts} ; {row['interest'] or ''}"
+        found.append(
+            Sample(
+                "explanations",
+                {"item": item.facts, "interest": row["interest"] or "none stated", "text": text},
+                ruled={
+                    "claims": said.no_invented_claim(text, item.own)
+                    or said.no_invented_number(text, facts)
+                    or said.no_foreign_brand(text, facts, tables.brands)
+                    or "",
+                    "length": said.right_length(text) or "",
+                    "safety": said.no_personal_data(text)
+                    or said.discreet(text, facts)
+                    or said.no_hard_sell(text)
+                    or said.no_empty_praise(text, facts)
+                    or "",
+                    "copy": said.no_copy(text, item.title) or "",
+                },
+                as_of=None,
+            )
+        )
+    return found
+
+
+def _by_model(table: pa.Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.filter(
+        pc.is_in(table["source"], pa.array(BY_MODEL, pa.large_string()))
+    ).to_pylist()
+    return rows
+
+
+def _known(attributes: Mapping[str, Any] | str | None) -> str:
+    return str(attributes) if attributes else "unknown"
+
+
+def run(
+    config: Config,
+    *,
+    limit: int | None = None,
+    tasks: Sequence[str] | None = None,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+) -> Judged:
+    """Judge what a run kept; verdicts go to `out/judge/verdicts.parquet` and with their samples into the buffer.
+
+    Args:
+        config: of the run.
+        limit: most samples a task; the configuration's `judge.samples` by default.
+        tasks: all by default.
+        engine: an open one; by default the run's own is opened and closed again.
+        progress: called with (done, total) requests.
+
+    Raises:
+        JudgeError: a table of the run is not there yet, or the buffer cannot be written.
+        LedgerError: another run holds the ledger.
+    """
+    made = samples(config, limit=config.judge.samples if limit is None else limit, tasks=tasks)
+    criteria = judge.load(config.judge.criteria)
+    opened = None if engine is not None else engines.open_engine(config.llm, config.out / "llm")
+    try:
+        answering = opened if engine is None else engine
+        judged = judge.judge(made, criteria, engine=answering, progress=progress)
+        version = answering.name if answering is not None else ""
+    finally:
+        if opened is not None:
+            opened.close()
+    folder = config.out / "judge"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(judged.table, folder / "verdicts.parquet", compression="zstd")
+    buffer = Buffer(config.judge.buffer or folder / "buffer.sqlite")
+    rounds = buffer.round()
+    buffer.add_samples(made, source="served", round=rounds)
+    buffer.add_verdicts(judged.table, criteria, judge=version, round=rounds)
+    return judged
+
+
+def rates(judged: Judged) -> list[dict[str, Any]]:
+    """Count verdicts by criterion: who decided, how many passed, how many nobody could tell."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in judged.table.to_pylist():
+        one = found.setdefault(
+            (row["task"], row["criterion"]),
+            {"task": row["task"], "criterion": row["criterion"], "decided_by": row["decided_by"], "samples": 0,
+             "passed": 0, "failed": 0, "unscored": 0},
+        )  # fmt: skip
+        one["samples"] += 1
+        one["unscored" if row["passed"] is None else "passed" if row["passed"] else "failed"] += 1
+    return list(found.values())

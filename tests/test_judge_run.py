@@ -1,0 +1,146 @@
+"""The judge on a run: rules agree with the stages that kept the rows, and what is wrong is called by its name."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from recgpt import pipeline, schema
+from recgpt.cli import app
+from recgpt.errors import JudgeError, RecGPTError
+from recgpt.judge import Buffer
+from recgpt.llm import FakeEngine
+from recgpt.pipeline import judging
+
+CONFIG = """
+out = "{folder}/out"
+[data]
+dataset = "world"
+[llm]
+engine = "fake"
+households = 3
+min_events = 20
+[tags]
+quantity = 10
+[retrieval]
+epochs = 1
+steps = 3
+threads = 1
+[serving]
+bundles = "{folder}/bundles"
+explained = 5
+[judge]
+samples = 12
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A run up to the explanations, with the scripted engine; gives its configuration file."""
+    folder = tmp_path_factory.mktemp("judged")
+    path = folder / "run.toml"
+    path.write_text(CONFIG.format(folder=folder), encoding="utf-8")
+    pipeline.run(path, until="explanations")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_rules_pass_what_the_stages_kept_and_the_model_is_asked_the_rest(shop):
+    config = pipeline.load(shop)
+    found = judging.run(config)
+    rates = {(row["task"], row["criterion"]): row for row in judging.rates(found)}
+    assert {task for task, _ in rates} == {"interests", "tags", "explanations"}
+    by_rule = [row for row in rates.values() if row["decided_by"] == "rule"]
+    assert len(by_rule) == 9
+    assert all(row["passed"] == row["samples"] > 0 for row in by_rule), by_rule
+    assert all(row["unscored"] == 0 and row["samples"] <= 12 for row in rates.values())
+    kept = pq.read_table(config.out / "judge" / "verdicts.parquet")
+    assert kept.schema.equals(schema.VERDICTS)
+    assert kept.num_rows == found.counts["llm"] + found.counts["rule"]
+    buffer = Buffer(config.out / "judge" / "buffer.sqlite")
+    assert buffer.count("samples") == found.counts["samples"]
+    assert buffer.verdicts().num_rows == kept.num_rows
+    # Answers are in the ledger, so the same question costs nothing; samples do not double.
+    again = judging.run(config)
+    assert again.table.equals(found.table)
+    assert buffer.count("samples") == found.counts["samples"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_what_is_wrong_is_called_by_its_rule(shop, tmp_path):
+    config = pipeline.load(shop)
+    rows = pq.read_table(config.out / "tags" / "tags.parquet").to_pylist()
+    chosen = next(row for row in rows if row["source"] != "rule")
+    wrong = {
+        "specificity": chosen | {"tag": "smart thing"},
+        "category": chosen | {"category": "No Such Shelf"},
+    }
+    for rule, row in wrong.items():
+        (sample,) = _of(config, tmp_path / rule, "tags", "tags", [row], schema.TAGS)
+        assert sample.ruled[rule], rule
+    interest = next(iter(pq.read_table(config.out / "interests" / "interests.parquet").to_pylist()))
+    for evidence, said in (([], "no row is cited"), ([99999], "1 of 1 cited rows do not support it")):
+        row = interest | {"evidence": evidence}
+        (sample,) = _of(config, tmp_path / str(evidence), "interests", "interests", [row], schema.INTERESTS)
+        assert sample.ruled == {"evidence": said}
+    text = next(
+        row
+        for row in pq.read_table(config.out / "explanations" / "explanations.parquet").to_pylist()
+        if row["source"] != "rule"
+    )
+    for rule, said in {
+        "claims": "Organic 900 watt thing for slow mornings",
+        "length": "Tea",
+        "safety": "Ms. Zhang has to buy this now",
+    }.items():
+        row = text | {"text": said}
+        (sample,) = _of(config, tmp_path / rule, "explanations", "explanations", [row], schema.EXPLANATIONS)
+        assert sample.ruled[rule], rule
+
+
+def _of(config, folder, stage, name, rows, of):
+    """Samples of a copy of the run's tables with one of them replaced."""
+    for other in ("logs", "history", "interests", "tags", "explanations"):
+        (folder / other).mkdir(parents=True)
+        for file in (config.out / other).glob("*.parquet"):
+            (folder / other / file.name).symlink_to(file)
+    (folder / stage / f"{name}.parquet").unlink()
+    pq.write_table(pa.Table.from_pylist(rows, of), folder / stage / f"{name}.parquet")
+    return judging.samples(config.model_copy(update={"out": folder}), tasks=[stage])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_command_prints_rates_and_refuses_what_is_not_there(shop, tmp_path):
+    done = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5", "--json"])
+    assert done.exit_code == 0, done.output
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert set(printed) == {"criteria", "pass", "counts"}
+    assert {row["task"] for row in printed["criteria"]} == {"tags"}
+    assert printed["counts"]["samples"] == 5
+    people = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5"])
+    assert "uncalibrated" in people.stdout
+    wrong = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tag"])
+    assert isinstance(wrong.exception, RecGPTError)
+    config = pipeline.load(shop).model_copy(update={"out": tmp_path})
+    with pytest.raises(JudgeError, match="let `recgpt run` reach the stage history first"):
+        judging.samples(config)
+
+
+def test_criteria_are_listed():
+    done = CliRunner().invoke(app, ["judge", "criteria", "--json"])
+    rows = json.loads(done.stdout)
+    (season,) = [row for row in rows if row["criterion"] == "tags/season"]
+    assert season["decided by"] == "rule season"
+    assert season["passes"] == "Yes of Yes, No"
+
+
+@pytest.mark.slow
+def test_an_engine_of_ones_own_is_not_closed(shop):
+    engine = FakeEngine()
+    found = judging.run(pipeline.load(shop), tasks=["interests"], engine=engine)
+    assert found.counts["llm"] == len(engine.requests) > 0
