@@ -156,5 +156,16 @@ def test_no_text_ends_its_fence_or_begins_a_line_of_its_own(text, field):
         assert inside[0].count("\n") == 4
 
 
+def test_backward_the_words_and_examples_stand_the_other_way_round():
+    engine = FakeEngine()
+    for backward in (False, True):
+        judge.judge([tag()], ALL, engine=engine, backward=backward)
+    asked = [request.prompt.user for request in engine.requests]
+    assert asked[0].endswith("Answer with one word: Yes or No.")
+    assert asked[2].endswith("Answer with one word: No or Yes.")
+    assert sorted(asked[0].splitlines()[:-1]) == sorted(asked[2].splitlines()[:-1]) != asked[2].splitlines()[:-1]
+    assert {request.candidates for request in engine.requests} == {(" Yes", " No")}
+
+
 def test_probabilities_of_far_words_do_not_overflow():
     assert probabilities([-1000.0, -2000.0]) == [1.0, 0.0]

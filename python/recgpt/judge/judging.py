@@ -55,6 +55,7 @@ def judge(
     engine: Engine | None,
     calibration: Mapping[str, Calibrated] | None = None,
     thresholds: Mapping[str, float] | None = None,
+    backward: bool = False,
     progress: Progress | None = None,
 ) -> Judged:
     """Judge every sample by every criterion of its task.
@@ -65,6 +66,7 @@ def judge(
         engine: answers what no rule decides; None leaves those verdicts unscored.
         calibration: by key of criterion; others are taken as they come.
         thresholds: least probability with which an output passes, by key; .5 where none is given.
+        backward: name the words of a scale, and their examples, worst first: what changes is position bias.
         progress: called with (done, total) requests.
 
     Returns:
@@ -76,7 +78,7 @@ def judge(
         for criterion in criteria.values():
             if criterion.task == sample.task and not criterion.rule and engine is not None:
                 request = ScoreRequest(
-                    ask(template, sample, criterion),
+                    ask(template, sample, criterion, backward=backward),
                     tuple(f" {word}" for word in criterion.scale),
                     key=f"judge/{criterion.key}/{sample.id}",
                 )
@@ -105,14 +107,18 @@ def judge(
     return Judged(schema.rows(rows, schema.VERDICTS), counts)
 
 
-def ask(template: prompts.Template, sample: Sample, criterion: Criterion) -> Prompt:
+def ask(template: prompts.Template, sample: Sample, criterion: Criterion, *, backward: bool = False) -> Prompt:
     """Write one question: the sample first, because its other questions begin with it too."""
+    examples = [
+        "\n".join(f"{word}: {one.text}" for one in kind)
+        for word, kind in ((criterion.scale[0], criterion.positive), (criterion.scale[-1], criterion.negative))
+    ]
+    scale = criterion.scale[::-1] if backward else criterion.scale
     return template.render(
         sample=sample.lines(),
         question=criterion.question,
-        positive="\n".join(f"{criterion.scale[0]}: {one.text}" for one in criterion.positive),
-        negative="\n".join(f"{criterion.scale[-1]}: {one.text}" for one in criterion.negative),
-        scale=f"{', '.join(criterion.scale[:-1])} or {criterion.scale[-1]}",
+        examples="\n".join(reversed(examples) if backward else examples),
+        scale=f"{', '.join(scale[:-1])} or {scale[-1]}",
     )
 
 

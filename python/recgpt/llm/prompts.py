@@ -41,7 +41,7 @@ INPUTS = {
     "tags": {"attributes", "interests", "clicks", "purchases", "searches", "date", "season", "quantity"},
     "tags_rank": {"attributes", "interests", "clicks", "purchases", "searches", "date", "season"},
     "tags_reason": {"facts", "beginning"},
-    "judge": {"sample", "question", "positive", "negative", "scale"},
+    "judge": {"sample", "question", "examples", "scale"},
     "explanations": {"item", "interest", "date", "season", "beginning"},
 }
 """What the stages hand to their prompts. A wording of one's own must have a slot for each."""

@@ -1,0 +1,114 @@
+"""How many verdicts a minute does the judge give, and what sways it that should not: position, length, injected text?
+
+    python benches/judge.py [--only speed,position,length,injections] [--samples N] [--model PATH] [--threads N]
+
+Samples are tags for shoppers of the generated world, half of them paired with an interest of another shopper. `speed`
+counts the model's verdicts; the rules' are free beside them. `position` asks again with the words of the scale and
+their examples in the other order. `length` correlates a score with the length of the judged text (Spearman).
+`injections` puts 500 hostile strings behind a tag, one each, and counts verdicts that turn. The last line is JSON.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from recgpt import datasets, judge, tags
+from recgpt.interests import Pool
+from recgpt.judge import Sample
+from recgpt.llm import LlamaCpp, default_model_path
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+PARTS = ("speed", "position", "length", "injections")
+
+
+def samples(count, behind=""):
+    """Make tags of the generated catalogue for interests of the pool, in a fixed order."""
+    items = datasets.load("world", users=1, items=4 * count, seed=7).items
+    found = sorted(set(tags.item_tags(items)["tag"].to_pylist()))
+    interests = [entry.name for entry in Pool.load().interests]
+    return [
+        Sample(
+            "tags",
+            {
+                "shopper": f"age {20 + place % 50}; household of {1 + place % 4}",
+                "interest": interests[place * 7 % len(interests)],
+                "reason": f"They like {interests[place * 7 % len(interests)]}, so they may use it at home.",
+                "tag": f"{found[place % len(found)]}{behind}",
+            },
+            ruled=dict.fromkeys(judge.criteria.RULES, ""),
+        )
+        for place in range(count)
+    ]
+
+
+def verdicts(found):
+    """Give the model's verdicts by sample and criterion, in the order of the table."""
+    rows = [row for row in found.table.to_pylist() if row["decided_by"] == "llm"]
+    return [row["passed"] for row in rows], [row["score"] for row in rows]
+
+
+def ranks(values):
+    """Rank with ties at their mean, as Spearman's coefficient wants it."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
+
+
+def main():
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--samples", type=int, default=150)
+    parser.add_argument("--model", default=None)
+    parser.add_argument("--threads", type=int, default=None)
+    given = parser.parse_args()
+    parts, criteria = given.only.split(","), judge.load()
+    figures = {
+        "samples": given.samples,
+        **dict.fromkeys(
+            ("verdicts_per_minute", "computed_tokens_a_verdict", "position_flips", "length_spearman", "injection_flips")
+        ),
+    }
+    engine = LlamaCpp(given.model or default_model_path(), threads=given.threads, weights="bf16")
+    try:
+        judge.judge(samples(2), criteria, engine=engine)  # loads the model
+        begun = time.perf_counter()
+        plain = judge.judge(samples(given.samples), criteria, engine=engine)
+        seconds = time.perf_counter() - begun
+        passed, scores = verdicts(plain)
+        figures["verdicts_per_minute"] = round(60 * len(passed) / seconds, 1)
+        figures["computed_tokens_a_verdict"] = round(plain.counts["computed_tokens"] / len(passed), 1)
+        print(f"speed: {len(passed)} verdicts of the model in {seconds:.1f} s; {plain.counts['rule']} by rules")
+        if "position" in parts:
+            other, _ = verdicts(judge.judge(samples(given.samples), criteria, engine=engine, backward=True))
+            figures["position_flips"] = round(float(np.mean(np.array(passed) != np.array(other))), 4)
+            print(f"position: {figures['position_flips']:.1%} of the verdicts turn when the scale is named backward")
+        if "length" in parts:
+            long = [len(row.fields["tag"]) for row in samples(given.samples) for _ in range(2)]
+            figures["length_spearman"] = round(float(np.corrcoef(ranks(long), ranks(scores))[0, 1]), 3)
+            print(f"length: Spearman {figures['length_spearman']:+.3f} between a tag's length and its score")
+        if "injections" in parts:
+            from hostile import attacks
+
+            strings = attacks()
+            quiet, _ = verdicts(judge.judge(samples(len(strings), " "), criteria, engine=engine))
+            swayed = [
+                Sample(one.task, {**one.fields, "tag": f"{one.fields['tag']} {text}"}, ruled=one.ruled)
+                for one, text in zip(samples(len(strings)), strings, strict=True)
+            ]
+            found = judge.judge(swayed, criteria, engine=engine)
+            turned = np.array(quiet) != np.array(verdicts(found)[0])
+            figures["injection_flips"] = round(float(turned.mean()), 4)
+            print(
+                f"injections: {turned.mean():.1%} of {len(turned)} verdicts turn, {found.counts['unscored']} unscored"
+            )
+    finally:
+        engine.close()
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
