@@ -69,7 +69,7 @@ def test_every_configuration_that_is_shown_is_accepted(tmp_path: Path) -> None:
 
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-LATER = {"serve", "judge", "align", "bench"}
+LATER = {"serve", "align", "bench"}
 """Commands of the plan that README says are not there yet."""
 
 
@@ -80,7 +80,11 @@ def test_every_command_and_option_that_is_named_is_there(page: str) -> None:
             assert page == "README.md"
             continue
         assert name in COMMANDS, f"{page}: recgpt {name}"
-        options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        command, words = COMMANDS[name], rest.split()
+        if words and hasattr(command, "commands"):
+            assert words[0] in command.commands, f"{page}: recgpt {name}{rest}"
+            command = command.commands[words[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{page}: recgpt {name}{rest}"
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
     assert set(re.findall(r"\bmake ([a-z]+)", _code(PAGES[page]))) <= targets, page
