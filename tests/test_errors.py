@@ -12,10 +12,11 @@ import pyarrow as pa
 import pytest
 
 import recgpt
-from recgpt import _core, errors, schema, serving
+from recgpt import _core, errors, judge, schema, serving
 from recgpt.cli import main
 from recgpt.evaluation import summary
 from recgpt.index import ExactIndex
+from recgpt.judge.buffer import Buffer, Label
 from recgpt.llm import FakeEngine, LlamaCpp, Recorded, Tokenizer, grammar, prompts
 from recgpt.llm.chat import Chat
 from recgpt.pipeline import config
@@ -120,7 +121,7 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         "no reliable behavior",
         errors.EmptyLogError,
         lambda _: history(log(behavior=["click"])),
-        "`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names",
+        "`kept` must hold at least one reliable event, but it has 0 rows; give `behaviors.extract` the behaviors that the log has (`reliable=`), or map their names when it is read",
     ),
     (
         "no item has a title",
@@ -209,6 +210,14 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         "the ledger FOLDER is in use by process PID; wait for that run or end it, or use another folder",
     ),
     (
+        "a verdict outside the scale",
+        errors.JudgeError,
+        lambda folder: Buffer(folder / "labels.sqlite").add_label(
+            Label("s", "tags/relevance", "ann", "Maybe"), judge.load()
+        ),
+        "tags/relevance is answered with Yes, No, but ann said 'Maybe'",
+    ),
+    (
         "no bundle",
         errors.BundleError,
         lambda folder: recgpt.Recommender.open(folder / "bundles"),
@@ -293,7 +302,7 @@ ONE_LINE: list[tuple[str, dict[str, str], str, str]] = [
         "no reliable behavior",
         {"events.csv": EVENTS.replace("purchase", "click")},
         "history",
-        "`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names",
+        "the log needs at least one reliable behavior (favorite, purchase, cart, detail_view, review_read, search), but it has only click (1); name what they mean in [data.behaviors], or list them in behaviors.reliable",
     ),
     (
         "an item without title",

@@ -172,6 +172,8 @@ def test_every_rule_names_a_checker_that_exists():
         (checkers.says_something("winter", "wool sock"), "no_substance"),
         (checkers.says_something("wool sock", "wool sock"), "no_substance"),
         (checkers.says_something("soup that waits", "italian bread"), None),
+        (checkers.says_something("winter bagged cheese snack", "bagged cheese snack"), "repetition"),
+        (checkers.says_something("a self-rising loaf", "white self rising flour"), "repetition"),
         (checkers.no_personal_data("Socks for a wife who studies"), "personal_data"),
         (checkers.in_voice("I love them in the morning"), "off_voice"),
         (checkers.in_voice("the item, interest home baking"), "off_voice"),

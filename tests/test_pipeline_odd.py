@@ -2,7 +2,9 @@
 
 import csv
 import math
+import re
 from datetime import UTC, datetime, timedelta
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +196,21 @@ def test_a_log_without_times_and_without_a_second_purchase_cannot_be_judged(shop
     (shop / "run.toml").write_text(text, encoding="utf-8")
     outcome = pipeline.run(shop / "run.toml", until="history")
     assert outcome.summaries["behaviors"] == "3 events -> 2 reliable"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_shop_s_own_pool_takes_the_place_of_ours(shop: Path) -> None:
+    write_csv(shop / "shop" / "events.csv", ordered(30))
+    settings = pipeline.load(shop / "run.toml")
+    wanted = settings.model_copy(update={"llm": settings.llm.model_copy(update={"pool": shop / "pool.tsv"})})
+    with pytest.raises(InvalidConfigError, match="an interest pool was expected at"):
+        pipeline.run(wanted, until="interests")
+    ours = (resources.files("recgpt") / "prompts" / "interest_pool.tsv").read_text(encoding="utf-8")
+    (shop / "pool.tsv").write_text(
+        re.sub(r"^([^#\t]+)\t([^\t]+)\tinterest", r"own-\1\tour \2\tinterest", ours, flags=re.M)
+    )
+    pipeline.run(wanted, until="interests")
+    found = pq.read_table(wanted.out / "interests" / "interests.parquet")["interest"].to_pylist()
+    assert found
+    assert all(text.startswith("our ") for text in found)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recgpt import evidence
 from recgpt.evaluation.figures import MEASURES
 from recgpt.serving import Inspection
 from recgpt.text import plural
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 HISTORY_LINES = 12
 """Lines of a history that are shown; the report has them all."""
+CITED = 3
+"""Things of a cited row that are shown."""
 REASONS = 8
 """Reasons of failed requests that are shown."""
 RANKERS = {"": "recgpt", "_popularity": "popularity", "_buy_again": "buy-again"}
@@ -47,7 +50,7 @@ def chain(one: Inspection, *, events: int | None = None) -> None:
         console,
         "interests",
         ("interest", "stage", "reason", "evidence", "source"),
-        [{**row, "evidence": " ".join(f"r{number}" for number in row["evidence"])} for row in one.interests],
+        [{**row, "evidence": _cited(row, one.history or "")} for row in one.interests],
     )
     _rows(console, "tags", ("tag", "interest", "reason", "category", "source"), one.tags[:TAG_ROWS], of=len(one.tags))
     _rows(
@@ -166,6 +169,18 @@ def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:
         f"{seen}{receipt['events']:,} kept -> {receipt['tokens_in']:,} tokens raw -> {receipt['tokens_out']:,} in the "
         f"prompt ({parts or 'nothing'}; layout {receipt['layout']})"
     )
+
+
+def _cited(interest: Mapping[str, Any], history: str) -> str:
+    """Show the cited rows by the things in them that the interest or its reason names; a whole row would be a year."""
+    wanted = [(stem,) for stem in evidence.words(f"{interest['interest']} {interest['reason'] or ''}") if len(stem) > 3]
+    shown = []
+    for row in evidence.parse_rows(history):
+        if row.id in interest["evidence"]:
+            named = [item for item in row.items if evidence.longest_hit(item, wanted)] or list(row.items)
+            more = f" and {len(named) - CITED} more" if len(named) > CITED else ""
+            shown.append(f"r{row.id} {', '.join(row.labels)}: {', '.join(named[:CITED])}{more}")
+    return "; ".join(shown)
 
 
 def _history(console: Console, text: str | None) -> None:

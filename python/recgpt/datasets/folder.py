@@ -109,6 +109,7 @@ def read(
             InvalidConfigError(
                 f"`columns` renames {', '.join(map(repr, missing))}, which no table of {root} has; the tables have "
                 + "; ".join(f"{name}: {', '.join(table.column_names)}" for name, table in tables.items())
+                + "; give one of these, or take the line out"
             )
         )
     if errors:

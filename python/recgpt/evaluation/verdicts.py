@@ -74,9 +74,8 @@ def _beta(figures: Mapping[str, Any]) -> list[Verdict]:
         f"beta 1, has {alone['hr@20_new']:.3f})."
     )
     if number(wide.get("categories@20")):  # A catalogue without categories has none in any list.
-        text += (
-            f" The first 20 are most varied at {wide['beta']:g} "
-            f"({wide['categories@20']:.1f} categories; {alone['categories@20']:.1f} at beta 1)."
+        text += f" The first 20 are most varied at {wide['beta']:g} ({wide['categories@20']:.1f} categories" + (
+            ")." if wide is alone else f"; {alone['categories@20']:.1f} at beta 1)."
         )
     said = [Verdict("fact", text)]
     used = next((row for row in rows if row["beta"] == figures.get("beta")), None)

@@ -146,12 +146,19 @@ def relevant(text: str, item: str, interest: str | None) -> str | None:
 
 
 def says_something(own: str, item: str) -> str | None:
-    """The model's own part adds at least two words to what it was given, one of them not the item's."""
+    """The model's own part adds at least two words to what it was given, and says nothing of that again.
+
+    >>> says_something("the self-rising loaf", "self rising flour"), says_something("a cup of cocoa", "corn muffin")
+    ('repetition', None)
+    """
     if chinese(own):
         return None
-    return (
-        None if len(words(own)) >= 2 and set(words(own)) - set(words(item)) - listed("loose_ends") else "no_substance"
-    )
+    # "self-rising" says "rising" again.
+    parts = {part for word in words(own) for part in word.split("-")}
+    given = set(words(item))
+    if len(words(own)) < 2 or not parts - given - listed("loose_ends"):
+        return "no_substance"
+    return "repetition" if parts & given - listed("loose_ends") - listed("common") else None
 
 
 def in_voice(own: str) -> str | None:

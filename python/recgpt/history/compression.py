@@ -94,7 +94,10 @@ def compress(
     zone = check_options(budget, layout, time_zone, threads, now=now)
     events = read_events(kept, "kept")
     if not events.num_rows:
-        raise EmptyLogError("`kept` must hold at least one reliable event, but it has 0 rows; check the behavior names")
+        raise EmptyLogError(
+            "`kept` must hold at least one reliable event, but it has 0 rows; give `behaviors.extract` the behaviors "
+            "that the log has (`reliable=`), or map their names when it is read"
+        )
     briefs = prepared(briefs, tokenizer, categories)
     log = cross(events, briefs, now=now, zone=zone, keep=keep)
     chunks = _core.compress_history(

@@ -28,8 +28,8 @@ class FakeEngine:
     """Answers from a queue, from functions, or by a stated rule; its `name` begins with `fake`.
 
     Without a script, a candidate's log-probability rises with the share of its words that the prompt contains and how
-    often it does, free text is the end of a line of the prompt's data and an idle "as well", and JSON is the
-    smallest instance of the schema.
+    often it does, free text is the end of a line of the prompt's data, without what the answer begins with, and an
+    idle "as well", and JSON is the smallest instance of the schema.
 
     >>> from recgpt.llm.engine import Prompt
     >>> engine = FakeEngine()
@@ -150,7 +150,8 @@ def _answer(request: Request) -> str:
     blocks = _FENCED.findall(user)
     lines = blocks[-1].split("\n") if blocks else user.strip().split("\n")[-1:]
     draw = int.from_bytes(hashlib.sha256(f"{user}\n{request.seed}".encode("utf-8", "replace")).digest()[:4])
-    words = _LETTERS.findall(lines[draw % len(lines)])[-2:] or ["nothing"]
+    begun = set(_LETTERS.findall(request.prompt.answer.lower()))
+    words = [word for word in _LETTERS.findall(lines[draw % len(lines)])[-2:] or ["nothing"] if word not in begun]
     return " ".join([*words, *_IDLE[draw % len(_IDLE)]][: max(1, request.max_tokens)])
 
 

@@ -116,6 +116,8 @@ class LlmConfig(_Section):
     """`rank` suits models under about 1B parameters, `generate` capable ones. Only what a model writes can follow some
     rules of the paper: interests beyond the pool, as many as the history carries, and kinds of goods new to the user
     first hold in `generate` alone; `rank` chooses among the pool's interests and the catalogue's tags."""
+    pool: Path | None = None
+    """A TSV file of preset interests in place of ours: the columns of `prompts/interest_pool.tsv`."""
     households: int = Field(12, ge=0)
     """Users for whom the LLM stages run; everything else runs for all."""
     min_events: int = Field(100, ge=0)
@@ -232,7 +234,8 @@ def _defect(item: Any) -> str:
     """Say where and what; what came is not shown for unknown keys of the server, where people would put a key."""
     place = item["loc"]
     came = "" if place[:2] == ("llm", "server") and item["type"] == "extra_forbidden" else f" (came: {item['input']!r})"
-    return f"{'.'.join(map(str, place))}: {item['msg']}{came}"
+    said = "there is no such setting" if item["type"] == "extra_forbidden" else item["msg"]
+    return f"{'.'.join(map(str, place))}: {said}{came}"
 
 
 def _check_engine(llm: LlmConfig, path: Path) -> None:

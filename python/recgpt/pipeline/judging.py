@@ -109,7 +109,7 @@ def _draw(sample: Sample, seed: int) -> bytes:
 def _interests(tables: Tables) -> list[Sample]:
     history = tables("history", "budgeted")
     texts = dict(zip(history["user_id"].to_pylist(), history["text"].to_pylist(), strict=True))
-    terms = {entry.pool_id: entry.terms for entry in interests.Pool.load().interests}
+    terms = {entry.pool_id: entry.terms for entry in interests.Pool.load(tables.config.llm.pool).interests}
     found = []
     for row in _by_model(tables("interests", "interests")):
         rows = evidence.parse_rows(texts.get(row["user_id"], ""))

@@ -110,7 +110,7 @@ def _room(use: _Use, config: Config, context: int, count: Callable[[Sequence[str
     template = load(use.name)
     empty: dict[str, Any] = dict.fromkeys(template.inputs, "")
     for name, value in {
-        "pool": [*Pool.load().interests][: config.interests.candidates],
+        "pool": [*Pool.load(config.llm.pool).interests][: config.interests.candidates],
         "items": [],
         "most": config.interests.most,
         "quantity": config.tags.quantity,

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recgpt import behaviors, categories, evaluation, explanations, history, interests, logs, retrieval, serving, tags
+from recgpt import categories, evaluation, explanations, history, interests, logs, retrieval, serving, tags
 from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer, ledger
@@ -177,7 +177,7 @@ class Stages:
     def behaviors(self, summary: list[str]) -> None:
         """Stage 2: the reliable behaviors."""
         wanted = self.config.behaviors
-        self.kept = behaviors.extract(self.events, reliable=wanted.reliable, rules=wanted.rules)
+        self.kept = source.reliable(self.events, wanted)
         self.keep("behaviors", behaviors=self.kept)
         summary.append(f"{self.events.num_rows:,} events -> {self.kept.num_rows:,} reliable")
         if without := self.users.num_rows - pc.count_distinct(self.kept["user_id"]).as_py():
@@ -219,6 +219,7 @@ class Stages:
             engine=servers.engine_of(self.config.llm, self.engine, "interests"),
             now=self.now,
             mode=llm.mode,
+            pool=interests.Pool.load(llm.pool),
             config=self.config.interests,
             progress=self.clock.watch.progress,
         )
@@ -244,7 +245,7 @@ class Stages:
             item_tags=self.item_tags,
             mode=self.config.llm.mode,
             candidates=self.config.llm.candidates,
-            terms=tables.terms(interests.Pool.load()),
+            terms=tables.terms(interests.Pool.load(self.config.llm.pool)),
             config=self.config.tags,
             progress=self.clock.watch.progress,
         )

@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt import datasets, evaluation, logs, schema
+from recgpt import behaviors, datasets, evaluation, logs, schema
 from recgpt.datasets import Dataset
-from recgpt.errors import InvalidConfigError
-from recgpt.pipeline.config import DataConfig
+from recgpt.errors import EmptyLogError, InvalidConfigError
+from recgpt.pipeline.config import BehaviorsConfig, DataConfig
 
 UNDATED = datetime(1970, 1, 1, tzinfo=UTC)
 """Stands for `now` where a stage wants one and a log without times has none: all its events come before any moment."""
@@ -51,6 +51,23 @@ def read(data: DataConfig, step: Callable[[], None] = lambda: None) -> tuple[Dat
         found = datasets.load("completejourney", now=now)
     step()
     return found, now
+
+
+def reliable(events: pa.Table, wanted: BehaviorsConfig) -> pa.Table:
+    """Keep the reliable behaviors.
+
+    Raises:
+        EmptyLogError: there is none, so that nobody has a history.
+    """
+    kept = behaviors.extract(events, reliable=wanted.reliable, rules=wanted.rules)
+    if kept.num_rows:
+        return kept
+    counted = sorted(events["behavior"].value_counts().to_pylist(), key=lambda row: -row["counts"])
+    came = ", ".join(f"{row['values']} ({row['counts']:,})" for row in counted[:8])
+    raise EmptyLogError(
+        f"the log needs at least one reliable behavior ({', '.join(wanted.reliable)}), but it has only {came}; name "
+        "what they mean in [data.behaviors], or list them in behaviors.reliable"
+    )
 
 
 def split(events: pa.Table, now: datetime | None, data: DataConfig) -> tuple[pa.Table, pa.Table]:

@@ -42,6 +42,8 @@ class Scorer:
         """(v,) tag codes that co-occurrence covers, the most popular ones."""
         self.column = np.full(len(log.tags), -1, np.int64)
         self.column[self.vocabulary] = np.arange(len(self.vocabulary))
+        self.users = popularity[self.vocabulary].astype(np.float64)
+        """(v,) users of each tag."""
         self.popularity = _scaled(np.log1p(popularity[self.vocabulary])[None, :].astype(np.float32))
         self.category = log.tag_category[self.vocabulary]
         self.starts = np.searchsorted(log.user, np.arange(len(log.users) + 1))
@@ -67,6 +69,15 @@ class Scorer:
             together += engaged.T @ engaged
         norm = np.sqrt(np.maximum(together.diagonal().copy(), 1.0))
         return np.asarray(together / norm[:, None] / norm[None, :], np.float32)
+
+    def gain(self, columns: npt.NDArray[np.int64], column: int) -> npt.NDArray[np.float64]:
+        """How much likelier one tag is among the users of each of others: P(tag | other) - P(tag), (n,).
+
+        Cosine alone would say that what everybody buys goes with everything.
+        """
+        own, other = self.users[column], np.maximum(self.users[columns], 1.0)
+        given = self.cosine[columns, column] * np.sqrt(max(own, 1.0) / other)
+        return np.asarray(given - own / max(len(self.log.users), 1), np.float64)
 
     def score(self, users: Sequence[str]) -> Floats:
         """Score the vocabulary for users: (n_users, v) float32; what a rule forbids is -inf.

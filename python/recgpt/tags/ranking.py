@@ -164,7 +164,7 @@ def _beginning(context: Context, household: Household, tag: str, interest: str |
     ]
     if len(near):
         # Weight saturates, or the one thing bought most would begin every reason.
-        goes = scorer.cosine[scorer.column[log.tag[near]], column] * log.weight[near] / (1.0 + log.weight[near])
+        goes = scorer.gain(scorer.column[log.tag[near]], column) * log.weight[near] / (1.0 + log.weight[near])
         known = _did(log, int(near[np.argmax(goes)])) + (f" and like {interest}" if interest else "")
     elif interest:
         known = f"They like {interest}"
