@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -99,6 +100,28 @@ def compress(rows: list[dict], **chosen: object) -> list[dict]:
 
 def twin(rows: list[dict], **chosen: object) -> list[dict]:
     return _reference.compress(rows, BRIEFS, count=lambda text: len(text.encode()), now=NOW, **chosen)
+
+
+def test_kernel_and_twin_write_the_same_for_a_user_of_very_many_records():
+    # Above 65,536 records the kernel asks for memory ahead; beside this user stand others, in one second stand many.
+    draw = np.random.default_rng(0)
+    hours = np.sort(draw.integers(0, 20_000, 70_000))[::-1].tolist()
+    items, behaviors = draw.integers(1, 900, 70_000).tolist(), draw.integers(0, 3, 70_000).tolist()
+    rows = [
+        {
+            "user_id": "giant" if place % 100 else f"u{place % 700}",
+            "item_id": str(item),
+            "behavior": ("purchase", "cart", "favorite")[behavior],
+            "timestamp": NOW - timedelta(hours=hour, minutes=1),
+            "query": None,
+            "position": None,
+        }
+        for place, (hour, item, behavior) in enumerate(zip(hours, items, behaviors, strict=True))
+    ]
+    assert sum(row["user_id"] == "giant" for row in rows) > 1 << 16
+    want = twin(rows, layout="item")
+    assert compress(rows, layout="item") == want
+    assert compress(sorted(rows, key=lambda row: row["user_id"]), layout="item") == want
 
 
 @settings(max_examples=120, deadline=None)

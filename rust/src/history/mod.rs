@@ -14,10 +14,11 @@ mod pieces;
 mod readings;
 mod sets;
 mod spare;
+mod tasks;
 mod user;
 mod write;
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
@@ -28,6 +29,7 @@ use columns::Log;
 use dates::Dates;
 use partition::{Partition, MAX_BEHAVIORS, MAX_ENTRIES};
 use pieces::Pieces;
+use tasks::Task;
 use user::{Receipt, Worker};
 use write::Buffer;
 
@@ -114,19 +116,19 @@ fn histories(
     options: &Options,
 ) -> Result<Vec<Chunk>, Error> {
     let threads = rayon::current_num_threads();
-    let partition = Partition::new(log, clock, threads)?;
-    let tasks = tasks(&partition);
-    let next = AtomicUsize::new(0);
+    let mut partition = Partition::new(log, clock, threads)?;
+    let tasks = Mutex::new(partition.tasks(TASK).into_iter());
+    let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
     let mut chunks: Vec<(usize, Chunk)> = (0..threads)
         .into_par_iter()
         .with_max_len(1)
         .map(|_| {
             let pieces = Pieces::new(tokenizer, dates, behaviors, options);
             let other = behaviors.len() as u32 - 1;
-            let mut worker = Worker::new(&partition, dates, entries, options, pieces, other);
+            let mut worker = Worker::new(dates, entries, options, pieces, other);
             let mut done = Vec::new();
-            while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
-                done.push((task.start, chunk(task.clone(), &partition, &mut worker)?));
+            while let Some(task) = next() {
+                done.push((task.first, chunk(task, &mut worker)?));
             }
             Ok(done)
         })
@@ -156,24 +158,6 @@ fn dates(clock: Clock, days: &[(i64, i64)], options: &Options) -> Result<Dates, 
     }
 }
 
-/// Neighbouring users with about `TASK` records; the heaviest first, so that nobody waits for a late giant.
-fn tasks(partition: &Partition) -> Vec<std::ops::Range<usize>> {
-    let users = partition.offsets.len() - 1;
-    let weight =
-        |task: &std::ops::Range<usize>| partition.offsets[task.end] - partition.offsets[task.start];
-    let mut tasks = Vec::new();
-    let mut start = 0;
-    for user in 0..users {
-        let task = start..user + 1;
-        if weight(&task) >= TASK || user + 1 == users {
-            tasks.push(task);
-            start = user + 1;
-        }
-    }
-    tasks.sort_by_key(|task| std::cmp::Reverse(weight(task)));
-    tasks
-}
-
 /// Bytes for the text of some records, by what a record of the users before came to: growing by doubling would copy and
 /// touch everything twice. Users before with long texts say little about a giant after them, hence the most.
 fn room(records: usize, bytes_a_record: f64) -> usize {
@@ -185,28 +169,21 @@ fn room(records: usize, bytes_a_record: f64) -> usize {
         .next_multiple_of(STEP)
 }
 
-fn chunk(
-    users: std::ops::Range<usize>,
-    partition: &Partition,
-    worker: &mut Worker<'_>,
-) -> Result<Chunk, Error> {
+fn chunk(task: Task<'_>, worker: &mut Worker<'_>) -> Result<Chunk, Error> {
     let mut chunk = Chunk {
         offsets: vec![0],
         ..Chunk::default()
     };
-    let records = partition.offsets[users.end] - partition.offsets[users.start];
-    let mut text = Buffer::with_room(room(records, worker.bytes_a_record));
-    for user in users {
-        if partition.offsets[user] == partition.offsets[user + 1] {
-            continue;
-        }
+    let all = task.len();
+    let mut text = Buffer::with_room(room(all, worker.bytes_a_record));
+    task.each(|user, records| {
         let Receipt {
             tokens_in,
             tokens,
             events,
             fate,
             layout,
-        } = worker.compress(user, &mut text);
+        } = worker.compress(records, &mut text);
         chunk.users.push(user as i64);
         chunk.offsets.push(text.len() as i64);
         chunk
@@ -228,8 +205,9 @@ fn chunk(
         ];
         chunk.receipts.extend(numbers.map(|number| number as i64));
         chunk.layouts.push(layout as u8);
-    }
-    worker.bytes_a_record = text.len() as f64 / records.max(1) as f64;
+        Ok(())
+    })?;
+    worker.bytes_a_record = text.len() as f64 / all.max(1) as f64;
     chunk.bytes = text.into_bytes();
     Ok(chunk)
 }
