@@ -202,7 +202,7 @@ const AHEAD: usize = 8;
 /// Rows of entries in the order of their first appearance: open addressing over 8-byte slots, small enough for the
 /// first-level cache for an ordinary user whatever the size of the catalogue.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     /// Entry + 1 and its row; 0 is free.
     slots: Vec<(u32, u32)>,
     used: usize,
@@ -214,7 +214,7 @@ const MOST_AT_FIRST: usize = 1 << 13;
 
 impl Seen {
     /// Empties the table and makes it fit a user with so many records.
-    fn clear(&mut self, records: usize) {
+    pub fn clear(&mut self, records: usize) {
         let size = (records * 5 / 4)
             .next_power_of_two()
             .clamp(64, MOST_AT_FIRST);
@@ -245,8 +245,9 @@ impl Seen {
         slot
     }
 
+    /// The row of an entry, the next one if it was not seen yet.
     #[inline]
-    fn place(&mut self, entry: u32) -> u32 {
+    pub fn place(&mut self, entry: u32) -> u32 {
         let slot = self.slot(entry);
         if self.slots[slot].0 != 0 {
             return self.slots[slot].1;

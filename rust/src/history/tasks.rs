@@ -1,7 +1,54 @@
 //! What one thread takes at a time: some users, and their records in the order of events.
 
+use std::sync::{Mutex, PoisonError};
+
+use rayon::prelude::*;
+
 use super::partition::{Partition, Record};
 use crate::error::Error;
+
+/// Runs on threads of its own, which are gone when the call returns; else many short calls pile them up.
+pub fn pool<T: Send>(
+    threads: usize,
+    run: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_scoped(rayon::ThreadBuilder::run, |pool| pool.install(run))
+        .map_err(|error| Error::Value {
+            argument: "threads",
+            expected: "a number of threads that the system grants".to_owned(),
+            came: format!("{threads}: {error}"),
+            position: 0,
+        })?
+}
+
+/// Does all tasks on all threads of the pool, each with what it works with; what they gave comes in the order of users.
+pub fn work<T: Send, W>(
+    tasks: Vec<Task<'_>>,
+    start: impl Fn() -> W + Sync,
+    take: impl Fn(Task<'_>, &mut W) -> Result<T, Error> + Sync,
+) -> Result<Vec<T>, Error> {
+    let tasks = Mutex::new(tasks.into_iter());
+    let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let mut done: Vec<(usize, T)> = (0..rayon::current_num_threads())
+        .into_par_iter()
+        .with_max_len(1)
+        .map(|_| {
+            let mut worker = start();
+            let mut done = Vec::new();
+            while let Some(task) = next() {
+                done.push((task.first, take(task, &mut worker)?));
+            }
+            Ok(done)
+        })
+        .collect::<Result<Vec<_>, Error>>()?
+        .into_iter()
+        .flatten()
+        .collect();
+    done.sort_unstable_by_key(|&(first, _)| first);
+    Ok(done.into_iter().map(|(_, given)| given).collect())
+}
 
 impl Partition {
     /// Neighbouring users with about `size` records; the heaviest first, so that nobody waits for a late giant.
@@ -41,7 +88,7 @@ impl Partition {
 /// Some neighbouring users and their records, which whoever takes the task may put in order where they are: a copy of
 /// each user's was as much memory again for a giant.
 pub struct Task<'a> {
-    pub first: usize,
+    first: usize,
     offsets: &'a [usize],
     /// More than one where the log came by user and was cut in their midst.
     records: Vec<&'a mut [Record]>,
