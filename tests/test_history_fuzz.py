@@ -162,6 +162,25 @@ def test_hostile_arrays_are_answered_or_told(call):
             bytes(raw).decode()
 
 
+@given(st.one_of(calls(), tame_calls()), st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_hostile_arrays_become_numbers_or_are_told(call, items):
+    log = [call[name] for name in ("batches", "meanings", "nothing")]
+    options = {name: call[name] for name in ("clock", "days", "today", "stable", "threads")}
+    entries = len(call["text"][0]) + len(call["extra"][0])
+    try:
+        labels, chunks = _core.history_rows(
+            *log, items=items, entries=entries, behaviors=len(call["behaviors"]), **options
+        )
+    except TOLD:
+        return
+    for users, offsets, buckets, behaviors, rows in chunks:
+        assert len(offsets) == len(users) + 1
+        assert len(buckets) == len(behaviors) == len(rows) == offsets[-1]
+        assert rows.max(initial=-1) < items
+        assert buckets.max(initial=0) < len(labels)
+
+
 @given(st.lists(tame_calls(), min_size=4, max_size=4))
 @settings(max_examples=10, deadline=None)
 def test_four_threads_at_once_answer_as_one(several):

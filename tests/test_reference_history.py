@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recgpt import _reference, history, schema
+from recgpt.errors import EmptyLogError, InvalidConfigError
 from recgpt.llm.tokenizer import Tokenizer
 
 BYTES = Tokenizer.bytes()
@@ -99,6 +102,90 @@ def compress(rows: list[dict], **chosen: object) -> list[dict]:
 
 def twin(rows: list[dict], **chosen: object) -> list[dict]:
     return _reference.compress(rows, BRIEFS, count=lambda text: len(text.encode()), now=NOW, **chosen)
+
+
+def test_kernel_and_twin_write_the_same_for_a_user_of_very_many_records():
+    # Above 65,536 records the kernel asks for memory ahead; beside this user stand others, in one second stand many.
+    draw = np.random.default_rng(0)
+    hours = np.sort(draw.integers(0, 20_000, 70_000))[::-1].tolist()
+    items, behaviors = draw.integers(1, 900, 70_000).tolist(), draw.integers(0, 3, 70_000).tolist()
+    rows = [
+        {
+            "user_id": "giant" if place % 100 else f"u{place % 700}",
+            "item_id": str(item),
+            "behavior": ("purchase", "cart", "favorite")[behavior],
+            "timestamp": NOW - timedelta(hours=hour, minutes=1),
+            "query": None,
+            "position": None,
+        }
+        for place, (hour, item, behavior) in enumerate(zip(hours, items, behaviors, strict=True))
+    ]
+    assert sum(row["user_id"] == "giant" for row in rows) > 1 << 16
+    want = twin(rows, layout="item")
+    assert compress(rows, layout="item") == want
+    assert compress(sorted(rows, key=lambda row: row["user_id"]), layout="item") == want
+
+
+CATALOGUE = history.catalogue(BRIEF_TABLE, tokenizer=BYTES)
+
+
+def numbers(rows: list[dict], **chosen: object) -> dict[str, list[tuple[str, set[str], int]]]:
+    try:
+        table = history.rows(kept(rows), CATALOGUE, now=NOW, **chosen)
+    except EmptyLogError:
+        return {}
+    assert table.schema.equals(schema.HISTORY_ROWS)
+    names = json.loads(table.schema.metadata[b"recgpt.behaviors"])
+    return {
+        user["user_id"]: [
+            (
+                cell["bucket"],
+                {name for bit, name in enumerate(names) if cell["behaviors"] >> bit & 1},
+                cell["item"],
+            )
+            for cell in user["rows"]
+        ]
+        for user in table.to_pylist()
+    }
+
+
+@settings(max_examples=120, deadline=None)
+@given(logs, st.sampled_from(ZONES), st.booleans(), st.randoms(use_true_random=False))
+def test_histories_as_numbers_are_the_twins_and_say_what_the_text_says(rows, time_zone, stable, random):
+    random.shuffle(rows)
+    chosen = {"time_zone": time_zone, "stable": stable}
+    ids = CATALOGUE.ids.to_pylist()
+    came = numbers(rows, threads=2, **chosen)
+    assert came == _reference.rows(rows, ids, now=NOW, **chosen)
+    known = [row for row in rows if row["item_id"] in ids]
+    if came:
+        # Briefs that no two items share, so that an entry names one item.
+        briefs = schema.rows(
+            [row | {"brief": f"no {row['item_id']}", "tokens": 1, "source": "rule"} for row in BRIEFS], schema.BRIEFS
+        )
+        texts = history.compress(kept(known), briefs, now=NOW, tokenizer=BYTES, long_labels=True, **chosen)
+        told = {row["user_id"]: history.expand(row["text"]) for row in texts.to_pylist()}
+        assert told == {
+            user: {(label, behavior, f"no {ids[row]}") for label, behaviors, row in cells for behavior in behaviors}
+            for user, cells in came.items()
+        }
+
+
+def test_numbers_leave_without_a_copy_and_nothing_is_told():
+    with pytest.raises(EmptyLogError, match="about items of the catalogue"):
+        history.rows(kept([]), CATALOGUE, now=NOW)
+    with pytest.raises(InvalidConfigError, match="catalogue` must be what"):
+        history.rows(kept([]), BRIEF_TABLE, now=NOW)
+    rows = [
+        {"user_id": "a", "item_id": item, "behavior": "cart", "timestamp": NOW - timedelta(days=1), "query": query}
+        for item, query in (("6", None), ("7", None), (None, "tea"), ("1", None))
+    ]
+    table = history.rows(kept([row | {"position": None} for row in rows]), CATALOGUE, now=NOW, keep=["cart"])
+    assert table["rows"].to_pylist() == [
+        [{"bucket": "2024-03-30", "behaviors": 1, "item": row} for row in (0, 5)],
+    ]
+    items = table["rows"].chunk(0).values.field("item")
+    assert items.to_numpy(zero_copy_only=True).tolist() == [0, 5]
 
 
 @settings(max_examples=120, deadline=None)

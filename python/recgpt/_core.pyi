@@ -14,6 +14,7 @@ __all__ = [
     "build_profile",
     "check_vectors",
     "compress_history",
+    "history_rows",
     "keep_reliable",
     "kernels",
     "scores",
@@ -116,6 +117,35 @@ def compress_history(
     `extra`: texts of the entries after those of the catalogue. `clock`: `now` in UTC microseconds and the earliest
     second; None where moments are ranks. `days`: from which UTC second on local time is ahead by so many seconds, or
     from which rank on it is which local day. `count=False` is for the bench, which asks what counting tokens costs.
+    """
+
+_RowsChunk = tuple[
+    npt.NDArray[np.int64],
+    npt.NDArray[np.int64],
+    npt.NDArray[np.uint16],
+    npt.NDArray[np.uint32],
+    npt.NDArray[np.int32],
+]
+"""User codes, offsets of their cells, and of each cell the row of its label, its behaviors as bits, and its item."""
+
+def history_rows(
+    batches: list[_Batch],
+    meanings: tuple[_Meaning, _Meaning, _Meaning, _Meaning],
+    nothing: int,
+    *,
+    items: int,
+    entries: int,
+    behaviors: int,
+    clock: tuple[int, int] | None,
+    days: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+    today: int,
+    stable: bool,
+    threads: int,
+) -> tuple[list[str], list[_RowsChunk]]:
+    """Give every user's cells as numbers, and the label of each bucket, oldest first.
+
+    `entries`: how many the log may name; those from `items` on are left out. `behaviors`: how many there are. The rest
+    is as in `compress_history`.
     """
 
 # ---- index

@@ -110,6 +110,27 @@ HISTORY = pa.schema(
     ]
 )
 
+HISTORY_ROWS = pa.schema(
+    [
+        pa.field("user_id", _Field.text, nullable=False),
+        pa.field(
+            "rows",
+            pa.large_list(
+                pa.struct(
+                    [
+                        pa.field("bucket", pa.dictionary(pa.uint16(), _Field.text), nullable=False),
+                        pa.field("behaviors", pa.uint32(), nullable=False),
+                        pa.field("item", pa.int32(), nullable=False),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+    ]
+)
+"""A history without text. `bucket`: the long label, codes ascend with time; `behaviors`: a bit each, named in the
+metadata under `recgpt.behaviors`; `item`: a row of the catalogue's `ids`."""
+
 INTERESTS = pa.schema(
     [
         pa.field("user_id", _Field.text, nullable=False),

@@ -137,7 +137,7 @@ mod _core {
     #[pymodule_export]
     use super::exposures::Exposures;
     #[pymodule_export]
-    use super::history::{compress_history, Catalogue};
+    use super::history::{compress_history, history_rows, Catalogue};
     #[pymodule_export]
     use super::index::{check_vectors, kernels, scores, search, Codes};
     #[pymodule_export]

@@ -312,6 +312,34 @@ def compress(
     return [one(user) for user in sorted(users)]
 
 
+def rows(
+    events: Sequence[Mapping[str, Any]],
+    ids: Sequence[str],
+    *,
+    now: datetime,
+    time_zone: str = "UTC",
+    stable: bool = False,
+) -> dict[str, list[tuple[str, set[str], int]]]:
+    """Give each user's (bucket label, behaviors, row of the item) by bucket and there by first event."""
+    zone = ZoneInfo(time_zone)
+    today = now.astimezone(zone).date()
+    users = defaultdict(list)
+    for event in events:
+        stamp, position = event["timestamp"], event.get("position")
+        if event["item_id"] in ids and (stamp is None or stamp < now):
+            second = stamp and stamp.replace(microsecond=0)
+            moment = (stamp is not None, second, position is not None, position)
+            bucket = bucket_of(stamp and stamp.astimezone(zone).date(), today, stable)
+            users[event["user_id"]].append((bucket, moment, ids.index(event["item_id"]), event["behavior"]))
+    found = {}
+    for user in sorted(users):
+        cells: dict[tuple[Bucket, int], set[str]] = {}
+        for bucket, _, row, behavior in sorted(users[user]):
+            cells.setdefault((bucket, row), set()).add(behavior)
+        found[user] = [(bucket.label(True), behaviors, row) for (bucket, row), behaviors in cells.items()]
+    return found
+
+
 def expand(text: str) -> set[tuple[str, str, str]]:
     """Read a history without counts back into (label, behavior, entry) triples."""
     triples = set()

@@ -14,6 +14,7 @@ from recgpt.history.briefs import BriefConfig, brief
 from recgpt.history.catalogue import Catalogue, catalogue
 from recgpt.history.compression import LAYOUTS, UNDATED, compress, expand
 from recgpt.history.crossing import NOTHING, OTHER
+from recgpt.history.rows import rows
 from recgpt.history.state import State
 from recgpt.history.wording import plain
 
@@ -30,4 +31,5 @@ __all__ = [
     "compress",
     "expand",
     "plain",
+    "rows",
 ]

@@ -77,7 +77,8 @@ impl Arena {
                 came: error.to_string(),
                 position: len,
             })?;
-        #[cfg(target_os = "linux")]
+        // Miri, which checks the tests, knows no advice to the system.
+        #[cfg(all(target_os = "linux", not(miri)))]
         if let Some(memory) = &memory {
             // Where there are no huge pages, small ones do: slower and as right.
             let _ = memory.advise(memmap2::Advice::HugePage);

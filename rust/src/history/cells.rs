@@ -30,12 +30,13 @@ impl Cells {
         entries: &Entries<'_>,
         pieces: &mut Pieces<'_>,
     ) {
-        if !self.try_read(records, dates, entries, pieces) {
+        let far = records.len() > FAR;
+        if !self.try_read(records, far, dates, entries, pieces) {
             // Days that a clock set back makes come twice, and undated events where they count as open.
             records.sort_by_cached_key(|record| {
                 (dates.bucket_of[dates.stretch(record.moment()).0], record.0)
             });
-            let sorted = self.try_read(records, dates, entries, pieces);
+            let sorted = self.try_read(records, far, dates, entries, pieces);
             debug_assert!(sorted, "buckets ascend after sorting by bucket");
         }
         self.number(dates.open);
@@ -45,6 +46,7 @@ impl Cells {
     fn try_read(
         &mut self,
         records: &[Record],
+        far: bool,
         dates: &Dates,
         entries: &Entries<'_>,
         pieces: &mut Pieces<'_>,
@@ -53,9 +55,17 @@ impl Cells {
         self.all.clear();
         self.last.clear();
         self.seen.clear(records.len());
+        if far {
+            // Memory that nobody writes to is not taken, and growing leaves holes of as many bytes.
+            self.all.reserve(records.len());
+        }
         let mut tokens_in = 0u64;
         let (mut same, mut bucket, mut day) = (0..0, 0, 0);
-        for &record in records {
+        let mut begin = 0;
+        for (place, &record) in records.iter().enumerate() {
+            if far {
+                self.ask(&records[place..]);
+            }
             // The same day goes on for most events, so the tables are asked only when it ends.
             let moment = record.moment();
             if !same.contains(&moment) {
@@ -64,6 +74,9 @@ impl Cells {
                 let now = dates.bucket_of[stretch];
                 if now < bucket {
                     return false;
+                }
+                if now > bucket {
+                    begin = self.all.len() as u32;
                 }
                 bucket = now;
                 day = pieces.day(stretch);
@@ -81,9 +94,10 @@ impl Cells {
             } else {
                 let last = &mut self.last[thing];
                 last.1 += 1;
-                let cell = &mut self.all[last.0 as usize];
-                if cell.bucket == bucket {
-                    cell.mask |= 1 << behavior;
+                // Cells come by bucket, so its place tells whether the cell is of this one; to ask the cell itself
+                // waited for memory at nearly every record of a user with millions.
+                if last.0 >= begin {
+                    self.all[last.0 as usize].mask |= 1 << behavior;
                 } else {
                     last.0 = self.all.len() as u32;
                     self.push(thing, bucket, behavior);
@@ -108,6 +122,27 @@ impl Cells {
         }
         self.tokens_in = tokens_in;
         true
+    }
+
+    /// Asks for what the next records will need: a place in the table, from there the newest cell's number, from there the
+    /// cell, each early enough for the next one.
+    #[inline]
+    fn ask(&self, records: &[Record]) {
+        let home = |ahead: usize| {
+            records
+                .get(ahead)
+                .map(|record| self.seen.home(record.entry()))
+        };
+        let last = |home: &(u32, u32)| self.last.get(home.1 as usize);
+        if let Some(home) = home(3 * AHEAD) {
+            near(home);
+        }
+        if let Some(last) = home(2 * AHEAD).and_then(last) {
+            near(last);
+        }
+        if let Some(last) = home(AHEAD).and_then(last) {
+            near(&self.all[last.0 as usize]);
+        }
     }
 
     #[inline]
@@ -157,10 +192,17 @@ impl Cells {
     }
 }
 
+/// Records of a user whose tables no longer fit the second-level cache: for these the next records' places are asked for,
+/// which halves the time of 5 million; for all others it would cost more than it brings.
+const FAR: usize = 1 << 16;
+
+/// Records between one request and the next.
+const AHEAD: usize = 8;
+
 /// Rows of entries in the order of their first appearance: open addressing over 8-byte slots, small enough for the
 /// first-level cache for an ordinary user whatever the size of the catalogue.
 #[derive(Default)]
-struct Seen {
+pub struct Seen {
     /// Entry + 1 and its row; 0 is free.
     slots: Vec<(u32, u32)>,
     used: usize,
@@ -172,7 +214,7 @@ const MOST_AT_FIRST: usize = 1 << 13;
 
 impl Seen {
     /// Empties the table and makes it fit a user with so many records.
-    fn clear(&mut self, records: usize) {
+    pub fn clear(&mut self, records: usize) {
         let size = (records * 5 / 4)
             .next_power_of_two()
             .clamp(64, MOST_AT_FIRST);
@@ -182,18 +224,30 @@ impl Seen {
         self.shift = 32 - size.trailing_zeros();
     }
 
+    /// Where an entry stands if no other one stands there.
+    #[inline]
+    fn first(&self, entry: u32) -> usize {
+        (entry.wrapping_mul(0x9E37_79B9) >> self.shift) as usize & (self.slots.len() - 1)
+    }
+
+    #[inline]
+    fn home(&self, entry: u32) -> &(u32, u32) {
+        &self.slots[self.first(entry)]
+    }
+
     #[inline]
     fn slot(&self, entry: u32) -> usize {
         let mask = self.slots.len() - 1;
-        let mut slot = (entry.wrapping_mul(0x9E37_79B9) >> self.shift) as usize & mask;
+        let mut slot = self.first(entry);
         while self.slots[slot].0 != entry + 1 && self.slots[slot].0 != 0 {
             slot = (slot + 1) & mask;
         }
         slot
     }
 
+    /// The row of an entry, the next one if it was not seen yet.
     #[inline]
-    fn place(&mut self, entry: u32) -> u32 {
+    pub fn place(&mut self, entry: u32) -> u32 {
         let slot = self.slot(entry);
         if self.slots[slot].0 != 0 {
             return self.slots[slot].1;

@@ -12,14 +12,12 @@ mod ladder;
 mod partition;
 mod pieces;
 mod readings;
+pub mod rows;
 mod sets;
 mod spare;
+mod tasks;
 mod user;
 mod write;
-
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::tokenizer::Tokenizer;
@@ -28,6 +26,7 @@ use columns::Log;
 use dates::Dates;
 use partition::{Partition, MAX_BEHAVIORS, MAX_ENTRIES};
 use pieces::Pieces;
+use tasks::Task;
 use user::{Receipt, Worker};
 use write::Buffer;
 
@@ -87,63 +86,21 @@ pub fn compress(
     tokenizer: &Tokenizer,
     options: &Options,
 ) -> Result<Vec<Chunk>, Error> {
-    check(log, entries, behaviors, options)?;
-    let dates = dates(clock, days, options)?;
-    let run = |pool: &rayon::ThreadPool| {
-        pool.install(|| histories(log, clock, &dates, entries, behaviors, tokenizer, options))
+    check(log, entries.count(), behaviors.len(), options.threads)?;
+    let dates = dates(clock, days, options.today, options.stable)?;
+    let worker = || {
+        let pieces = Pieces::new(tokenizer, &dates, behaviors, options);
+        Worker::new(&dates, entries, options, pieces, behaviors.len() as u32 - 1)
     };
-    // Scoped, so that the threads are gone when the call returns; else many short calls pile them up.
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(options.threads)
-        .build_scoped(rayon::ThreadBuilder::run, run)
-        .map_err(|error| Error::Value {
-            argument: "threads",
-            expected: "a number of threads that the system grants".to_owned(),
-            came: format!("{}: {error}", options.threads),
-            position: 0,
-        })?
+    let chunks = tasks::pool(options.threads, || {
+        let mut partition = Partition::new(log, clock, rayon::current_num_threads())?;
+        tasks::work(partition.tasks(TASK), worker, chunk)
+    })?;
+    let some = chunks.into_iter().filter(|chunk| !chunk.users.is_empty());
+    Ok(some.collect())
 }
 
-fn histories(
-    log: &Log<'_>,
-    clock: Clock,
-    dates: &Dates,
-    entries: &Entries<'_>,
-    behaviors: &[String],
-    tokenizer: &Tokenizer,
-    options: &Options,
-) -> Result<Vec<Chunk>, Error> {
-    let threads = rayon::current_num_threads();
-    let partition = Partition::new(log, clock, threads)?;
-    let tasks = tasks(&partition);
-    let next = AtomicUsize::new(0);
-    let mut chunks: Vec<(usize, Chunk)> = (0..threads)
-        .into_par_iter()
-        .with_max_len(1)
-        .map(|_| {
-            let pieces = Pieces::new(tokenizer, dates, behaviors, options);
-            let other = behaviors.len() as u32 - 1;
-            let mut worker = Worker::new(&partition, dates, entries, options, pieces, other);
-            let mut done = Vec::new();
-            while let Some(task) = tasks.get(next.fetch_add(1, Relaxed)) {
-                done.push((task.start, chunk(task.clone(), &partition, &mut worker)?));
-            }
-            Ok(done)
-        })
-        .collect::<Result<Vec<_>, Error>>()?
-        .into_iter()
-        .flatten()
-        .collect();
-    chunks.sort_unstable_by_key(|&(start, _)| start);
-    Ok(chunks
-        .into_iter()
-        .map(|(_, chunk)| chunk)
-        .filter(|chunk| !chunk.users.is_empty())
-        .collect())
-}
-
-fn dates(clock: Clock, days: &[(i64, i64)], options: &Options) -> Result<Dates, Error> {
-    let (today, stable) = (options.today, options.stable);
+fn dates(clock: Clock, days: &[(i64, i64)], today: i32, stable: bool) -> Result<Dates, Error> {
     match clock {
         Clock::Times { now, origin } => {
             let end = now.div_euclid(1_000_000) + 1;
@@ -154,24 +111,6 @@ fn dates(clock: Clock, days: &[(i64, i64)], options: &Options) -> Result<Dates, 
             Dates::of_stretches(starts, days, today, stable)
         }
     }
-}
-
-/// Neighbouring users with about `TASK` records; the heaviest first, so that nobody waits for a late giant.
-fn tasks(partition: &Partition) -> Vec<std::ops::Range<usize>> {
-    let users = partition.offsets.len() - 1;
-    let weight =
-        |task: &std::ops::Range<usize>| partition.offsets[task.end] - partition.offsets[task.start];
-    let mut tasks = Vec::new();
-    let mut start = 0;
-    for user in 0..users {
-        let task = start..user + 1;
-        if weight(&task) >= TASK || user + 1 == users {
-            tasks.push(task);
-            start = user + 1;
-        }
-    }
-    tasks.sort_by_key(|task| std::cmp::Reverse(weight(task)));
-    tasks
 }
 
 /// Bytes for the text of some records, by what a record of the users before came to: growing by doubling would copy and
@@ -185,28 +124,21 @@ fn room(records: usize, bytes_a_record: f64) -> usize {
         .next_multiple_of(STEP)
 }
 
-fn chunk(
-    users: std::ops::Range<usize>,
-    partition: &Partition,
-    worker: &mut Worker<'_>,
-) -> Result<Chunk, Error> {
+fn chunk(task: Task<'_>, worker: &mut Worker<'_>) -> Result<Chunk, Error> {
     let mut chunk = Chunk {
         offsets: vec![0],
         ..Chunk::default()
     };
-    let records = partition.offsets[users.end] - partition.offsets[users.start];
-    let mut text = Buffer::with_room(room(records, worker.bytes_a_record));
-    for user in users {
-        if partition.offsets[user] == partition.offsets[user + 1] {
-            continue;
-        }
+    let all = task.len();
+    let mut text = Buffer::with_room(room(all, worker.bytes_a_record));
+    task.each(|user, records| {
         let Receipt {
             tokens_in,
             tokens,
             events,
             fate,
             layout,
-        } = worker.compress(user, &mut text);
+        } = worker.compress(records, &mut text);
         chunk.users.push(user as i64);
         chunk.offsets.push(text.len() as i64);
         chunk
@@ -228,20 +160,16 @@ fn chunk(
         ];
         chunk.receipts.extend(numbers.map(|number| number as i64));
         chunk.layouts.push(layout as u8);
-    }
-    worker.bytes_a_record = text.len() as f64 / records.max(1) as f64;
+        Ok(())
+    })?;
+    worker.bytes_a_record = text.len() as f64 / all.max(1) as f64;
     chunk.bytes = text.into_bytes();
     Ok(chunk)
 }
 
-fn check(
-    log: &Log<'_>,
-    entries: &Entries<'_>,
-    behaviors: &[String],
-    options: &Options,
-) -> Result<(), Error> {
+fn check(log: &Log<'_>, entries: usize, behaviors: usize, threads: usize) -> Result<(), Error> {
     log.check()?;
-    let missing = behaviors.is_empty().then_some(Error::Value {
+    let missing = (behaviors == 0).then_some(Error::Value {
         argument: "behaviors",
         expected: "at least the one that rare ones are folded into".to_owned(),
         came: "none".to_owned(),
@@ -253,9 +181,9 @@ fn check(
     for (argument, most, came) in [
         ("rows", u32::MAX as usize, log.rows()),
         ("users", users, log.users.size),
-        ("threads", MAX_THREADS, options.threads),
-        ("entries", MAX_ENTRIES - 1, entries.count()),
-        ("behaviors", MAX_BEHAVIORS, behaviors.len()),
+        ("threads", MAX_THREADS, threads),
+        ("entries", MAX_ENTRIES - 1, entries),
+        ("behaviors", MAX_BEHAVIORS, behaviors),
     ] {
         if came > most {
             return Err(Error::Value {
@@ -267,10 +195,10 @@ fn check(
         }
     }
     for (argument, size, most) in [
-        ("items", log.items.size, entries.count()),
-        ("queries", log.queries.size, entries.count()),
-        ("nothing", log.nothing as usize + 1, entries.count()),
-        ("behaviors", log.behaviors.size, behaviors.len()),
+        ("items", log.items.size, entries),
+        ("queries", log.queries.size, entries),
+        ("nothing", log.nothing as usize + 1, entries),
+        ("behaviors", log.behaviors.size, behaviors),
     ] {
         if size > most {
             return Err(Error::Value {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::block::Block;
 use super::columns::{Log, Stretch, BLOCK};
-use super::spare::Spare;
+use super::spare::{self, Spare};
 use crate::error::Error;
 
 const BEHAVIOR_BITS: u32 = 5;
@@ -90,14 +90,8 @@ impl Clock {
 /// Records by user; those of user `u` are `offsets[u]..offsets[u + 1]`, in the order of the log.
 pub struct Partition {
     pub offsets: Vec<usize>,
-    records: Records,
-}
-
-enum Records {
-    /// Of a log that came by user: one run after the other.
-    Runs(Vec<Spare<Record>>),
-    /// Two threads never write to the same place; relaxed atomics say so without `unsafe` and compile to plain stores.
-    Scattered(Spare<AtomicU64>),
+    /// One after the other: of a log that came by user one a thread, else one.
+    pub runs: Vec<Spare<Record>>,
 }
 
 impl Partition {
@@ -133,11 +127,8 @@ impl Partition {
         for user in 0..log.users.size {
             offsets[user + 1] += offsets[user];
         }
-        let records = runs.into_iter().map(|run| run.records).collect();
-        Ok(Some(Self {
-            offsets,
-            records: Records::Runs(records),
-        }))
+        let runs = runs.into_iter().map(|run| run.records).collect();
+        Ok(Some(Self { offsets, runs }))
     }
 
     /// Counts, then places.
@@ -164,50 +155,28 @@ impl Partition {
         }
         offsets.push(total);
         let starts = cursors.clone();
-        let records = Spare::any(total);
+        // Two threads never write to the same place; relaxed atomics say so without `unsafe` and compile to plain stores.
+        let records = spare::shared(total);
         let late = parts
             .par_iter()
             .zip(&mut cursors)
             .map(|(part, cursors)| place(log, clock, part, cursors, &records))
             .collect::<Result<Vec<_>, _>>()?;
+        let mut records = spare::unshared(records);
         if late.into_iter().any(|late| late) {
-            close_gaps(&mut offsets, &records, &starts, &cursors);
+            close_gaps(&mut offsets, &mut records, &starts, &cursors);
         }
         Ok(Self {
             offsets,
-            records: Records::Scattered(records),
+            runs: vec![records],
         })
-    }
-
-    /// Copies one user's records, in order.
-    pub fn read(&self, user: usize, out: &mut Vec<Record>) {
-        let (start, end) = (self.offsets[user], self.offsets[user + 1]);
-        out.clear();
-        match &self.records {
-            Records::Scattered(records) => {
-                let records = records[start..end].iter();
-                out.extend(records.map(|record| Record(record.load(Relaxed))));
-            }
-            Records::Runs(runs) => {
-                let mut first = 0;
-                for run in runs {
-                    let last = first + run.len();
-                    let (start, end) = (start.max(first), end.min(last));
-                    if start < end {
-                        out.extend_from_slice(&run[start - first..end - first]);
-                    }
-                    first = last;
-                }
-            }
-        }
-        sort(out);
     }
 }
 
 /// Events at or after `now` were counted but not placed: moves the others together.
 fn close_gaps(
     offsets: &mut [usize],
-    records: &[AtomicU64],
+    records: &mut [Record],
     starts: &[Vec<u32>],
     ends: &[Vec<u32>],
 ) {
@@ -219,30 +188,10 @@ fn close_gaps(
             break;
         }
         for (starts, ends) in starts.iter().zip(ends) {
-            for from in starts[user]..ends[user] {
-                records[to].store(records[from as usize].load(Relaxed), Relaxed);
-                to += 1;
-            }
+            let (start, end) = (starts[user] as usize, ends[user] as usize);
+            records.copy_within(start..end, to);
+            to += end - start;
         }
-    }
-}
-
-/// Logs mostly come in the order of time, so a record out of place has a few steps to go; if it has not, sort all.
-fn sort(records: &mut [Record]) {
-    const FEW: usize = 16;
-    for place in 1..records.len() {
-        let record = records[place];
-        if records[place - 1] <= record {
-            continue;
-        }
-        let start = place.saturating_sub(FEW);
-        let to = start + records[start..place].partition_point(|&before| before <= record);
-        if to == start && start > 0 && records[start - 1] > record {
-            records.sort_unstable();
-            return;
-        }
-        records.copy_within(to..place, to + 1);
-        records[to] = record;
     }
 }
 

@@ -15,29 +15,21 @@ pub struct Stock<T>(Mutex<Vec<Vec<T>>>);
 
 /// What is kept between calls, at most `MOST` bytes of it.
 pub trait Kept: Sized + 'static {
-    const MOST: usize = 32 << 20;
+    const MOST: usize = 64 << 20;
     fn stock() -> &'static Stock<Self>;
 }
 
 impl Kept for u8 {
-    const MOST: usize = 64 << 20;
     fn stock() -> &'static Stock<Self> {
         static TEXTS: Stock<u8> = Stock::new();
         &TEXTS
     }
 }
 
-impl Kept for AtomicU64 {
-    fn stock() -> &'static Stock<Self> {
-        static SCATTERED: Stock<AtomicU64> = Stock::new();
-        &SCATTERED
-    }
-}
-
 impl Kept for Record {
     fn stock() -> &'static Stock<Self> {
-        static RUNS: Stock<Record> = Stock::new();
-        &RUNS
+        static RECORDS: Stock<Record> = Stock::new();
+        &RECORDS
     }
 }
 
@@ -104,15 +96,20 @@ impl<T: Kept> Spare<T> {
     }
 }
 
-impl Spare<AtomicU64> {
-    /// Numbers to write over: what an earlier call left, or new memory that nobody has touched yet.
-    pub fn any(len: usize) -> Self {
-        let Some(mut vector) = Self::find(len) else {
-            return Self(bytemuck::zeroed_vec(len));
-        };
-        vector.resize_with(len, AtomicU64::default);
-        Self(vector)
-    }
+/// Room for so many records that threads write at once: what an earlier call left, or new memory that nobody has touched
+/// yet. Both ways between records and atomic numbers compile to nothing: the vector stays where it is.
+pub fn shared(len: usize) -> Vec<AtomicU64> {
+    let Some(mut records) = Spare::<Record>::find(len) else {
+        return bytemuck::zeroed_vec(len);
+    };
+    records.resize(len, Record(0));
+    records.into_iter().map(|it| AtomicU64::new(it.0)).collect()
+}
+
+/// The records that were written.
+pub fn unshared(records: Vec<AtomicU64>) -> Spare<Record> {
+    let records = records.into_iter().map(|it| Record(it.into_inner()));
+    Spare(records.collect())
 }
 
 impl<T: Kept> Default for Spare<T> {
@@ -163,11 +160,15 @@ mod tests {
     #[test]
     fn old_numbers_may_stay_but_there_are_as_many_as_asked() {
         for len in [20_000, 30_000, 17_000, 0, 3] {
-            let numbers = Spare::<AtomicU64>::any(len);
+            let numbers = shared(len);
             assert_eq!(numbers.len(), len);
-            numbers
-                .iter()
-                .for_each(|number| number.store(7, std::sync::atomic::Ordering::Relaxed));
+            let address = numbers.as_ptr().cast();
+            for number in &numbers {
+                number.store(7, std::sync::atomic::Ordering::Relaxed);
+            }
+            let records = unshared(numbers);
+            assert_eq!(records.as_ptr(), address, "they were not copied");
+            assert_eq!(*records, vec![Record(7); len]);
         }
     }
 

@@ -172,10 +172,8 @@ impl Call {
         self.run_with(&Tokenizer::bytes())
     }
 
-    fn run_with(&self, tokenizer: &Tokenizer) -> Result<Vec<Chunk>, Error> {
-        let base = self.base.catalogue(tokenizer)?;
-        let entries = Entries::new(&base, self.extra.catalogue(tokenizer)?);
-        let log = Log {
+    fn log(&self) -> Log<'_> {
+        Log {
             batches: self
                 .batches
                 .iter()
@@ -192,20 +190,22 @@ impl Call {
             items: self.items.view(),
             queries: self.queries.view(),
             nothing: self.nothing,
-        };
-        let clock = match self.clock {
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        match self.clock {
             Some((now, origin)) => Clock::Times { now, origin },
             None => Clock::Ranks,
-        };
-        compress(
-            &log,
-            clock,
-            &self.days,
-            &entries,
-            &self.names,
-            tokenizer,
-            &self.options,
-        )
+        }
+    }
+
+    fn run_with(&self, tokenizer: &Tokenizer) -> Result<Vec<Chunk>, Error> {
+        let base = self.base.catalogue(tokenizer)?;
+        let entries = Entries::new(&base, self.extra.catalogue(tokenizer)?);
+        let (log, clock, names) = (self.log(), self.clock(), &self.names);
+        let options = &self.options;
+        compress(&log, clock, &self.days, &entries, names, tokenizer, options)
     }
 }
 

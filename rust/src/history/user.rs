@@ -4,7 +4,7 @@ use super::catalogue::Entries;
 use super::cells::Cells;
 use super::dates::Dates;
 use super::ladder::{Fate, Ladder};
-use super::partition::{Partition, Record};
+use super::partition::Record;
 use super::pieces::{additive, Pieces};
 use super::readings::{Cell, Layout, Lines, Reader};
 use super::write::{self, Buffer, Things};
@@ -12,7 +12,6 @@ use super::Options;
 
 /// What one thread works with; its memory is reused from user to user.
 pub struct Worker<'a> {
-    partition: &'a Partition,
     dates: &'a Dates,
     entries: &'a Entries<'a>,
     options: &'a Options,
@@ -20,7 +19,6 @@ pub struct Worker<'a> {
     other: u32,
     additive: bool,
     pieces: Pieces<'a>,
-    records: Vec<Record>,
     whole: Cells,
     /// The cut history on its way down.
     cells: Vec<Cell>,
@@ -51,7 +49,6 @@ struct Choice {
 
 impl<'a> Worker<'a> {
     pub fn new(
-        partition: &'a Partition,
         dates: &'a Dates,
         entries: &'a Entries<'a>,
         options: &'a Options,
@@ -59,14 +56,12 @@ impl<'a> Worker<'a> {
         other: u32,
     ) -> Self {
         Self {
-            partition,
             dates,
             entries,
             options,
             other,
             additive: additive(pieces.tokenizer),
             pieces,
-            records: Vec::new(),
             whole: Cells::default(),
             cells: Vec::new(),
             things: Things::default(),
@@ -79,26 +74,21 @@ impl<'a> Worker<'a> {
     }
 
     /// Compresses one user and appends the text.
-    pub fn compress(&mut self, user: usize, out: &mut Buffer) -> Receipt {
-        self.partition.read(user, &mut self.records);
-        self.whole.read(
-            &mut self.records,
-            self.dates,
-            self.entries,
-            &mut self.pieces,
-        );
-        let events = self.records.len() as u64;
+    pub fn compress(&mut self, records: &mut [Record], out: &mut Buffer) -> Receipt {
+        self.whole
+            .read(records, self.dates, self.entries, &mut self.pieces);
+        let events = records.len() as u64;
         let tokens_in = if self.additive {
             self.whole.tokens_in
         } else {
-            self.count_raw()
+            self.count_raw(records)
         };
         let mut fate = Fate {
             full: events,
             ..Fate::default()
         };
         // Counts are what the ladder sums up, so it is asked for them even if no step is taken.
-        let mut ladder = self.options.counts.then(|| self.ladder());
+        let mut ladder = self.options.counts.then(|| self.ladder(records));
         if let Some(ladder) = &ladder {
             self.descend(ladder, 0);
         }
@@ -108,7 +98,7 @@ impl<'a> Worker<'a> {
         choice.tokens = self.write(cut, choice.tokens, out);
         if let Some(budget) = self.options.budget {
             if choice.tokens > budget {
-                let ladder = ladder.take().unwrap_or_else(|| self.ladder());
+                let ladder = ladder.take().unwrap_or_else(|| self.ladder(records));
                 let steps = self.search(&ladder, budget);
                 self.descend(&ladder, steps);
                 cut = true;
@@ -127,9 +117,9 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn ladder(&mut self) -> Ladder<'a> {
+    fn ladder(&mut self, records: &[Record]) -> Ladder<'a> {
         Ladder::new(
-            &self.records,
+            records,
             &mut self.whole,
             self.dates,
             self.options.counts,
@@ -278,9 +268,9 @@ impl<'a> Worker<'a> {
     }
 
     /// Exact tokens of one line an event, for tokenizers whose pieces do not add up.
-    fn count_raw(&self) -> u64 {
+    fn count_raw(&self, records: &[Record]) -> u64 {
         let mut text = Vec::new();
-        for record in &self.records {
+        for record in records {
             if !text.is_empty() {
                 text.push(b'\n');
             }

@@ -210,6 +210,16 @@ impl Buffer {
         }
     }
 
+    /// Makes room for a long text at once. What is there so far moves to new memory, because growing the old one would
+    /// copy its empty end, too, and leave a hole of as many bytes: of a giant's text twice its length.
+    fn expect(&mut self, more: usize) {
+        if self.bytes.capacity() - self.bytes.len() < more + WIDE {
+            let mut bytes = Spare::with_room(self.bytes.len() + more + WIDE);
+            bytes.extend_from_slice(&self.bytes);
+            self.bytes = bytes;
+        }
+    }
+
     #[cold]
     fn grow(&mut self, more: usize) {
         let quarter = self.bytes.len() / 4;
@@ -260,6 +270,9 @@ impl Buffer {
     }
 }
 
+/// Things whose text is long enough to ask for its memory at once.
+const MANY: usize = 1 << 15;
+
 /// Writes the first `count` lines as a text of their own and gives its exact tokens, if counts of pieces add up.
 pub fn text(
     lines: &Lines,
@@ -270,6 +283,18 @@ pub fn text(
     row_ids: bool,
     out: &mut Buffer,
 ) -> u64 {
+    if things.slots.len() > MANY {
+        let names: usize = things
+            .slots
+            .iter()
+            .map(|slot| usize::from(slot.len) + 1)
+            .sum();
+        let labels = lines
+            .groups
+            .iter()
+            .map(|&group| pieces.label(group).len as usize + 3);
+        out.expect(names + labels.sum::<usize>());
+    }
     let mut total = 0;
     for (line, (groups, written)) in lines.iter().take(count).enumerate() {
         if row_ids {

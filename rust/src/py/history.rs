@@ -112,6 +112,55 @@ fn codes<'a>(array: &'a CodesArray<'_>) -> PyResult<columns::Codes<'a>> {
     })
 }
 
+/// Of users, behaviors, items and queries.
+pub(super) type Meanings<'py> = (
+    CodesArray<'py>,
+    CodesArray<'py>,
+    CodesArray<'py>,
+    CodesArray<'py>,
+);
+
+fn log<'a>(
+    batches: &'a [BatchArrays<'_>],
+    meanings: &'a Meanings<'_>,
+    nothing: u32,
+) -> PyResult<columns::Log<'a>> {
+    Ok(columns::Log {
+        batches: batches
+            .iter()
+            .map(|(users, moments, behaviors, items, queries)| {
+                Ok(columns::Batch {
+                    users: users.view()?,
+                    moments: moments.as_slice()?,
+                    behaviors: behaviors.view()?,
+                    items: nullable(items)?,
+                    queries: queries.as_ref().map(nullable).transpose()?,
+                })
+            })
+            .collect::<PyResult<_>>()?,
+        users: codes(&meanings.0)?,
+        behaviors: codes(&meanings.1)?,
+        items: codes(&meanings.2)?,
+        queries: codes(&meanings.3)?,
+        nothing,
+    })
+}
+
+fn read_clock(clock: Option<(i64, i64)>) -> history::Clock {
+    match clock {
+        Some((now, origin)) => history::Clock::Times { now, origin },
+        None => history::Clock::Ranks,
+    }
+}
+
+/// Where days begin, and what holds from there on.
+pub(super) type Days<'py> = (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>);
+
+fn pairs(days: &Days<'_>) -> PyResult<Vec<(i64, i64)>> {
+    let (starts, values) = (days.0.as_slice()?, days.1.as_slice()?);
+    Ok(starts.iter().copied().zip(values.iter().copied()).collect())
+}
+
 pub(super) type ChunkArrays<'py> = (
     Bound<'py, PyArray1<i64>>,
     Bound<'py, PyArray1<i64>>,
@@ -148,19 +197,14 @@ impl Text {
 pub(super) fn compress_history<'py>(
     py: Python<'py>,
     batches: Vec<BatchArrays<'py>>,
-    meanings: (
-        CodesArray<'py>,
-        CodesArray<'py>,
-        CodesArray<'py>,
-        CodesArray<'py>,
-    ),
+    meanings: Meanings<'py>,
     nothing: u32,
     catalogue: &Catalogue,
     extra: (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, u8>),
     behaviors: Vec<String>,
     tokenizer: &Tokenizer,
     clock: Option<(i64, i64)>,
-    days: (PyReadonlyArray1<'py, i64>, PyReadonlyArray1<'py, i64>),
+    days: Days<'py>,
     today: i32,
     budget: Option<u64>,
     layout: Option<usize>,
@@ -171,30 +215,8 @@ pub(super) fn compress_history<'py>(
     threads: usize,
     count: bool,
 ) -> PyResult<Vec<ChunkArrays<'py>>> {
-    let log = columns::Log {
-        batches: batches
-            .iter()
-            .map(|(users, moments, behaviors, items, queries)| {
-                Ok(columns::Batch {
-                    users: users.view()?,
-                    moments: moments.as_slice()?,
-                    behaviors: behaviors.view()?,
-                    items: nullable(items)?,
-                    queries: queries.as_ref().map(nullable).transpose()?,
-                })
-            })
-            .collect::<PyResult<_>>()?,
-        users: codes(&meanings.0)?,
-        behaviors: codes(&meanings.1)?,
-        items: codes(&meanings.2)?,
-        queries: codes(&meanings.3)?,
-        nothing,
-    };
-    let clock = match clock {
-        Some((now, origin)) => history::Clock::Times { now, origin },
-        None => history::Clock::Ranks,
-    };
-    let (starts, values) = (days.0.as_slice()?, days.1.as_slice()?);
+    let log = log(&batches, &meanings, nothing)?;
+    let (clock, pairs) = (read_clock(clock), pairs(&days)?);
     let layout = layout.map(history::Layout::from_row).transpose()?;
     let options = history::Options {
         today,
@@ -213,7 +235,6 @@ pub(super) fn compress_history<'py>(
         let none = vec![-1; offsets.len().saturating_sub(1)];
         let extra = catalogue::Catalogue::new(offsets, utf8(bytes)?, &none, &tokenizer)?;
         let entries = catalogue::Entries::new(&catalogue.inner, extra);
-        let pairs: Vec<_> = starts.iter().copied().zip(values.iter().copied()).collect();
         history::compress(
             &log, clock, &pairs, &entries, &behaviors, &tokenizer, &options,
         )
@@ -231,4 +252,53 @@ pub(super) fn compress_history<'py>(
             ))
         })
         .collect()
+}
+
+pub(super) type RowArrays<'py> = (
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<i64>>,
+    Bound<'py, PyArray1<u16>>,
+    Bound<'py, PyArray1<u32>>,
+    Bound<'py, PyArray1<i32>>,
+);
+
+/// Give every user's cells as numbers, some neighbouring users in one, and the label of each bucket.
+#[pyfunction]
+#[pyo3(signature = (batches, meanings, nothing, *, items, entries, behaviors, clock, days, today, stable, threads))]
+#[allow(clippy::needless_pass_by_value, clippy::too_many_arguments)]
+pub(super) fn history_rows<'py>(
+    py: Python<'py>,
+    batches: Vec<BatchArrays<'py>>,
+    meanings: Meanings<'py>,
+    nothing: u32,
+    items: usize,
+    entries: usize,
+    behaviors: usize,
+    clock: Option<(i64, i64)>,
+    days: Days<'py>,
+    today: i32,
+    stable: bool,
+    threads: usize,
+) -> PyResult<(Vec<String>, Vec<RowArrays<'py>>)> {
+    let log = log(&batches, &meanings, nothing)?;
+    let (clock, pairs) = (read_clock(clock), pairs(&days)?);
+    let request = history::rows::Request {
+        items,
+        entries,
+        behaviors,
+        today,
+        stable,
+        threads,
+    };
+    let (labels, found) = py.detach(|| history::rows::rows(&log, clock, &pairs, request))?;
+    let arrays = found.into_iter().map(|rows| {
+        (
+            rows.users.into_pyarray(py),
+            rows.offsets.into_pyarray(py),
+            rows.buckets.into_pyarray(py),
+            rows.behaviors.into_pyarray(py),
+            rows.items.into_pyarray(py),
+        )
+    });
+    Ok((labels, arrays.collect()))
 }
