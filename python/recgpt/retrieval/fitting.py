@@ -48,8 +48,8 @@ class Task:
     """(n_items,) row of each item's tag, -1 without one."""
     tag_words: Ints
     """(n_tags, w) words of each tag."""
-    moments: Moments | None
-    """Sales features at any moment; None for a log without times, whose sales do not change."""
+    moments: Moments
+    """Sales features at any moment."""
 
     def arrays(self) -> list[npt.NDArray[Any]]:
         """What tells this task from another."""
@@ -269,9 +269,8 @@ class _Loop:
             mean.lerp_(parameter.detach(), 1 - kept)
 
     def _step(self) -> tuple[Tensor, Tensor, Tensor]:
-        batch, features = self.sampler.draw(), self.features
-        if self.task.moments is not None:
-            features = replace(features, sales=self.task.moments.at(batch.as_of))
+        batch = self.sampler.draw()
+        features = replace(self.features, sales=self.task.moments.at(batch.as_of))
         return _losses(self.net, batch, features, self.long, self.task, self.config, self.sampler)
 
 
