@@ -10,6 +10,7 @@ import pyarrow as pa
 from recgpt.errors import InvalidConfigError
 from recgpt.index.approximate import USearchIndex
 from recgpt.index.arrays import Vectors
+from recgpt.index.device import TorchIndex
 from recgpt.index.exact import ExactIndex
 
 GRAPH_FROM = 2_000_000
@@ -19,15 +20,20 @@ items (docs/benchmarks.md); up to twice that the scan is preferred: it misses no
 
 
 def build(
-    vectors: Vectors, ids: Sequence[str] | pa.Array, *, index: Literal["auto", "exact", "usearch"] = "auto"
+    vectors: Vectors, ids: Sequence[str] | pa.Array, *, index: Literal["auto", "exact", "torch", "usearch"] = "auto"
 ) -> ExactIndex | USearchIndex:
     """Build the index that suits `vectors (n, d) float32`: "auto" is exact below `GRAPH_FROM` items.
+
+    "torch" is `TorchIndex` on a GPU where there is one. "auto" never takes it: torch takes seconds to import.
 
     Raises:
         InvalidArrayError: as `ExactIndex`.
         InvalidConfigError: for an unknown `index`.
+        MissingExtraError: "torch" without torch.
     """
-    if index not in ("auto", "exact", "usearch"):
-        raise InvalidConfigError(f'`index` must be "auto", "exact" or "usearch", but it is {index!r}')
+    if index not in ("auto", "exact", "torch", "usearch"):
+        raise InvalidConfigError(f'`index` must be "auto", "exact", "torch" or "usearch", but it is {index!r}')
+    if index == "torch":
+        return TorchIndex(vectors, ids)
     graph = index == "usearch" or (index == "auto" and len(vectors) >= GRAPH_FROM)
     return USearchIndex(vectors, ids) if graph else ExactIndex(vectors, ids)
