@@ -158,7 +158,7 @@ def test_numpy_says_what_torch_says(pooling: str, hidden: int) -> None:
             (np.array([1, 2, 6]), np.array([0, 2, 2, 3])),
             (np.array([0, 5, 5]), np.array([0, 1, 3, 3])),
         ]
-        latest = [sequence(flat, ends) for flat, ends in sequences]
+        latest = [sequence(net, flat, ends) for flat, ends in sequences]
         profile = [(one.rows, one.begin) for one in latest[::-1]] if pooling != "mean" else []
         known_items = torch.from_numpy(vectors)
         said = net.user_vectors(torch.from_numpy(users), known_items, latest, profile, known_items).numpy()
