@@ -1,5 +1,7 @@
-"""Exact search where torch runs, a GPU above all: products there, a bound that proves what cannot be in the answer, and
-exact scores of the rest here. So answers are those of `ExactIndex`, bit for bit."""
+"""Exact search where torch runs, on a GPU above all. Answers are those of `ExactIndex`, bit for bit.
+
+The device makes the products, a bound proves what cannot be in the answer, and the rest is scored exactly here.
+"""
 
 from __future__ import annotations
 

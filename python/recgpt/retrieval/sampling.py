@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -231,17 +232,20 @@ def both_ways(log: Log) -> Log:
     """The log, and every user once more (rows `n_users` and on), whose last moment is the first and so forth."""
     user, order = log.user + len(log.user_ids), log.order.max(initial=0) - log.order
     by = np.lexsort((log.item, order, user))
-    columns = (
-        np.concatenate([column, back[by]])
-        for column, back in (
-            (log.user, user),
-            (log.item, log.item),
-            (log.behavior, log.behavior),
-            (log.order, order),
-            (log.days, log.days),
-        )
+
+    def both(forth: npt.NDArray[Any], back: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.concatenate([forth, back[by]])
+
+    return Log(
+        log.user_ids * 2,
+        log.behaviors,
+        both(log.user, user),
+        both(log.item, log.item),
+        both(log.behavior, log.behavior),
+        both(log.order, order),
+        both(log.days, log.days),
+        log.timed,
     )
-    return Log(log.user_ids * 2, log.behaviors, *columns, log.timed)
 
 
 def positives(log: Log) -> npt.NDArray[np.bool_]:
