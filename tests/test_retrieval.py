@@ -27,7 +27,7 @@ from recgpt.errors import (
 from recgpt.retrieval.features import Log, Sequences, bucket_edges, bucket_of, read_log
 from recgpt.retrieval.pooling import Acts, steps_back
 from recgpt.retrieval.sales import FEATURES, Moments, Sales, even_edges, periods, read_sales
-from recgpt.retrieval.sampling import Sampler, both_ways, positives, repeated
+from recgpt.retrieval.sampling import Sampler, positives, repeated
 
 torch = pytest.importorskip("torch")
 
@@ -511,36 +511,6 @@ def test_periods_are_as_long_as_what_is_held_out_and_the_first_has_no_past() -> 
     assert starts.tolist()[:2] == [10.0, 20.0]
     assert period.tolist() == [-1, 1, 0, 0]
     assert periods(np.zeros(3), 10.0)[0].tolist() == [0, 0, 0]
-
-
-def test_a_log_read_backward_is_that_of_strangers_who_end_where_it_began() -> None:
-    log = _log()
-    both = both_ways(log)
-    count, n_users = len(log.user), len(log.user_ids)
-    for name in ("user", "item", "behavior", "order", "days"):
-        assert np.array_equal(getattr(both, name)[:count], getattr(log, name))
-    key = both.user * 1000 + both.order
-    assert (np.diff(key) >= 0).all()
-    for user in range(n_users):
-        mine, back = log.user == user, both.user == user + n_users
-        pairs = zip(log.order.max() - log.order[mine], log.item[mine], log.days[mine], strict=True)
-        assert sorted(pairs) == sorted(zip(both.order[back], both.item[back], both.days[back], strict=True))
-
-
-def test_examples_of_a_log_read_backward_belong_to_their_own_users() -> None:
-    """What comes before an example is then what came after it, and the user's own items are still no negatives."""
-    log = _log()
-    config = replace(TINY, backward=True, batch_size=64, full_softmax=100, hidden_size=0)
-    sampler = Sampler(log, np.full(6, -1), np.zeros(6, np.int64), config, np.random.default_rng(0))
-    one_way = Sampler(log, np.full(6, -1), np.zeros(6, np.int64), replace(config, backward=False), sampler.rng)
-    assert len(sampler.basket_user) > len(one_way.basket_user)
-    batch = sampler.draw()
-    assert batch.users.max() < len(log.user_ids)
-    for basket, item in zip(batch.basket, batch.positive, strict=True):
-        assert batch.own[basket, item]
-        mine = set(log.item[log.user == batch.users[basket]].tolist())
-        for rows, ends in batch.latest:
-            assert set(batch.rows[rows[ends[basket] : ends[basket + 1]]].tolist()) <= mine
 
 
 def test_places_are_counted_from_the_end() -> None:

@@ -47,8 +47,6 @@ class Config:
     """Cosines are divided by this inside the three losses."""
     log_q: bool = True
     """Correct L_col and L_tag for how often sampling brings an item, so that popularity stays in both scores."""
-    backward: bool = False
-    """Every user's log is learned from its end to its beginning too, as a stranger's: an epoch has twice the steps."""
     repeat_weight: float = 0.3
     """Weight of a positive that the user had acted on before; 1 learns buying again, 0 only new items."""
     averaging: float = 0.98

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,8 +64,8 @@ class Sampler:
 
     def __init__(self, log: Log, tags: Ints, categories: Ints, config: Config, rng: np.random.Generator) -> None:
         self.config, self.rng, self.tags, self.categories = config, rng, tags, categories
+        self.history = History(log, config)
         n_items = len(tags)
-        self.n_users = len(log.user_ids)
         positive = positives(log)
         self.count = np.bincount(log.item[positive], minlength=n_items)
         common = np.flatnonzero(self.count >= config.min_count)
@@ -84,10 +83,6 @@ class Sampler:
         self.owned_item = owned % n_items
         self.owned_offsets = np.searchsorted(owned // n_items, np.arange(len(log.user_ids) + 1))
 
-        if config.backward:
-            log = both_ways(log)
-            positive = positives(log)
-        self.history = History(log, config)
         weight = np.where(repeated(log, n_items), config.repeat_weight, 1.0).astype(np.float32)
         used = positive & (weight > 0)
         if not config.hidden_size:
@@ -149,7 +144,6 @@ class Sampler:
         kin = self._same_category(pair_items[kin_pair])
 
         acts: Acts = self.history.before(users, self.basket_order[picked])
-        users = users % self.n_users
         touched = np.concatenate([candidates, kin, *(rows for rows, _ in acts.latest)])
         rows, inside = np.unique(touched, return_inverse=True)
         cuts = np.cumsum([len(candidates), len(kin), *(len(flat) for flat, _ in acts.latest)])[:-1]
@@ -226,26 +220,6 @@ class Sampler:
 def _shares(weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     total = weight.sum()
     return weight / total if total else weight
-
-
-def both_ways(log: Log) -> Log:
-    """The log, and every user once more (rows `n_users` and on), whose last moment is the first and so forth."""
-    user, order = log.user + len(log.user_ids), log.order.max(initial=0) - log.order
-    by = np.lexsort((log.item, order, user))
-
-    def both(forth: npt.NDArray[Any], back: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        return np.concatenate([forth, back[by]])
-
-    return Log(
-        log.user_ids * 2,
-        log.behaviors,
-        both(log.user, user),
-        both(log.item, log.item),
-        both(log.behavior, log.behavior),
-        both(log.order, order),
-        both(log.days, log.days),
-        log.timed,
-    )
 
 
 def positives(log: Log) -> npt.NDArray[np.bool_]:
