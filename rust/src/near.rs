@@ -1,4 +1,4 @@
-//! The two hints that safe Rust cannot give: to the processor, what comes next; to the system, what deserves large pages.
+//! The two hints that safe Rust cannot give: what will be read next, and what deserves large pages.
 
 /// Asks the processor to bring a value near, without waiting for it.
 ///
