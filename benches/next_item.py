@@ -106,7 +106,7 @@ def judge(world: World, left: int, scorer: Scorer) -> dict[str, float]:
     """HR and NDCG of the truth `left` events from the end; equal scores share their ranks' mean.
 
     Where items that a user had before are taken out, users whose truth is one of those are left out. `cold` are the
-    users whose truth nobody had in the events that train.
+    users whose truth nobody had in the events that train, `warm` the others.
     """
     truth = world.truth(left)
     users, items = world.before(left)
@@ -129,8 +129,9 @@ def judge(world: World, left: int, scorer: Scorer) -> dict[str, float]:
             found[f"{prefix}hr@{k}"] = float((known < k).mean())
             found[f"{prefix}ndcg@{k}"] = float((1 / np.log2(known + 2) * (known < k)).mean())
     _, learned = world.before(2)
-    cold = np.concatenate(ranks)[~np.isin(truth, learned)]
-    found |= {"cold": len(cold), **{f"cold_hr@{k}": float((cold < k).mean()) for k in (10, 100) if len(cold)}}
+    is_warm = np.isin(truth, learned)
+    for name, own in (("warm", np.concatenate(ranks)[is_warm]), ("cold", np.concatenate(ranks)[~is_warm])):
+        found |= {name: len(own), **{f"{name}_hr@{k}": float((own < k).mean()) for k in (10, 100) if len(own)}}
     return found
 
 
@@ -219,7 +220,7 @@ def newcomers(world: World, found: retrieval.Towers) -> dict[str, float]:
     strangers = [f"new {user}" for user in world.user_ids]
     few = World(strangers, world.item_ids, world.items, last, np.arange(0, len(last) + 1, 2))
     figures = judge(few, 1, scorer_of(few, found, *found.user_vectors_for(events_of(few, 1))))
-    return {name: value for name, value in figures.items() if "cold" not in name}
+    return {name: value for name, value in figures.items() if not name.startswith(("warm", "cold"))}
 
 
 def scorer_of(world: World, found: retrieval.Towers, names: list[str], vectors: Floats) -> Scorer:

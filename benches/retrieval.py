@@ -4,7 +4,7 @@ One user has fifty tags; asked is the list of the best 100 items by `beta * user
 lists of the tags. All ways run in rotation, in one process for each number of threads, and exact answers are compared
 with faiss's before anything is timed. Ratios are of medians. The last line is one JSON object.
 
-    pip install "recgpt[bench]"                     # faiss, hnswlib: the peers; USearch comes with recgpt
+    pip install "recgpt[bench,train]"               # faiss, hnswlib: the peers; torch; USearch comes with recgpt
     python benches/retrieval.py --graphs FOLDER     # graphs take minutes to build; they are kept there
     python benches/retrieval.py --items 100000 --threads 1
     python benches/retrieval.py --data random       # no clusters at all: no block of items can be left out
@@ -185,6 +185,32 @@ def tuned(ask: Callable[[int, int], np.ndarray], truth: list[np.ndarray]) -> tup
     return width, recall
 
 
+def torch_ways(made: World, exact: Any, threads: int) -> dict[str, Ask]:
+    """The same search through torch, on a GPU where there is one; its answers must be those of `exact`."""
+    try:
+        import torch
+
+        from recgpt.index import TorchIndex
+    except ImportError:
+        print("SKIPPED: torch is not installed", file=sys.stderr)
+        return {}
+    torch.set_num_threads(threads)
+    index = TorchIndex(made.items, exact.ids)
+    if index.device == "cpu":
+        print("SKIPPED: torch has no GPU here; its CPU is measured in the place of one", file=sys.stderr)
+    asked = (made.users, made.tags, np.arange(0, len(made.tags) + 1, TAGS))
+    if not index.search(*asked, beta=BETA, k=K).equals(exact.search(*asked, beta=BETA, k=K)):
+        raise SystemExit("torch must give the answers of the exact index, but it does not")
+
+    def ask(user: int) -> np.ndarray:
+        return index.search(*made.asked(user), beta=BETA, k=K)["item_id"].to_numpy()
+
+    ways: dict[str, Ask] = {f"torch, {index.device}": ask}
+    if index.device != "cpu":
+        ways["torch, 8 users at once"] = lambda _: index.search(*asked, beta=BETA, k=K)["item_id"].to_numpy()
+    return ways
+
+
 def read_bound(items: int, threads: int) -> Ask:
     """Read as many bytes as the items have codes, and do nothing else."""
     parts = np.array_split(np.ones(items * DIM // 8, np.uint64), threads)
@@ -216,8 +242,8 @@ def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: lis
     rows = np.arange(items, dtype=np.int64)
     deny = rng.choice(rows, size=min(1000, items // 100), replace=False)
 
-    def search(user: int, fuse: str = "max", kernel: str = "bytes", **filters: Any) -> np.ndarray:
-        return _core.search(code, *made.asked(user), BETA, K, fuse, kernel, **filters)[1]
+    def search(user: int, fuse: str = "max", kernel: str = "bytes", k: int = K, **filters: Any) -> np.ndarray:
+        return _core.search(code, *made.asked(user), BETA, k, fuse, kernel, **filters)[1]
 
     allow = np.setdiff1d(rows, deny)
     # Seen: what each user would get first, and as many items at random; capped: 20 of a cluster.
@@ -225,8 +251,16 @@ def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: lis
     filters: list[dict[str, Any]] = [
         {"exclude": (mine, np.array([0, len(mine)])), "deny": deny, "caps": (made.clusters, 20)} for mine in seen
     ]
+
+    def depth(user: int) -> int:
+        """How many items score at least as much as the last one of a list with caps."""
+        scores = _core.scores(code, *made.asked(user)[:2], BETA)[0]
+        return int((scores >= scores[search(user, caps=(made.clusters, 20))].min()).sum())
+
+    depths = [depth(user) for user in range(USERS)]
     ways: dict[str, Ask] = {
         "fused": search,
+        "fused, as deep as caps go": lambda user: search(user, k=depths[user]),
         "fused, same without filters": lambda user: search(user),
         "fused, filters": lambda user: search(user, **filters[user]),
         "fused, seen": lambda user: search(user, exclude=filters[user]["exclude"]),
@@ -244,7 +278,7 @@ def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: lis
         ways[f"fused, {kernel}"] = lambda user, kernel=kernel: search(user, kernel=kernel)  # type: ignore[misc]
     everybody = (made.users, made.tags, np.arange(0, len(made.tags) + 1, TAGS))
     ways["8 users at once"] = lambda _: _core.search(code, *everybody, BETA, K, "max")[1]
-    ways |= faiss_ways(made, threads)
+    ways |= faiss_ways(made, threads) | torch_ways(made, exact, threads)
     truth = [search(user) for user in range(USERS)]
     if "faiss fused" in ways:
         for user in range(USERS):
@@ -253,7 +287,7 @@ def child(items: int, threads: int, rounds: int, graphs: Path | None, kinds: lis
                 for found in (truth[user], ways["faiss fused"](user))
             ]
             np.testing.assert_allclose(*scores, rtol=1e-5)
-    notes: dict[str, Any] = {"build_seconds": build}
+    notes: dict[str, Any] = {"build_seconds": build, "depths": depths}
     if graphs is not None:
         graphs.mkdir(parents=True, exist_ok=True)
         suffix = "" if data == "clusters" else f"-{Path(data).stem}"
@@ -294,6 +328,9 @@ def ratios(ran: dict[str, Any]) -> dict[str, Any]:
         "fused_avx2_vs_faiss": over("faiss fused", "fused, avx2") if "fused, avx2" in ms else None,
         "vs_read_bound": over("fused", "read bound"),
         "filter_cost": round(ms["fused, filters"] / ms["fused, same without filters"] - 1, 3),
+        "filter_cost_allow": round(ms["fused, allow all but those"] / ms["fused"] - 1, 3),
+        "filter_cost_caps_at_depth": round(ms["fused, caps"] / ms["fused, as deep as caps go"] - 1, 3),
+        "torch_vs_fused": next((over(name, "fused") for name in ms if name.startswith("torch, c")), None),
         "filter_cost_seen_deny": round(max(ms["fused, seen"], ms["fused, deny"]) / ms["fused"] - 1, 3),
     }
 

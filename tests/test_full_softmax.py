@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from recgpt import retrieval
+from recgpt.errors import InvalidConfigError
 from recgpt.retrieval.features import Log
 from recgpt.retrieval.sampling import Sampler
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("torch.fx.experimental._config")
 
 SMALL = retrieval.Config(full_softmax=100, min_count=1, batch_size=4, half_life_days=0, hidden_size=0, embedding_size=8)
 
@@ -30,6 +35,23 @@ def chain(users: int = 24, length: int = 6) -> Log:
         days=np.zeros(len(user)),
         timed=False,
     )
+
+
+def chained(config: retrieval.Config) -> retrieval.Towers:
+    """Towers of the ring, with three categories and four tags."""
+    log = chain()
+    events = pa.table(
+        {
+            "user_id": [log.user_ids[row] for row in log.user],
+            "item_id": [f"i{row:02}" for row in log.item],
+            "behavior": ["purchase"] * len(log.item),
+            "position": log.order,
+        }
+    )
+    names = [f"i{row:02}" for row in range(12)]
+    items = pa.table({"item_id": names, "title": ["thing"] * 12, "category": [f"c{row % 3}" for row in range(12)]})
+    tags = pa.table({"item_id": names, "tag": [f"tag {row % 4}" for row in range(12)]})
+    return retrieval.train(events, items, tags, now=None, config=config)
 
 
 @pytest.mark.parametrize("users", [3, 128, 300])
@@ -98,8 +120,6 @@ def test_examples_are_dealt_from_a_deck(hidden: int, first: int) -> None:
 
 
 def test_towers_without_a_hidden_layer_learn_what_comes_next() -> None:
-    import pyarrow as pa
-
     log = chain()
     events = pa.table(
         {
@@ -139,24 +159,39 @@ def test_towers_without_a_hidden_layer_learn_what_comes_next() -> None:
 @pytest.mark.parametrize("joint", [True, False])
 def test_tags_leave_the_items_where_they_are_unless_they_are_joint(joint: bool) -> None:
     """Alpha weighs L_tag against L_cate and nothing else, so without `joint` it cannot reach an item or a user."""
-    import pyarrow as pa
-
-    log = chain()
-    events = pa.table(
-        {
-            "user_id": [log.user_ids[row] for row in log.user],
-            "item_id": [f"i{row:02}" for row in log.item],
-            "behavior": ["purchase"] * len(log.item),
-            "position": log.order,
-        }
-    )
-    names = [f"i{row:02}" for row in range(12)]
-    items = pa.table({"item_id": names, "title": ["thing"] * 12, "category": [f"c{row % 3}" for row in range(12)]})
-    tags = pa.table({"item_id": names, "tag": [f"tag {row % 4}" for row in range(12)]})
     config = replace(SMALL, batch_size=32, epochs=2, threads=1, joint=joint)
-    low, high = (
-        retrieval.train(events, items, tags, now=None, config=replace(config, alpha=alpha)) for alpha in (0.1, 0.9)
-    )
+    low, high = (chained(replace(config, alpha=alpha)) for alpha in (0.1, 0.9))
     assert np.array_equal(low.item_vectors, high.item_vectors) is not joint
     assert np.array_equal(low.user_vectors, high.user_vectors) is not joint
     assert not np.array_equal(low.tag_vectors(["tag 1"]), high.tag_vectors(["tag 1"]))
+
+
+@pytest.mark.parametrize(("hidden", "pooling"), [(0, "query"), (8, "attention"), (8, "mean")])
+@pytest.mark.parametrize("negatives", ["items", "tags"])
+def test_everything_that_is_learned_from_goes_where_the_towers_are(
+    hidden: int, pooling: str, negatives: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU here: torch's device without memory stands for it, and refuses whatever was left on the processor."""
+    from recgpt.retrieval import fitting
+
+    plain = fitting._losses
+    seen = []
+
+    def elsewhere(net: Any, batch: Any, features: Any, long: Any, *rest: Any) -> Any:
+        twin = copy.deepcopy(net).to("meta")
+        with torch.fx.experimental._config.patch(meta_nonzero_assume_all_nonzero=True):
+            losses = plain(twin, batch, features, long.to("meta"), *rest)
+        sum(losses).backward()
+        seen.extend([*losses, *(weight.grad for weight in twin.parameters() if weight.grad is not None)])
+        return plain(net, batch, features, long, *rest)
+
+    monkeypatch.setattr(fitting, "_losses", elsewhere)
+    config = replace(SMALL, batch_size=8, steps=1, epochs=1, full_softmax=0, hidden_size=hidden, pooling=pooling)
+    chained(replace(config, negatives=negatives, refit_epochs=0))
+    assert len(seen) > 10
+    assert {tensor.device.type for tensor in seen} == {"meta"}
+
+
+def test_a_device_that_torch_does_not_have_is_named() -> None:
+    with pytest.raises(InvalidConfigError, match="`device` must be `auto` or one that torch has here"):
+        chained(replace(SMALL, device="cuda:99"))

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from recgpt import _core, _reference
 from recgpt.errors import BundleError, InvalidArrayError, InvalidConfigError
-from recgpt.index import ExactIndex, USearchIndex, build
+from recgpt.index import ExactIndex, TorchIndex, USearchIndex, build
 
 NO_TAGS = np.zeros((0, 2), np.float32)
-BOTH = pytest.mark.parametrize("kind", [ExactIndex, USearchIndex])
+EVERY = pytest.mark.parametrize("kind", [ExactIndex, USearchIndex, TorchIndex])
 
 
 def f32(rows: object) -> np.ndarray:
@@ -165,6 +165,61 @@ def test_adding_and_removing_equal_an_index_of_what_is_left(world: dict[str, obj
     assert graph.search(**world, allow=np.flatnonzero(~gone)).equals(shrunk.search(**world))
 
 
+@given(worlds(), st.data())
+@settings(deadline=None)
+def test_torch_gives_the_same_answers(world: dict[str, object], data: st.DataObject) -> None:
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    vectors, world["fuse"] = world.pop("vectors"), data.draw(st.sampled_from(["max", "sum", "lists"]))
+    count = len(vectors)
+    for name in ("allow", "deny"):
+        world[name] = np.flatnonzero(rng.random(count) < 0.7) if data.draw(st.booleans()) else None
+    cut = data.draw(st.integers(0, count))
+    gone = [name for name in names(count) if rng.random() < 0.1]
+    exact, torch = (
+        kind(vectors[:cut], names(count)[:cut]).add(vectors[cut:], names(count)[cut:]).remove(gone)
+        for kind in (ExactIndex, TorchIndex)
+    )
+    assert torch.search(**world).equals(exact.search(**world))
+
+
+def test_torch_takes_more_items_where_the_bound_leaves_doubt() -> None:
+    """A thousand items that differ by less than float32 sums can tell stand behind each other by row."""
+    rng = np.random.default_rng(1)
+    vectors = np.repeat(rng.normal(size=(1, 64)), 3000, axis=0).astype(np.float32)
+    vectors[:, 0] += rng.integers(-2, 3, 3000).astype(np.float32) * 2**-22
+    vectors[::3] = rng.normal(size=(1000, 64))
+    asked = vectors[1:3].copy(), vectors[4:9].copy(), i64([0, 5, 5])
+    exact, torch = ExactIndex(vectors, names(3000)), TorchIndex(vectors, names(3000), device="cpu")
+    assert torch.device == "cpu"
+    assert torch.search(*asked, k=20).equals(exact.search(*asked, k=20))
+    with pytest.raises(InvalidConfigError, match="one that torch has here"):
+        TorchIndex(vectors, names(3000), device="cuda:99")
+
+
+def test_a_graph_takes_items_that_come_later_and_loses_those_that_go(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    vectors = rng.normal(size=(700, 8)).astype(np.float32)
+    asked = vectors[:5] + 0.1, vectors[600:615], i64([0, 5, 5, 9, 15, 15])
+    gone = [f"item {row}" for row in range(0, 700, 7)]
+    graph, exact = (
+        kind(vectors[:500], names(700)[:500]).add(vectors[500:], names(700)[500:]).remove(gone)
+        for kind in (USearchIndex, ExactIndex)
+    )
+    caps = (rng.integers(0, 9, 700).astype(np.int32), 3)
+    for more in ({}, {"fuse": "sum"}, {"fuse": "lists"}, {"caps": caps}, {"deny": i64(range(480, 520))}):
+        found, wanted = graph.search(*asked, k=20, **more), exact.search(*asked, k=20, **more)
+        pairs = [set(zip(*(t[c].to_pylist() for c in ("row", "item_id")), strict=True)) for t in (found, wanted)]
+        assert len(pairs[0] & pairs[1]) >= 0.95 * len(pairs[1]), more
+        assert not set(found["item_id"].to_pylist()) & set(gone)
+        assert any(int(item.split()[1]) >= 500 for item in found["item_id"].to_pylist())
+    assert graph.why_not(vectors[0], vectors[:0], "item 7").verdict == "not in the index"
+    path = tmp_path / "items.usearch"
+    graph.save(path)
+    again = USearchIndex.open(path, vectors, names(700))
+    assert again.search(*asked, k=20).equals(graph.search(*asked, k=20))
+    assert len(again) == len(exact) == 600
+
+
 def test_ids_that_are_added_twice_or_removed_unknown_are_named() -> None:
     index = ExactIndex(f32([[1], [2]]), ["a", "b"])
     with pytest.raises(InvalidArrayError, match="must be new, but the index has 'b' already"):
@@ -189,7 +244,9 @@ def test_kernels_of_other_processors_are_named_when_they_are_skipped(capsys: pyt
         ExactIndex(f32([[1]]), ["a"], kernel="sse9").search(f32([[1]]), f32(np.zeros((0, 1))), i64([0, 0]))
 
 
-@pytest.mark.parametrize(("index", "kind"), [("auto", ExactIndex), ("exact", ExactIndex), ("usearch", USearchIndex)])
+@pytest.mark.parametrize(
+    ("index", "kind"), [("auto", ExactIndex), ("exact", ExactIndex), ("torch", TorchIndex), ("usearch", USearchIndex)]
+)
 def test_the_index_is_chosen_by_size(monkeypatch: pytest.MonkeyPatch, index: str, kind: type) -> None:
     assert type(build(f32([[1], [1]]), ["a", "b"], index=index)) is kind
     monkeypatch.setattr("recgpt.index.choice.GRAPH_FROM", 2)
@@ -252,7 +309,7 @@ def test_users_of_a_later_group_keep_their_own_tags() -> None:
         assert found["tag"].to_pylist() == [tag + 3 * row for tag in alone["tag"].to_pylist()]
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize(
     ("value", "text"),
     [(np.nan, "row 1 is NaN in column 0"), (np.inf, "row 1 is inf"), (-np.inf, "row 1 is -inf"), (65600, "row 1 is")],
@@ -289,7 +346,7 @@ def test_one_bad_value_anywhere_is_found() -> None:
         vectors[row, column] = kept
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize(
     ("vectors", "ids", "text"),
     [
@@ -309,7 +366,7 @@ def test_wrong_arrays_and_ids(kind: type, vectors: object, ids: list[str], text:
         kind(vectors, ids)
 
 
-@BOTH
+@EVERY
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
@@ -338,7 +395,7 @@ def test_wrong_questions(kind: type, change: dict[str, object], error: type[Exce
         kind(f32([[1, 0], [0, 1]]), ["a", "b"]).search(**asked)
 
 
-@BOTH
+@EVERY
 def test_no_users_no_items_and_columns(kind: type) -> None:
     found = kind(np.zeros((0, 2), np.float32), []).search(f32([[1, 0]]), NO_TAGS, i64([0, 0]))
     assert found.num_rows == 0
@@ -413,7 +470,7 @@ def test_usearch_files_are_checked_before_they_are_opened(tmp_path: Path) -> Non
         USearchIndex.open(path, vectors, names(200))
 
 
-@BOTH
+@EVERY
 def test_four_threads_behind_a_barrier_agree(kind: type) -> None:
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(2000, 16)).astype(np.float32)

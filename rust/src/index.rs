@@ -30,6 +30,7 @@ use cells::{Cells, PANELS};
 pub use codes::Codes;
 pub use exact::scores;
 pub use filter::Filter;
+use filter::Open;
 use group::first_equal;
 pub use kernels::{available, Kernel};
 use wave::Setting;
@@ -221,7 +222,7 @@ fn fused(parts: &[Part<'_>], query: &Query<'_>) -> Result<Vec<(usize, Vec<Hit>)>
         }
     }
     let excluded = check::excluded(query.exclude, users, rows)?;
-    let open = filter::open(parts, query.filter)?;
+    let open = Open::new(parts, query.filter)?;
     let (kernel, coded) = choose(query.kernel)?;
     // A list of k answers is the memory of a question, so a k beyond the catalogue must not reach it.
     let query = &Query {

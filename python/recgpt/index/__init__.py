@@ -2,7 +2,8 @@
 
 from recgpt.index.approximate import USearchIndex
 from recgpt.index.choice import GRAPH_FROM, build
+from recgpt.index.device import TorchIndex
 from recgpt.index.exact import ExactIndex
 from recgpt.index.why import Verdict, WhyNot
 
-__all__ = ["GRAPH_FROM", "ExactIndex", "USearchIndex", "Verdict", "WhyNot", "build"]
+__all__ = ["GRAPH_FROM", "ExactIndex", "TorchIndex", "USearchIndex", "Verdict", "WhyNot", "build"]

@@ -1,11 +1,13 @@
 """Approximate fused search: USearch finds candidates, exact scores in float32 decide. Never searched while it changes.
 
 USearch takes any vector and any file without a word: one NaN spoils the graph, one flipped byte can end the process.
-So vectors are checked before every add and query, files by checksum before every open, and nothing can be added later.
+So vectors are checked before every add and query, files by checksum before every open, and a graph is never changed:
+items that come later are scanned beside it.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -17,12 +19,13 @@ import numpy as np
 import pyarrow as pa
 
 from recgpt.errors import BundleError, InvalidConfigError
-from recgpt.index import arrays, why
+from recgpt.index import arrays, candidates, why
 from recgpt.index.arrays import Caps, Exclude, Questions, Rows, Vectors
+from recgpt.index.candidates import Columns, Wanted
 from recgpt.index.exact import ExactIndex
 from recgpt.index.why import WhyNot
 
-_FORMAT = 2
+_FORMAT = 3
 _ASKED = 100
 """Searches that recall is measured with."""
 
@@ -54,11 +57,11 @@ class USearchIndex:
             InvalidConfigError: for an unknown dtype, or "i8" with vectors of several norms.
         """
         self._exact = ExactIndex(vectors, ids)
-        self._vectors = arrays.vectors(vectors, name="vectors")
+        mine = self._exact.parts[0][0]
         if dtype not in ("f32", "f16", "i8"):
             raise InvalidConfigError(f'`dtype` must be "f32", "f16" or "i8", but it is {dtype!r}')
-        if dtype == "i8" and len(self._vectors):
-            norms = np.linalg.norm(self._vectors, axis=1)
+        if dtype == "i8" and len(mine):
+            norms = np.linalg.norm(mine, axis=1)
             if norms.max() > 1.01 * norms.min():
                 raise InvalidConfigError(
                     f'`dtype` "i8" needs vectors of one norm, but they go from {norms.min():.4g} to {norms.max():.4g}; '
@@ -72,8 +75,8 @@ class USearchIndex:
             "threads": arrays.at_least_one(threads, name="threads"),
         }
         self._graph = _graph(self._settings)
-        if len(self._vectors):
-            self._graph.add(np.arange(len(self._vectors), dtype=np.uint64), self._vectors, threads=self._threads)
+        if len(mine):
+            self._graph.add(np.arange(len(mine), dtype=np.uint64), mine, threads=self._threads)
         self._recall = self._measure()
 
     @property
@@ -101,8 +104,25 @@ class USearchIndex:
 
     @property
     def ids(self) -> pa.Array:
-        """The item ids, `(n,) large_string`, in row order."""
+        """The item ids, `(n,) large_string`, in row order; null where an item was removed."""
         return self._exact.ids
+
+    def add(self, vectors: Vectors, ids: Sequence[str] | pa.Array) -> USearchIndex:
+        """Give an index that has these items too, as `ExactIndex.add` does.
+
+        The graph is shared and stays as it is: later items are scanned, exactly. Build the index again when they are
+        so many that the scan is felt.
+        """
+        return self._with(self._exact.add(vectors, ids))
+
+    def remove(self, ids: Sequence[str] | pa.Array) -> USearchIndex:
+        """Give an index without these items, as `ExactIndex.remove` does; the graph is shared."""
+        return self._with(self._exact.remove(ids))
+
+    def _with(self, exact: ExactIndex) -> USearchIndex:
+        index = copy.copy(self)
+        index._exact = exact
+        return index
 
     def search(
         self,
@@ -122,7 +142,7 @@ class USearchIndex:
 
         Because y is the largest of the products with beta * user + (1 - beta) * tag, the graph is asked with exactly
         these vectors, for twice `k` at first and for more until `k` items survive the filters or all were seen. With
-        `allow`, which may leave few items anywhere near, all items are scanned.
+        `allow`, which may leave few items anywhere near, all items are scanned, and so are those added later.
         """
         if allow is not None:
             return self._exact.search(
@@ -142,63 +162,67 @@ class USearchIndex:
             users,
             tags,
             offsets,
-            items=len(self),
+            items=len(self.ids),
             dim=self.dim,
             exclude=exclude,
             caps=caps,
             deny=deny,
             fuse=fuse,
         )
-        # An empty search lets the kernel judge offsets and rows before any of them is used here.
-        part = [(self._vectors, None)]
-        arrays.search(part, Questions(asked.users, asked.tags, asked.offsets), beta=beta, k=1)
-        nobody = Questions(asked.users[:0], asked.tags[:0], np.zeros(1, np.int64), deny=asked.deny)
-        found = [arrays.search(part, nobody, beta=beta, k=1)]
-        if asked.exclude is not None:
-            check = np.zeros((len(asked.users), self.dim), np.float32), asked.tags[:0], np.zeros_like(asked.offsets)
-            arrays.search(part, Questions(*check, asked.exclude), beta=beta, k=1)
-        for row in range(len(asked.users)):
-            first, last = int(asked.offsets[row]), int(asked.offsets[row + 1])
-            apart = fuse == "lists" and first < last
-            owned = [(tag, tag + 1) for tag in range(first, last)] if apart else [(first, last)]
-            found += [self._one(row, span, asked, beta=beta, k=k) for span in owned]
+        candidates.judge(self._exact.parts, asked)
+        gone = self._exact.removed if asked.deny is None else np.union1d(self._exact.removed, asked.deny)
+        nobody = Questions(asked.users[:0], asked.tags[:0], np.zeros(1, np.int64))
+        found = [self._exact.columns(nobody, beta=beta, k=1)]
+        found += [self._one(one, asked, gone, beta=beta, k=k) for one in candidates.wanted(asked)]
         return arrays.result(tuple(np.concatenate(columns) for columns in zip(*found, strict=True)), self.ids)
 
-    def _one(self, row: int, span: tuple[int, int], asked: Questions, *, beta: float, k: int) -> tuple[Any, ...]:
-        """Make one list: of user `row` with the tags of `span`."""
-        user, tags = asked.users[row : row + 1], asked.tags[span[0] : span[1]]
+    def _one(self, one: Wanted, asked: Questions, gone: Rows, *, beta: float, k: int) -> Columns:
+        """Make one list; `gone`: rows that nobody may get."""
+        user, tags = asked.users[one.row : one.row + 1], asked.tags[one.first : one.last]
         mixed = tags.mean(axis=0, keepdims=True) if asked.fuse == "sum" and len(tags) else tags
         fused = user if not len(tags) else np.float32(beta) * user + np.float32(1 - beta) * mixed
         # The user's own row is asked too: its list tells what the tag side found alone.
         fused = arrays.vectors(np.concatenate([user, fused]), name="users and tags, fused")
-        banned = np.empty(0, np.int64) if asked.deny is None else asked.deny
-        if asked.exclude is not None:
-            banned = np.union1d(banned, asked.exclude[0][asked.exclude[1][row] : asked.exclude[1][row + 1]])
+        banned = np.union1d(gone, candidates.excluded(asked, one.row))
+        later = self._later(one, asked, beta=beta, k=k)
         width = self._wide * k
         while True:
-            width = min(width, len(self))
-            candidates = np.setdiff1d(self._candidates(fused, width), banned)
-            caps = None if asked.caps is None else (asked.caps[0][candidates], asked.caps[1])
-            gathered = Questions(user, tags, np.array([0, len(tags)], np.int64), caps=caps, fuse=asked.fuse)
-            part = [(self._vectors[candidates], None)]
-            _, items, score, y_col, y_sem, tag, alone = arrays.search(part, gathered, beta=beta, k=k)
-            if len(items) >= k or width >= len(self):
-                tag = np.where(tag < 0, tag, tag + span[0]).astype(np.int32)
-                return np.full(len(items), row, np.int32), candidates[items], score, y_col, y_sem, tag, alone
+            width = min(width, len(self._graph))
+            near = np.setdiff1d(np.union1d(self._candidates(fused, width), later), banned)
+            found = candidates.decide(self._exact.parts, near, one, asked, beta=beta, k=k)
+            if len(found[1]) >= k or width >= len(self._graph):
+                return found
             width *= 4
 
+    def _later(self, one: Wanted, asked: Questions, *, beta: float, k: int) -> Rows:
+        """The best `k` of the items that the graph does not have, under all filters, with the tags and without."""
+        rows = np.arange(len(self._graph), len(self.ids), dtype=np.int64)
+        if not len(rows):
+            return rows
+        banned = candidates.excluded(asked, one.row)
+        both = asked._replace(
+            users=np.repeat(asked.users[one.row : one.row + 1], 2, axis=0),
+            tags=asked.tags[one.first : one.last],
+            offsets=np.array([0, one.last - one.first, one.last - one.first], np.int64),
+            exclude=(np.tile(banned, 2), np.array([0, len(banned), 2 * len(banned)], np.int64)),
+            allow=rows,
+        )
+        found: Rows = self._exact.columns(both, beta=beta, k=k)[1]
+        return np.unique(found)
+
     def _candidates(self, fused: Vectors, width: int) -> Rows:
-        if width == len(self):
-            # All items are asked for: the graph could only lose some of them.
-            return np.arange(len(self), dtype=np.int64)
+        if width == len(self._graph):
+            # All of its items are asked for: the graph could only lose some of them.
+            return np.arange(width, dtype=np.int64)
         found = self._graph.search(fused, width, threads=self._threads)
         keys = np.asarray(found.keys).reshape(-1).astype(np.int64)
-        return np.unique(keys[(keys >= 0) & (keys < len(self))])
+        return np.unique(keys[(keys >= 0) & (keys < len(self._graph))])
 
     def _measure(self) -> float:
         """Search for some of the items by their own vectors: the share of exact answers that is found."""
         rows = np.unique(np.linspace(0, len(self) - 1, min(_ASKED, len(self))).astype(np.int64))
-        asked = self._vectors[rows], self._vectors[:0], np.zeros(len(rows) + 1, np.int64)
+        vectors = self._exact.parts[0][0]
+        asked = vectors[rows], vectors[:0], np.zeros(len(rows) + 1, np.int64)
         exact, graph = self._exact.search(*asked, k=100), self.search(*asked, k=100)
         wanted, came = (
             set(zip(found["row"].to_pylist(), found["item_id"].to_pylist(), strict=True)) for found in (exact, graph)
@@ -223,18 +247,23 @@ class USearchIndex:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph to `path`, settings and checksum to `path` + `.json`; vectors and ids stay the caller's."""
+        """Write the graph to `path`, settings and checksum to `path` + `.json`; vectors and ids stay the caller's.
+
+        Items that were added later are not in the graph and need not be: `open` takes them as they come. The rows that
+        were removed are written.
+        """
         target = Path(path)
         beside = target.with_name(target.name + ".tmp")
         self._graph.save(str(beside))
         written = {
             "format": _FORMAT,
             **self._settings,
-            "count": len(self),
+            "count": len(self._graph),
+            "removed": self._exact.removed.tolist(),
             "recall": self._recall,
             "bytes": beside.stat().st_size,
             "sha256": _sha256(beside),
-            "vectors": _digest(self._vectors),
+            "vectors": _digest(candidates.take(self._exact.parts, np.arange(len(self._graph)))),
         }
         os.replace(beside, target)
         sidecar = target.with_name(target.name + ".json")
@@ -244,7 +273,9 @@ class USearchIndex:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], vectors: Vectors, ids: Sequence[str] | pa.Array) -> USearchIndex:
-        """Open what `save` wrote, with the same vectors and ids.
+        """Open what `save` wrote, with the same vectors and ids, those of removed items included.
+
+        Rows beyond those of the graph were added later, before it was saved or since.
 
         Raises:
             BundleError: if a file is missing or damaged, or the vectors are not those of the graph.
@@ -256,22 +287,23 @@ class USearchIndex:
             came = (written["format"], target.stat().st_size, _sha256(target))
             expected = (_FORMAT, written["bytes"], written["sha256"])
             settings = {key: written[key] for key in ("ndim", "metric", "dtype", "expansion", "threads")}
-            recall = float(written["recall"])
+            recall, removed = float(written["recall"]), np.array(written["removed"], np.int64)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"index {target} cannot be read ({error!r}); {mend}") from error
         if came != expected:
             raise BundleError(f"index {target} must have (format, bytes, sha256) {expected}, but has {came}; {mend}")
         index = cls.__new__(cls)
         index._exact = ExactIndex(vectors, ids)
-        index._vectors = arrays.vectors(vectors, name="vectors")
-        if written["vectors"] != _digest(index._vectors):
+        if written["vectors"] != _digest(index._exact.parts[0][0][: written["count"]]):
             raise BundleError(f"index {target} was built from other vectors than those handed in; {mend}")
+        if len(removed):
+            index._exact = index._exact.remove(index._exact.ids.take(pa.array(removed)))
         index._settings, index._recall = settings, recall
         index._graph = _graph(settings)
         # The file is read whole, never viewed: a viewed graph that is added to ends the process.
         index._graph.load(str(target))
-        if len(index._graph) != len(index):
-            raise BundleError(f"index {target} holds {len(index._graph)} vectors instead of {len(index)}; {mend}")
+        if len(index._graph) != written["count"]:
+            raise BundleError(f"index {target} holds {len(index._graph)} vectors, not {written['count']}; {mend}")
         return index
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt.errors import InvalidArrayError
 from recgpt.index import arrays, why
-from recgpt.index.arrays import Caps, Exclude, Part, Rows, Vectors
+from recgpt.index.arrays import Caps, Exclude, Part, Questions, Rows, Vectors
 from recgpt.index.why import WhyNot
 
 
@@ -67,7 +70,12 @@ class ExactIndex:
         """The vectors, in row order."""
         return self._parts
 
-    def add(self, vectors: Vectors, ids: Sequence[str] | pa.Array) -> ExactIndex:
+    @property
+    def removed(self) -> Rows:
+        """The rows whose items were removed, rising."""
+        return self._removed
+
+    def add(self, vectors: Vectors, ids: Sequence[str] | pa.Array) -> Self:
         """Give an index that has these items too, in rows after all others; this one stays as it is.
 
         Nothing is built again: the new index shares the old one's vectors. Small additions are joined, so that n single
@@ -84,7 +92,7 @@ class ExactIndex:
             added = np.concatenate([parts.pop()[0], added])
         return self._with((*parts, _part(added)), pa.concat_arrays([self._ids, column]), self._removed)
 
-    def remove(self, ids: Sequence[str] | pa.Array) -> ExactIndex:
+    def remove(self, ids: Sequence[str] | pa.Array) -> Self:
         """Give an index without these items; this one stays as it is, and so does every other item's row.
 
         Raises:
@@ -98,9 +106,9 @@ class ExactIndex:
         kept = pc.if_else(gone, pa.scalar(None, pa.large_string()), self._ids)
         return self._with(self._parts, kept, np.flatnonzero(kept.is_null()).astype(np.int64))
 
-    def _with(self, parts: tuple[Part, ...], ids: pa.Array, removed: Rows) -> ExactIndex:
-        index = ExactIndex.__new__(ExactIndex)
-        index._parts, index._ids, index._removed, index._kernel = parts, ids, removed, self._kernel
+    def _with(self, parts: tuple[Part, ...], ids: pa.Array, removed: Rows) -> Self:
+        index = copy.copy(self)
+        index._parts, index._ids, index._removed = parts, ids, removed
         return index
 
     def search(
@@ -158,8 +166,11 @@ class ExactIndex:
             deny=deny,
             fuse=fuse,
         )
-        columns = arrays.search(self._parts, asked, beta=beta, k=k, kernel=self._kernel, removed=self._removed)
-        return arrays.result(columns, self._ids)
+        return arrays.result(self.columns(asked, beta=beta, k=k), self._ids)
+
+    def columns(self, asked: Questions, *, beta: float, k: int) -> tuple[npt.NDArray[Any], ...]:
+        """Search for checked questions: the columns of the answer, with item rows in the place of ids."""
+        return arrays.search(self._parts, asked, beta=beta, k=k, kernel=self._kernel, removed=self._removed)
 
     def why_not(
         self,

@@ -21,8 +21,8 @@ FORMAT = 1
 
 
 def fingerprint(arrays: list[Array], config: Config) -> str:
-    """Name an input and its settings; the number of threads is not one of them."""
-    settings = {name: value for name, value in vars(config).items() if name != "threads"}
+    """Name an input and its settings; where and on how many threads it is learned is not one of them."""
+    settings = {name: value for name, value in vars(config).items() if name not in ("threads", "device")}
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for array in arrays:
         digest.update(f"{array.dtype} {array.shape}".encode())

@@ -85,6 +85,8 @@ class Config:
     """Validation recall is counted at this rank."""
     validation_users: int = 1000
     """Users measured after each epoch, drawn by seed."""
+    device: str = "auto"
+    """Where torch trains: `auto` is a GPU where there is one, else the processor."""
     threads: int | None = None
     """Threads of torch; None leaves its setting. Results repeat exactly on one thread."""
     seed: int = 0

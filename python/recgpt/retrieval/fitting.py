@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from recgpt.errors import InvalidArrayError
+from recgpt.errors import InvalidArrayError, InvalidConfigError
 from recgpt.retrieval import checkpoint as checkpoints
 from recgpt.retrieval import forward, losses, softmax
 from recgpt.retrieval.config import Config
@@ -48,8 +48,8 @@ class Task:
     """(n_items,) row of each item's tag, -1 without one."""
     tag_words: Ints
     """(n_tags, w) words of each tag."""
-    moments: Moments | None
-    """Sales features at any moment; None for a log without times, whose sales do not change."""
+    moments: Moments
+    """Sales features at any moment."""
 
     def arrays(self) -> list[npt.NDArray[Any]]:
         """What tells this task from another."""
@@ -79,6 +79,7 @@ def fit(task: Task, config: Config, progress: Progress | None, checkpoint: Path 
 
     Raises:
         InvalidArrayError: the loss left the finite numbers.
+        InvalidConfigError: torch has no such device.
         BundleError: the checkpoint is damaged or belongs to something else.
     """
     threads = torch.get_num_threads()
@@ -86,9 +87,10 @@ def fit(task: Task, config: Config, progress: Progress | None, checkpoint: Path 
         torch.set_num_threads(config.threads)
     try:
         # The caller's random state stays as it was.
-        with torch.random.fork_rng(devices=[]):
+        place = _place(config.device)
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             torch.manual_seed(config.seed)
-            run = _Run(task, config, progress)
+            run = _Run(task, config, progress, place)
             key = "" if checkpoint is None else checkpoints.fingerprint(task.arrays(), config)
             stored = None if checkpoint is None else checkpoints.load(checkpoint, key)
             if stored:
@@ -99,6 +101,20 @@ def fit(task: Task, config: Config, progress: Progress | None, checkpoint: Path 
             return run.fitted()
     finally:
         torch.set_num_threads(threads)
+
+
+def _place(device: str) -> torch.device:
+    """The device of that name, tried once."""
+    try:
+        found = (
+            torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else torch.device(device)
+        )
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidConfigError(
+            f"retrieval `device` must be `auto` or one that torch has here, but it is {device!r} ({error})"
+        ) from error
+    return found
 
 
 @dataclass
@@ -116,10 +132,10 @@ class _Course:
 class _Run:
     """Epochs of learning until validation stops them, then epochs on everything before `now`."""
 
-    def __init__(self, task: Task, config: Config, progress: Progress | None) -> None:
-        self.task, self.config, self.progress = task, config, progress
+    def __init__(self, task: Task, config: Config, progress: Progress | None, place: torch.device) -> None:
+        self.task, self.config, self.progress, self.place = task, config, progress, place
         self.rng = np.random.default_rng(config.seed)
-        self.net = TriTower(task.rows, len(task.learn.behaviors), config)
+        self.net = TriTower(task.rows, len(task.learn.behaviors), config).to(place)
         self.refits = config.refit_epochs if task.validation else 0
         self.course = _Course()
         self.loop = self._loop(task.learn, task.features)
@@ -175,6 +191,8 @@ class _Run:
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Everything that the next epoch depends on, as arrays and as words."""
         arrays: dict[str, npt.NDArray[Any]] = {"torch": torch.get_rng_state().numpy()}
+        if self.place.type == "cuda":
+            arrays["cuda"] = torch.cuda.get_rng_state(self.place).numpy()
         arrays |= {f"best.{name}": array for name, array in self.best.items()}
         arrays |= {f"validated.{name}": array for name, array in self.validated.items()}
         arrays |= {f"loop.{name}": array for name, array in self.loop.state().items()}
@@ -189,6 +207,8 @@ class _Run:
         self.best, self.validated = _under("best.", arrays), _under("validated.", arrays)
         self.rng.bit_generator.state = words["rng"]
         torch.set_rng_state(torch.from_numpy(arrays["torch"]))
+        if self.place.type == "cuda" and "cuda" in arrays:
+            torch.cuda.set_rng_state(torch.from_numpy(arrays["cuda"]), self.place)
 
 
 def _under(prefix: str, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
@@ -204,14 +224,14 @@ class _Loop:
         self.mean = [parameter.detach().clone() for parameter in net.parameters()]
         self.done, self.planned = 0, 0
         self.progress: Progress | None = None
-        self.long = torch.zeros(0)
+        self.long = net.there(np.zeros(0, np.float32))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Weights, their mean, Adam's memory, and the examples that are still to be dealt."""
-        found = {f"net.{name}": tensor.detach().numpy() for name, tensor in self.net.named_parameters()}
+        found = {f"net.{name}": tensor.detach().cpu().numpy() for name, tensor in self.net.named_parameters()}
         found |= {f"mean.{name}": array for name, array in self.weights().items()}
         for place, memory in self.optimizer.state_dict()["state"].items():
-            found |= {f"adam.{place}.{name}": tensor.numpy() for name, tensor in memory.items()}
+            found |= {f"adam.{place}.{name}": tensor.cpu().numpy() for name, tensor in memory.items()}
         return found | {f"deck.{period}": deck for period, deck in self.sampler.decks.items()}
 
     def restore(self, arrays: dict[str, npt.NDArray[Any]], done: int) -> None:
@@ -232,7 +252,7 @@ class _Loop:
     def weights(self) -> dict[str, Floats]:
         """The mean weights by torch's names."""
         names = [name for name, _ in self.net.named_parameters()]
-        return {name: mean.numpy().copy() for name, mean in zip(names, self.mean, strict=True)}
+        return {name: mean.cpu().numpy().copy() for name, mean in zip(names, self.mean, strict=True)}
 
     def epoch(self, rate: float, epoch: int) -> dict[str, float]:
         """One epoch; gives the mean of each loss."""
@@ -242,7 +262,7 @@ class _Loop:
         steps = self.sampler.steps
         for step in range(steps):
             if self.config.pooling != "mean" and step % LONG_STEPS == 0:
-                self.long = torch.from_numpy(forward.item_vectors(self.weights(), self.features))
+                self.long = self.net.there(forward.item_vectors(self.weights(), self.features))
             parts = self._step()
             loss = parts[0] + self.config.alpha * parts[1] + (1 - self.config.alpha) * parts[2]
             if not torch.isfinite(loss):
@@ -269,9 +289,8 @@ class _Loop:
             mean.lerp_(parameter.detach(), 1 - kept)
 
     def _step(self) -> tuple[Tensor, Tensor, Tensor]:
-        batch, features = self.sampler.draw(), self.features
-        if self.task.moments is not None:
-            features = replace(features, sales=self.task.moments.at(batch.as_of))
+        batch = self.sampler.draw()
+        features = replace(self.features, sales=self.task.moments.at(batch.as_of))
         return _losses(self.net, batch, features, self.long, self.task, self.config, self.sampler)
 
 
@@ -290,13 +309,13 @@ def _losses(
     taken = replace(taken, item=np.where(rng.random(len(taken.item)) < config.id_dropout, 0, taken.item))
     users = np.where(rng.random(len(batch.users)) < config.id_dropout, 0, batch.users + 1)
     items = net.item_vectors(taken)
-    latest = [sequence(rows, ends) for rows, ends in batch.latest]
-    profile = [(torch.from_numpy(rows), torch.from_numpy(ends[:-1])) for rows, ends in batch.profile]
-    user_vectors = net.user_vectors(torch.from_numpy(users), items, latest, profile, long)
-    candidates = items[torch.from_numpy(batch.candidates)]
-    correction = torch.from_numpy(batch.correction) if config.log_q else None
-    own, basket = torch.from_numpy(batch.own), torch.from_numpy(batch.basket)
-    positive, weight = torch.from_numpy(batch.positive), torch.from_numpy(batch.weight)
+    latest = [sequence(net, rows, ends) for rows, ends in batch.latest]
+    profile = [(net.there(rows), net.there(ends[:-1])) for rows, ends in batch.profile]
+    user_vectors = net.user_vectors(net.there(users), items, latest, profile, long)
+    candidates = items[net.there(batch.candidates)]
+    correction = net.there(batch.correction) if config.log_q else None
+    own, basket = net.there(batch.own), net.there(batch.basket)
+    positive, weight = net.there(batch.positive), net.there(batch.weight)
     if full:
         dtype = torch.bfloat16 if config.bf16 else torch.float32
         collaborative = softmax.collaborative(
@@ -311,25 +330,25 @@ def _losses(
     if not config.joint:
         candidates, items = candidates.detach(), items.detach()
     distinct, which = np.unique(batch.pair_tag, return_inverse=True)
-    distinct_tags = net.tag_vectors(torch.from_numpy(task.tag_words[distinct]))
-    tags = distinct_tags[torch.from_numpy(which)]
+    distinct_tags = net.tag_vectors(net.there(task.tag_words[distinct]))
+    tags = distinct_tags[net.there(which)]
     against = tags @ candidates.T / config.temperature
     if config.negatives == "items":
-        same_tag = torch.from_numpy(batch.same_tag)
-        tag = losses.semantic(against, torch.from_numpy(batch.pair_item), same_tag, correction)
+        same_tag = net.there(batch.same_tag)
+        tag = losses.semantic(against, net.there(batch.pair_item), same_tag, correction)
     else:
-        by_item = candidates[torch.from_numpy(batch.pair_item)] @ distinct_tags.T / config.temperature
-        own = torch.from_numpy(which[:, None] == np.arange(len(distinct))[None, :])
-        tag = losses.semantic(by_item, torch.from_numpy(which), own)
+        by_item = candidates[net.there(batch.pair_item)] @ distinct_tags.T / config.temperature
+        own = net.there(which[:, None] == np.arange(len(distinct))[None, :])
+        tag = losses.semantic(by_item, net.there(which), own)
     if not len(batch.kin):
         return collaborative, tag, zero
-    kin_pair = torch.from_numpy(batch.kin_pair)
-    near = (tags[kin_pair] * items[torch.from_numpy(batch.kin)]).sum(dim=1) / config.temperature
-    cate = losses.contrast(near, against[kin_pair], torch.from_numpy(batch.same_category)).mean()
+    kin_pair = net.there(batch.kin_pair)
+    near = (tags[kin_pair] * items[net.there(batch.kin)]).sum(dim=1) / config.temperature
+    cate = losses.contrast(near, against[kin_pair], net.there(batch.same_category)).mean()
     return collaborative, tag, cate
 
 
-def sequence(rows: Ints, offsets: Ints) -> Sequence:
+def sequence(net: TriTower, rows: Ints, offsets: Ints) -> Sequence:
     """One behavior of a batch as tensors."""
     owner = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    return Sequence(*(torch.from_numpy(part) for part in (rows, offsets[:-1], owner, steps_back(offsets))))
+    return Sequence(*(net.there(part) for part in (rows, offsets[:-1], owner, steps_back(offsets))))

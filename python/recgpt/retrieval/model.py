@@ -10,8 +10,9 @@ are added up: a user is then nothing but items, and tags have words of their own
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy.typing as npt
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
@@ -84,6 +85,10 @@ class TriTower(nn.Module):
             # The profile starts at nothing: it has no gradient for its items, and most users have few.
             self.pool_share = nn.Parameter(torch.cat([torch.ones(behaviors), torch.zeros(behaviors * self.attention)]))
 
+    def there(self, array: npt.NDArray[Any]) -> Tensor:
+        """An array where the towers are."""
+        return torch.from_numpy(array).to(self.item.weight.device)
+
     def mean_words(self, words: Tensor, table: nn.Embedding) -> Tensor:
         """Mean embedding of known words: (n, w) int64 -> (n, word_size) float; zero without one."""
         return nnf.embedding_bag(words, table.weight, mode="mean", padding_idx=0)
@@ -91,10 +96,9 @@ class TriTower(nn.Module):
     def item_vectors(self, features: ItemFeatures) -> Tensor:
         """h_v: (n, d) float, L2-normed."""
         parts = [
-            getattr(self, name)(torch.from_numpy(getattr(features, name)))
-            for name in ("item", "category", "brand", "price")
+            getattr(self, name)(self.there(getattr(features, name))) for name in ("item", "category", "brand", "price")
         ]
-        words, sales = self.mean_words(torch.from_numpy(features.words), self.word), torch.from_numpy(features.sales)
+        words, sales = self.mean_words(self.there(features.words), self.word), self.there(features.sales)
         if not self.deep:
             total = words + nnf.embedding_bag(sales, self.sales.weight, mode="sum")
             for part in parts:

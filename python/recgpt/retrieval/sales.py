@@ -38,17 +38,17 @@ class Sales:
     def as_of(self, days: float) -> Floats:
         """Log of one plus the sales per million, as known `days` before `now`: (n_items, len(FEATURES)) float32.
 
-        A log without times knows only the first feature; the others are 0.
+        Zero in a log without times: its only figure would count the example itself.
         """
-        known = self.days > days if self.timed else np.ones(len(self.days), bool)
-        item, first = self.item[known], self.first[known]
         found = np.zeros((self.n_items, len(FEATURES)), np.float32)
+        if not self.timed:
+            return found
+        known = self.days > days
+        item, first, age = self.item[known], self.first[known], self.days[known] - days
         found[:, 0] = self._rate(item, np.ones(len(item)))
-        if self.timed:
-            age = self.days[known] - days
-            for column, half_life in enumerate(HALF_LIVES, start=1):
-                found[:, column] = self._rate(item, 0.5 ** (age / half_life))
-            found[:, 3] = self._rate(item[first], 0.5 ** (age[first] / HALF_LIVES[1]))
+        for column, half_life in enumerate(HALF_LIVES, start=1):
+            found[:, column] = self._rate(item, 0.5 ** (age / half_life))
+        found[:, 3] = self._rate(item[first], 0.5 ** (age[first] / HALF_LIVES[1]))
         return found
 
     def _rate(self, item: Ints, weight: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -99,9 +99,9 @@ class Sampler:
         begin = np.flatnonzero(new_basket[distinct])
         self.offsets = np.append(begin, len(self.item))
         self.basket_user, self.basket_order = user[new_basket], order[new_basket]
-        self._cut_periods(log, positive, log.days[used][new_basket])
+        self._cut_periods(log.days[used][new_basket])
 
-    def _cut_periods(self, log: Log, positive: npt.NDArray[np.bool_], days: npt.NDArray[np.float64]) -> None:
+    def _cut_periods(self, days: npt.NDArray[np.float64]) -> None:
         """Sort baskets by period: a step has baskets of one, so that one set of sales features serves it."""
         half_life = self.config.half_life_days
         age = 0.5 ** (days / half_life) if half_life else np.ones(len(days))

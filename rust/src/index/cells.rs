@@ -243,8 +243,10 @@ fn nearest(items: Matrix<'_>, axes: &[f32]) -> Vec<(u32, Lie)> {
 fn argmax<S: Source>(mut source: S, count: usize, found: &mut [(u32, Lie)]) {
     let mut table = vec![[S::Sum::default(); LANES]; count.next_multiple_of(16)];
     let largest = S::largest(&available()[0]);
+    let panels = found.len().div_ceil(LANES);
     for (panel, found) in found.chunks_mut(LANES).enumerate() {
-        source.products(panel, &mut table);
+        let ahead = Some(panel + S::AHEAD).filter(|&ahead| ahead < panels);
+        source.products(panel, ahead, &mut table);
         for ((cell, _), largest) in found.iter_mut().zip(largest(&table[..count])) {
             *cell = largest;
         }

@@ -81,7 +81,11 @@ pub fn offsets(
 
 /// Refuse row numbers of items that do not exist.
 pub fn item_rows(argument: &'static str, values: &[i64], rows: usize) -> Result<(), Error> {
-    let wild = |&row: &i64| row < 0 || row >= rows as i64;
+    // As unsigned numbers negative ones are large, and a largest number is found many rows at a time.
+    let wild = |&row: &i64| row as u64 >= rows as u64;
+    if values.iter().fold(0, |most, &row| most.max(row as u64)) < rows as u64 {
+        return Ok(());
+    }
     values.iter().position(wild).map_or(Ok(()), |position| {
         let expected = format!("item rows from 0 to {rows}, {rows} not included");
         refuse(argument, expected, values[position].to_string(), position)

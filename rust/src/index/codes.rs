@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use super::cells::{Cells, NONE};
 use super::kernels::fetch;
 use super::{Matrix, LANES};
+use crate::near::large_pages;
 
 /// 64 bytes that one load fetches: 4 dimensions of 16 items.
 #[derive(Clone, Copy)]
@@ -105,7 +106,9 @@ impl Codes {
                 places[row as usize] = place as u32;
             }
         }
-        let mut lines = vec![Line([128; 64]); panels * 2 * quads];
+        let mut lines = Vec::with_capacity(panels * 2 * quads);
+        large_pages(&mut lines);
+        lines.resize(panels * 2 * quads, Line([128; 64]));
         let mut facts = vec![[0.0f32; 3]; panels * LANES];
         lines
             .par_chunks_mut(2 * quads)

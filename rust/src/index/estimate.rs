@@ -5,6 +5,7 @@ use super::codes::{pack, Codes, Rows};
 use super::group::Asked;
 use super::kernels::{Kernel, Largest, Pick, Ready};
 use super::{Matrix, LANES};
+use crate::near::near;
 
 /// What a source says of the panel that it just multiplied.
 pub struct Facts {
@@ -36,9 +37,17 @@ pub trait Source {
     type Sum: Sum;
     /// Whether there is a source with closer bounds.
     const COARSE: bool;
+    /// How many panels ahead items are fetched.
+    const AHEAD: usize;
     /// Multiply only these rows from now on, in this order, or all.
     fn choose(&mut self, rows: Option<&[u32]>);
-    fn products(&mut self, panel: usize, table: &mut [[Self::Sum; LANES]]) -> Facts;
+    /// Multiply with a panel; `ahead`: the one that will come `AHEAD` panels later.
+    fn products(
+        &mut self,
+        panel: usize,
+        ahead: Option<usize>,
+        table: &mut [[Self::Sum; LANES]],
+    ) -> Facts;
     fn pick(kernel: &Kernel) -> Pick<Self::Sum>;
     fn largest(kernel: &Kernel) -> Largest<Self::Sum>;
     /// Rest and norm of the item at one place of that panel.
@@ -73,6 +82,8 @@ impl<'a> Bytes<'a> {
 impl Source for Bytes<'_> {
     type Sum = i32;
     const COARSE: bool = true;
+    // With few rows to multiply, one panel is too short a time.
+    const AHEAD: usize = 4;
 
     fn choose(&mut self, rows: Option<&[u32]>) {
         if let Some(old) = self.some.take() {
@@ -93,9 +104,21 @@ impl Source for Bytes<'_> {
         kernel.largest
     }
 
-    fn products(&mut self, panel: usize, table: &mut [[i32; LANES]]) -> Facts {
+    fn products(
+        &mut self,
+        panel: usize,
+        ahead: Option<usize>,
+        table: &mut [[i32; LANES]],
+    ) -> Facts {
         let rows = self.some.as_ref().unwrap_or(self.all);
-        self.ready.products(self.codes.panel(panel), rows, table);
+        let next = ahead.map_or(&[][..], |ahead| {
+            let scale = self.codes.panel_scale(ahead);
+            near(&scale[0]);
+            near(&scale[LANES / 2]);
+            self.codes.panel(ahead)
+        });
+        self.ready
+            .products(self.codes.panel(panel), rows, table, next);
         Facts {
             scale: *self.codes.panel_scale(panel),
             widest: self.codes.widest[panel],
@@ -137,12 +160,12 @@ impl<'a> Floats<'a> {
         }
     }
 
-    /// The vectors of a panel, and how many it has; none past the last panel.
+    /// The vectors of a panel, and how many it has.
     fn vectors(&self, panel: usize) -> ([&'a [f32]; LANES], usize) {
         let mut rows: [&[f32]; LANES] = [&[]; LANES];
         let start = panel * LANES;
         let count = if let Some(order) = self.order {
-            let order = order.get(start..start + LANES).unwrap_or(&[]);
+            let order = &order[start..start + LANES];
             let count = order.iter().take_while(|&&row| row != NONE).count();
             for (lane, &row) in rows.iter_mut().zip(&order[..count]) {
                 *lane = self.items.row(row as usize);
@@ -162,6 +185,7 @@ impl<'a> Floats<'a> {
 impl Source for Floats<'_> {
     type Sum = f32;
     const COARSE: bool = false;
+    const AHEAD: usize = 1;
 
     fn choose(&mut self, rows: Option<&[u32]>) {
         let dim = self.items.dim;
@@ -180,10 +204,15 @@ impl Source for Floats<'_> {
         largest
     }
 
-    fn products(&mut self, panel: usize, table: &mut [[f32; LANES]]) -> Facts {
+    fn products(
+        &mut self,
+        panel: usize,
+        ahead: Option<usize>,
+        table: &mut [[f32; LANES]],
+    ) -> Facts {
         let (rows, count) = self.vectors(panel);
         (self.kernel.fill)(&rows[..count], &mut self.panel);
-        let (next, ahead) = self.vectors(panel + 1);
+        let (next, ahead) = ahead.map_or(([&[][..]; LANES], 0), |ahead| self.vectors(ahead));
         let rows = self.some.as_deref().unwrap_or(self.all);
         (self.kernel.floats)(&self.panel, rows, table, &next[..ahead]);
         let mut squares = [0.0f32; LANES];

@@ -11,6 +11,7 @@ use super::estimate::largest;
 use super::exact::{score, Scored};
 use super::group::Asked;
 use super::{Matrix, LANES};
+use crate::near::near;
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -20,10 +21,9 @@ mod avx2;
 mod avx512;
 mod portable;
 
-/// 32-bit products of coded rows with one coded panel.
-type Bytes = fn(&[Line], &Rows, &mut [[i32; LANES]]);
-/// Products of packed rows with one panel, `[dimension][lane]`; the order of additions is free. The last argument is
-/// what will be read next.
+/// 32-bit products of coded rows with one coded panel. The last argument is what will be read next.
+type Bytes = fn(&[Line], &Rows, &mut [[i32; LANES]], &[Line]);
+/// Products of packed rows with one panel, `[dimension][lane]`; the order of additions is free. The last as above.
 type Floats = fn(&[f32], &[f32], &mut [[f32; LANES]], &[&[f32]]);
 /// Up to `LANES` rows into a panel, a lane each; other lanes stay as they are.
 type Fill = fn(&[&[f32]], &mut [f32]);
@@ -74,9 +74,9 @@ impl Kernel {
 
 impl Ready {
     /// Fill the table, a row of it a coded row, with 32-bit products. The table has room for a multiple of 16 rows.
-    pub fn products(&self, panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
+    pub fn products(&self, panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]], next: &[Line]) {
         assert_eq!(rows.quads, self.quads, "set up for other rows");
-        (self.kernel.bytes)(panel, rows, table);
+        (self.kernel.bytes)(panel, rows, table, next);
     }
 }
 
@@ -102,18 +102,14 @@ const PORTABLE: Kernel = Kernel {
 };
 
 /// Ask for a row that will be read soon.
-#[cfg(target_arch = "x86_64")]
 pub fn fetch(row: &[f32]) {
-    use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
-    for line in row.chunks(16) {
-        // SAFETY: a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
+    row.iter().step_by(16).for_each(near);
 }
 
-/// Other processors are left to themselves.
-#[cfg(not(target_arch = "x86_64"))]
-pub fn fetch(_row: &[f32]) {}
+/// What a tile fetches of so many lines, so that the waiting is spread over all tiles.
+fn share(lines: usize, tile: &Range<usize>, rows: usize) -> Range<usize> {
+    lines * tile.start / rows..lines * tile.end / rows
+}
 
 /// Kernels that this processor has and that passed their trial, the fastest first; the last is always `portable`.
 pub fn available() -> &'static [Kernel] {
@@ -141,7 +137,7 @@ fn asked() -> Vec<Kernel> {
         name: "avx512",
         limit: 127.0,
         tiles: [12, 12],
-        bytes: |panel, rows, table| unsafe { avx512::bytes(panel, rows, table) },
+        bytes: |panel, rows, table, next| unsafe { avx512::bytes(panel, rows, table, next) },
         begin: |_| (),
         end: || (),
         floats: |panel, rows, table, next| unsafe { avx512::floats(panel, rows, table, next) },
@@ -161,7 +157,7 @@ fn asked() -> Vec<Kernel> {
         found.push(Kernel {
             name: "amx",
             tiles: [1, 12],
-            bytes: |panel, rows, table| unsafe { amx::bytes(panel, rows, table) },
+            bytes: |panel, rows, table, next| unsafe { amx::bytes(panel, rows, table, next) },
             begin: |rows| unsafe { amx::begin(rows) },
             end: || unsafe { amx::end() },
             ..wide
@@ -175,7 +171,7 @@ fn asked() -> Vec<Kernel> {
             name: "avx2",
             limit: avx2::LIMIT,
             tiles: [3, 3],
-            bytes: |panel, rows, table| unsafe { avx2::bytes(panel, rows, table) },
+            bytes: |panel, rows, table, next| unsafe { avx2::bytes(panel, rows, table, next) },
             begin: |_| (),
             end: || (),
             floats: |panel, rows, table, next| unsafe { avx2::floats(panel, rows, table, next) },
@@ -220,7 +216,7 @@ fn sound(kernel: &Kernel) -> bool {
             let mut bytes = vec![[0; LANES]; count.next_multiple_of(16)];
             tried
                 .ready(&rows)
-                .products(codes.panel(0), &rows, &mut bytes);
+                .products(codes.panel(0), &rows, &mut bytes, &[]);
             bytes.truncate(count);
             let mut panel = vec![1.0; dim * LANES];
             let few: Vec<&[f32]> = values.chunks(dim).take(LANES - 1).collect();
@@ -274,8 +270,8 @@ mod tests {
     #[test]
     fn a_kernel_that_multiplies_wrongly_fails_its_trial() {
         let wrong = Kernel {
-            bytes: |panel, rows, table| {
-                portable::bytes(panel, rows, table);
+            bytes: |panel, rows, table, next| {
+                portable::bytes(panel, rows, table, next);
                 table[0][31] += 1;
             },
             ..PORTABLE

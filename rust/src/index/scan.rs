@@ -5,11 +5,13 @@
 //! them are scored first, which lifts the floor, and most of the rest need not be scored at all. Nothing is taken on
 //! trust: where bounds are wide, more items are scored, in the end all of them.
 
+use std::iter::Peekable;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::best::Best;
 use super::codes::{pack, Rows, Size};
 use super::estimate::{one, Bytes, Floats, Source};
+use super::filter::Open;
 use super::group::{Asked, Group};
 use super::kernels::Kernel;
 use super::reach::{Choice, Reach, NOTHING};
@@ -59,7 +61,9 @@ pub struct Task<'a> {
     pub excluded: &'a [Vec<usize>],
     pub floors: &'a Floors,
     pub part: Part<'a>,
-    pub open: Option<&'a [u32]>,
+    pub open: &'a Open,
+    /// Of the part.
+    pub places: Option<&'a [u32]>,
     pub reach: Option<&'a Reach<'a>>,
 }
 
@@ -156,14 +160,14 @@ impl Pass<'_> {
         &mut self,
         mut source: S,
         asked: &[Asked],
-        blocks: &mut impl Iterator<Item = usize>,
+        blocks: &mut Peekable<impl Iterator<Item = usize>>,
     ) {
         let (task, group) = (self.task, self.task.group);
         let mut table = vec![[S::Sum::default(); LANES]; group.rows().next_multiple_of(16)];
         let mut choice = Choice::new(group, asked, task.reach);
         let pick = S::pick(&self.kernel);
         let (mut asked_of, free) = (0, AT_FIRST * task.query.k * asked.len());
-        for block in blocks {
+        while let Some(block) = blocks.next() {
             for (question, floor) in self.floor.iter_mut().enumerate() {
                 *floor = floor.max(task.floors.get(question));
             }
@@ -174,13 +178,20 @@ impl Pass<'_> {
                 source.choose((!choice.all).then_some(&choice.rows));
             }
             let (panels, count) = task.part.block(block);
+            // Blocks stand anywhere, so the first panels of the next one are asked for too.
+            let after = blocks
+                .peek()
+                .map_or(0..0, |&block| task.part.block(block).0);
+            let later = panels.clone().chain(after).skip(S::AHEAD);
+            let mut later = later.map(Some).chain(std::iter::repeat(None));
             for (turn, panel) in panels.enumerate() {
+                let ahead = later.next().flatten();
                 let tail = u32::MAX >> (LANES - LANES.min(count - turn * LANES));
-                let open = tail & task.open.map_or(u32::MAX, |open| open[panel]);
+                let open = tail & task.places.map_or(u32::MAX, |open| open[panel]);
                 if open == 0 {
                     continue;
                 }
-                let facts = source.products(panel, &mut table);
+                let facts = source.products(panel, ahead, &mut table);
                 for &(question, ref asked) in &choice.asked {
                     let slots = &choice.slots[asked.tags.clone()];
                     let bound = asked.slack[0] * facts.widest.0 + asked.slack[1] * facts.widest.1;
@@ -209,6 +220,9 @@ impl Pass<'_> {
             return;
         }
         let item = row + self.task.part.first;
+        if !self.task.open.has(item) {
+            return;
+        }
         let user = self.task.group.questions[question].user;
         if self.task.excluded[user].binary_search(&item).is_ok() {
             return;

@@ -26,7 +26,7 @@ pub struct Setting<'a> {
     pub query: &'a Query<'a>,
     pub first: Vec<usize>,
     pub excluded: Vec<Vec<usize>>,
-    pub open: Vec<Open>,
+    pub open: Open,
     pub kernel: Kernel,
     pub coded: bool,
 }
@@ -75,7 +75,8 @@ impl Setting<'_> {
                 excluded: &self.excluded,
                 floors,
                 part: parts[part],
-                open: self.open[part].as_deref(),
+                open: &self.open,
+                places: self.open.places(part),
                 reach: queues[number].reach.as_ref(),
             };
             scan(task, prepared, kernel, blocks, self.coded)

@@ -6,11 +6,11 @@
 //! The processors that we measure on have no AMX, so `sound` in `kernels.rs` tries this kernel before it is ever used.
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count, _mm_prefetch, _xgetbv, _MM_HINT_T0};
+use std::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
 
-use super::avx512::AHEAD;
 use crate::index::codes::{Line, Rows};
 use crate::index::LANES;
+use crate::near::near;
 
 /// Whether processor and system have AMX for bytes; on Linux this process asks for its 8 KB of registers.
 pub fn allowed() -> bool {
@@ -99,17 +99,13 @@ pub unsafe fn end() {
 ///
 /// # Safety
 /// `begin` must have been called on this thread with rows of the same width, and `end` not since.
-pub unsafe fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
+pub unsafe fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]], next: &[Line]) {
     let (quads, count) = (rows.quads, rows.len().next_multiple_of(16));
     let (whole, last) = (quads / 16, quads % 16);
     assert!(table.len() >= count && rows.codes.len() >= count * quads);
     assert!(panel.len() == 2 * quads && rows.starts.len() >= count);
     // Tiles are multiplied faster than memory brings them.
-    for line in 0..panel.len() {
-        let line = panel.as_ptr().wrapping_add(AHEAD * panel.len() + line);
-        // SAFETY: a prefetch reads nothing.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-    }
+    next.iter().for_each(near);
     // SAFETY: the shapes are set (caller). Every address lies in a slice whose length was asserted above: 16 rows of
     // codes `4 * quads` bytes apart, 16 (or `last`) lines of a half 64 bytes apart, 16 rows of the table 128 apart.
     unsafe {

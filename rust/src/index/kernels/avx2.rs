@@ -5,11 +5,13 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::share;
 use crate::index::codes::{tiles, Line, Rows};
 use crate::index::estimate::largest;
 use crate::index::exact::{score, Scored};
 use crate::index::group::Asked;
 use crate::index::{Matrix, LANES};
+use crate::near::near;
 
 /// A pair of products must fit 16 bits: 2 * 255 * 64 = 32,640. So query rows have one bit less here, and a wider bound.
 pub const LIMIT: f32 = 64.0;
@@ -29,8 +31,11 @@ macro_rules! by_rows {
 }
 
 #[target_feature(enable = "avx2,fma")]
-pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
+pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]], next: &[Line]) {
     for tile in tiles(rows.len(), 3) {
+        next[share(next.len(), &tile, rows.len())]
+            .iter()
+            .for_each(near);
         let codes = &rows.codes[tile.start * rows.quads..tile.end * rows.quads];
         let (base, table) = (&rows.base[tile.clone()], &mut table[tile.clone()]);
         by_rows!(tile.len(), byte_tile(panel, codes, base, table));

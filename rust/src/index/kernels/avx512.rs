@@ -8,19 +8,13 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
+use super::share;
 use crate::index::codes::{tiles, Line, Rows};
 use crate::index::estimate::largest;
 use crate::index::exact::{score, Scored};
 use crate::index::group::Asked;
 use crate::index::{Matrix, LANES};
-
-/// How many panels ahead items are fetched: with few rows to multiply, one panel is too short a time.
-pub const AHEAD: usize = 4;
-
-/// What a tile fetches of so many lines, so that the waiting is spread over all tiles.
-fn share(lines: usize, tile: &Range<usize>, rows: usize) -> Range<usize> {
-    lines * tile.start / rows..lines * tile.end / rows
-}
+use crate::near::near;
 
 /// Call `$tile::<N>` for the number of rows in the tile, so that all sums stay in registers.
 macro_rules! by_rows {
@@ -43,14 +37,12 @@ macro_rules! by_rows {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
+pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]], next: &[Line]) {
     for tile in tiles(rows.len(), 12) {
-        // Left to the processor, a quarter of this function's time was the wait at its first loads. A hint may point past
-        // the end.
-        for line in share(panel.len(), &tile, rows.len()) {
-            let line = panel.as_ptr().wrapping_add(AHEAD * panel.len() + line);
-            _mm_prefetch::<_MM_HINT_T0>(line.cast());
-        }
+        // Left to the processor, a quarter of this function's time was the wait at its first loads.
+        next[share(next.len(), &tile, rows.len())]
+            .iter()
+            .for_each(near);
         let codes = &rows.codes[tile.start * rows.quads..tile.end * rows.quads];
         let (base, table) = (&rows.base[tile.clone()], &mut table[tile.clone()]);
         by_rows!(tile.len(), byte_tile(panel, codes, base, table));

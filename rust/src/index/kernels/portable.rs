@@ -5,7 +5,7 @@ use crate::index::estimate::{one, Sum};
 use crate::index::group::Asked;
 use crate::index::LANES;
 
-pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]]) {
+pub fn bytes(panel: &[Line], rows: &Rows, table: &mut [[i32; LANES]], _: &[Line]) {
     for (row, sums) in table.iter_mut().enumerate().take(rows.len()) {
         *sums = [rows.base[row]; LANES];
         for (half, lines) in panel.chunks_exact(rows.quads).enumerate() {
