@@ -154,14 +154,17 @@ def shop(tmp_path: Path) -> Path:
 def test_a_log_without_times_leaves_out_what_each_user_bought_last(shop: Path) -> None:
     rows = ordered(30)
     write_csv(shop / "shop" / "events.csv", rows)
-    last = {}
+    last, ends = {}, {}
     for row in sorted(rows, key=lambda row: row["position"]):
+        ends[row["user_id"]] = row["position"] + 1
         if row["behavior"] == "purchase":
-            last[row["user_id"]] = row
+            # Who bought once keeps that: there would be nothing to judge from.
+            last.setdefault(row["user_id"], []).append(row["position"])
+    last = {user: bought[-1] for user, bought in last.items() if len(bought) > 1}
     outcome = pipeline.run(shop / "run.toml")
     assert outcome.summaries["evaluation"].split("; ")[0] == f"{len(last)} users' last `purchase` was left out"
     figures = outcome.figures
-    assert figures["users_evaluated"] == len(last) == 30
+    assert figures["users_evaluated"] == len(last) > 25
     assert all(math.isfinite(figures[name]) for name in ("hr@20", "hr@20_new", "hr@20_popularity"))
     assert figures["tags_per_user"] > 0
 
@@ -169,7 +172,7 @@ def test_a_log_without_times_leaves_out_what_each_user_bought_last(shop: Path) -
         return pq.read_table(shop / "out" / f"{name}.parquet")
 
     seen = table("behaviors/behaviors").to_pylist()
-    assert all(row["position"] < last[row["user_id"]]["position"] for row in seen)
+    assert all(row["position"] < last.get(row["user_id"], ends[row["user_id"]]) for row in seen)
     assert all(text.startswith("undated (") for text in table("history/whole")["text"].to_pylist())
     # Nothing may speak of a date that nobody knows.
     assert set(table("interests/interests")["stage"].to_pylist()) == {"short-term"}

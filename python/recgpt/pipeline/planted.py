@@ -9,7 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from recgpt import evaluation, interests, schema
 from recgpt.errors import EmptyLogError, InvalidConfigError
@@ -133,43 +132,81 @@ def _nan(score: Score) -> Any:
 
 
 def evaluate_world(
-    config: Config | None, *, llm_users: int | None = None, watch: Watch | None = None
+    config: Config | None,
+    *,
+    llm_users: int | None = None,
+    watch: Watch | None = None,
+    ablation: bool = False,
+    noise: bool = False,
 ) -> dict[str, Any]:
-    """Run every stage up to the explanations on a planted world, and score each.
+    """Score every stage on a planted world; or, if asked, what compression and what noise cost there.
 
     Args:
-        config: of any engine; its data are replaced by the world.
+        config: of any engine; its data are replaced by the world. None is the default model.
         llm_users: users for the LLM stages, instead of the configuration's number.
         watch: told of every stage; None shows nothing.
+        ablation: mine the same users from every variant of their history (`ablation.ablate`), score no other stage.
+        noise: mine the same users with ever more accidents (`noise.sweep`), score no other stage.
 
     Returns:
-        `world`, `interests`, `matching` (the pool's best matches without a model), `tags`, `retrieval` and
-        `retrieval_llm_users` (lists of 20 of every ranker), `explanations`, `seconds`. Scores are means over users with
-        95 % intervals.
+        `world`, `engine`, `mode`, `llm_users`, `seconds`, and either `ablation` and `noise` as asked, or `interests`,
+        `matching` (the pool's best matches without a model), `tags`, `retrieval` and `retrieval_llm_users` (lists of 20
+        of every ranker) and `explanations`. Scores are means over users with 95 % intervals.
 
     Raises:
         InvalidConfigError: the configuration does not fit a world.
         RecGPTError: of the stage that could not go on.
     """
-    run = prepared(on_world(config, llm_users), watch, CHAIN[-1])
+    from recgpt.pipeline import ablation as compression
+    from recgpt.pipeline import noise as accidents
+
+    run = prepared(on_world(config, llm_users), watch, "history" if ablation or noise else CHAIN[-1])
+    found: dict[str, Any] = {}
     try:
-        with run.clock.stage("evaluation", SCORING) as summary:
-            found = _scored(run)
-            summary.append(f"{len(run.drawn)} users with a model's interests")
+        if ablation or noise:
+            run.drawn = draw(run)
+        else:
+            with run.clock.stage("evaluation", SCORING):
+                found = _scored(run)
+        if ablation:
+            with run.clock.stage("ablation", "mining the same users from every variant of their history"):
+                found["ablation"] = compression.ablate(run, run.drawn)
+        if noise:
+            with run.clock.stage("noise", "mining the same users with ever more accidents"):
+                found["noise"] = accidents.sweep(run, run.drawn)
+        about = _about(run)
     finally:
         run.close()
-    return found | {"seconds": run.clock.seconds}
+    return about | found | {"seconds": run.clock.seconds}
+
+
+def _about(run: Stages) -> dict[str, Any]:
+    """Say which world and which engine."""
+    world = run.config.data.world
+    return {
+        "world": {
+            "users": world.users,
+            "items": world.items,
+            "days": world.days,
+            "events": run.all_events.num_rows,
+            "noise": world.noise,
+            "seed": world.seed,
+            "test_days": run.config.data.test_days,
+        },
+        "engine": run.engine.name,
+        "mode": run.config.llm.mode,
+        "llm_users": len(run.drawn),
+    }
 
 
 def _scored(run: Stages) -> dict[str, Any]:
     assert run.now is not None  # a world has times
     pool, truth = Pool(), run.data.truth
-    briefs = evaluation_briefs(run)
     known = truths.behind(
         run.data.events,
         truth,
         run.items,
-        briefs,
+        run.briefs,
         run.drawn,
         now=run.now,
         hits=pool.hits,
@@ -195,20 +232,7 @@ def _scored(run: Stages) -> dict[str, Any]:
         known,
         resolve=pool.resolve,
     )
-    world = run.config.data.world
     return {
-        "world": {
-            "users": world.users,
-            "items": world.items,
-            "days": world.days,
-            "events": run.all_events.num_rows,
-            "noise": world.noise,
-            "seed": world.seed,
-            "test_days": run.config.data.test_days,
-        },
-        "engine": run.engine.name,
-        "mode": run.config.llm.mode,
-        "llm_users": len(run.drawn),
         "interests": _interests(mined, run.mined.table.num_rows / len(run.drawn) if run.drawn else 0.0),
         "matching": _interests(matched, float(most)),
         "tags": {name: estimate(score) for name, score in predicted._asdict().items()}
@@ -224,11 +248,6 @@ def _scored(run: Stages) -> dict[str, Any]:
             "supported": estimate(explained.supported),
         },
     }
-
-
-def evaluation_briefs(run: Stages) -> pa.Table:
-    """Give the names under which histories know the items, as the history stage left them."""
-    return pq.read_table(run.config.out / "history" / "briefs.parquet")
 
 
 def _interests(scores: interest_scores.InterestScores, each: float) -> dict[str, Any]:

@@ -166,8 +166,8 @@ class World:
         for at, life in enumerate(lives):
             themes = [one.theme for one in life.shopper.interests]
             wanted = truth.wants(self.config, self.shop, life, day)
-            for rank, want in enumerate(wanted, start=1):
-                wants.append((at, rank, want.ware, themes[want.slot] if want.slot >= 0 else -1, want.weight))
+            for place, want in enumerate(wanted, start=1):
+                wants.append((at, place, want.ware, themes[want.slot] if want.slot >= 0 else -1, want.weight))
             rows, gains, slots = truth.best(self.config, self.shop, life, wanted, day)
             shown.append((at, rows, gains, np.where(slots >= 0, np.array(themes)[np.maximum(slots, 0)], -1)))
         columns = list(zip(*wants, strict=True)) or [()] * 5

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -96,8 +96,8 @@ def score(
         ]
         columns["evidence"].append(_share(sum(cited), len(cited)))
     return InterestScores(
-        *(mean(columns[name]) for name in InterestScores._fields[:7]),
-        {name: classes[name] for name in ("right", *ERRORS)},
+        **{name: mean(values) for name, values in columns.items()},
+        classes={name: classes[name] for name in ("right", *ERRORS)},
     )
 
 
@@ -136,8 +136,3 @@ def _f1(precision: float, recall: float) -> float:
     if np.isnan(precision) or not precision + recall:
         return 0.0
     return 2 * precision * recall / (precision + recall)
-
-
-def paired(first: Score, second: Score) -> Any:
-    """Each user's difference, first minus second; NaN where either has no value."""
-    return first.per_user - second.per_user
