@@ -16,7 +16,7 @@ from recgpt.datasets import load
 from recgpt.datasets.world import planted, write_csv
 from recgpt.llm import Tokenizer
 
-world = load("world", users=40, items=200, hostile=True, seed=1)
+world = load("world", users=40, items=200, events=250, hostile=True, seed=1)
 write_csv(world, Path("out/tiny/shop"), settings=True)
 
 # The same shop where only the order of each user's acts is known: a position in place of the time.

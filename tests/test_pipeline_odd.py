@@ -49,7 +49,7 @@ def test_without_categories_there_is_nothing_to_hit_and_nothing_to_count() -> No
 def test_a_csv_folder_without_categories_goes_through_every_stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world = datasets.load("world")
+    world = datasets.load("world", hostile=True)
     folder = tmp_path / "shop"
     folder.mkdir()
     columns = {
@@ -113,7 +113,7 @@ explained = 5
 
 def ordered(users: int) -> list[dict[str, object]]:
     """A world's events with the order of each user's acts in place of their times, shuffled."""
-    world = datasets.load("world", users=users, items=200, seed=1)
+    world = datasets.load("world", users=users, items=200, hostile=True, seed=1)
     rows = world.events.select(["user_id", "item_id", "behavior", "query"]).to_pylist()
     count: dict[str, int] = {}
     for row in rows:  # a world's events come in the order of time
@@ -143,7 +143,7 @@ beta = "auto"
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     (tmp_path / "shop").mkdir()
-    items = datasets.load("world", users=1, items=200, seed=1).items
+    items = datasets.load("world", users=1, items=200, hostile=True, seed=1).items
     write_csv(tmp_path / "shop" / "items.csv", items.select(["item_id", "title", "category"]).to_pylist())
     (tmp_path / "run.toml").write_text(UNDATED.format(folder=tmp_path), encoding="utf-8")
     return tmp_path

@@ -64,7 +64,12 @@ def _interests(console: Console, found: Mapping[str, Any]) -> None:
         f"interests: {own['per_user']:.1f} a user",
         ("score", "model", "matching words alone"),
         [
-            {"score": text, "model": _estimate(own[name]), "matching words alone": _estimate(matching[name])}
+            {
+                "score": text,
+                "model": _estimate(own[name]),
+                # Words alone say nothing of stages.
+                "matching words alone": "-" if name == "stage" else _estimate(matching[name]),
+            }
             for name, text in SCORES.items()
         ]
         + [

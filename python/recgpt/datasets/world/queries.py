@@ -24,8 +24,8 @@ QUERIES = pa.schema(
         pa.field("correction", pa.large_string()),
     ]
 )
-"""`correction`: the ware that a plain or misspelt query names. Vague queries, questions and gifts name none; what each
-search was after stands with its event in `causes.meant`."""
+"""`correction`: the ware that a plain or misspelt query names, in its language. Vague queries, questions and gifts name
+none; what each search was after stands with its event in `causes.meant`."""
 
 
 class Queries(NamedTuple):

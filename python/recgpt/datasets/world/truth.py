@@ -41,7 +41,7 @@ CAUSES = _schema(
     ("user_id", _text), ("timestamp", TIMESTAMP), ("cause", _text), ("interest", _text), ("meant", _text)
 )  # fmt: skip
 """Why each event happened: one row an event, in the order of `events`; a user has no two at one time. `interest` only
-where the cause is `interest`; `meant`: the ware that a search was after, whatever was typed."""
+where the cause is `interest`; `meant`: the ware that a search was after, by its English name, whatever was typed."""
 WANTS = _schema(
     ("user_id", _text), ("rank", _whole), ("ware", _text), ("category", _text), ("cause", _text), ("interest", _text),
     ("weight", pa.float64()),
