@@ -336,7 +336,7 @@ def test_ablation_and_noise_are_paired(tmp_path: Path, capsys: pytest.CaptureFix
     assert "interests" not in found
     rows = {row["variant"]: row for row in found["ablation"]["variants"]}
     assert list(rows) == ["raw", "reliable", "sequence", "item", "cheapest", *variants.RUNGS, "dropped"]
-    assert rows["cheapest"]["f1_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert rows["cheapest"]["f1_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0, "users": 4}
     for row in rows.values():
         assert 0 < row["history_tokens"] <= 6000
         assert row["prompt_tokens"] > 0
@@ -371,7 +371,7 @@ def test_what_a_world_cannot_judge(tmp_path: Path) -> None:
         "llm": {"engine": "fake", "min_events": 9999},
     }
     lonely = pipeline.Config(out=tmp_path, **few)
-    with pytest.raises(errors.EmptyLogError, match="no user of the world has 9999 reliable events"):
+    with pytest.raises(errors.EmptyLogError, match=r"12 are wanted \(llm.households\) with 9999 reliable events"):
         pipeline.evaluate_world(lonely, ablation=True)
     for options, said in (
         (["evaluate", "--noise"], "add --world"),
@@ -387,3 +387,6 @@ def test_an_estimate_says_for_how_many() -> None:
     value = planted.estimate(Score(0.5, np.array([1.0, 0.0, np.nan])))
     assert (value["value"], value["users"]) == (0.5, 2)
     assert value["low"] <= 0.5 <= value["high"]
+    # What nobody has is null, in JSON as well.
+    nobody = planted.estimate(Score(math.nan, np.array([math.nan])))
+    assert nobody == {"value": None, "low": None, "high": None, "users": 0}

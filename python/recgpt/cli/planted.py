@@ -52,7 +52,7 @@ def show(found: Mapping[str, Any]) -> None:
 
 
 def _estimate(value: Mapping[str, Any]) -> str:
-    if value["value"] != value["value"]:
+    if value["value"] is None:
         return "-"
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
@@ -87,7 +87,7 @@ def _tags(console: Console, found: Mapping[str, Any]) -> None:
         [{"score": text, "value": _estimate(found["tags"][name])} for name, text in TAGS.items()],
     )
     told = found["explanations"]
-    linked = "-" if told["linked"] != told["linked"] else f"{told['linked']:.3f}"
+    linked = "-" if told["linked"] is None else f"{told['linked']:.3f}"
     listing(
         console,
         f"explanations: {told['pairs']} pairs",
@@ -143,11 +143,17 @@ def _ablation(console: Console, found: Mapping[str, Any]) -> None:
         Text(
             f"- compression changes F1 by {_estimate(lost)}: that it costs no more than {found['margin']:g} "
             f"{ {'holds': 'holds', 'broken': 'is broken', 'open': 'is not decided'}[found['verdict']] }\n"
-            f"- the model's time falls by {saved['value']:.0%} [{saved['low']:.0%}, {saved['high']:.0%}] from raw to "
+            f"- the engine's time falls by {_percent(saved)} from raw to "
             f"cheapest; the paper says {found['time_saved_paper']:.0%} on its logs and its model"
         ),
         soft_wrap=True,
     )
+
+
+def _percent(value: Mapping[str, Any]) -> str:
+    # One user has no interval.
+    low, high = ("?" if value[end] is None else f"{value[end]:.0%}" for end in ("low", "high"))
+    return f"{value['value']:.0%} [{low}, {high}]"
 
 
 def _noise(console: Console, found: list[Mapping[str, Any]]) -> None:

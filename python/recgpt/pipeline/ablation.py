@@ -55,7 +55,7 @@ def ablate(run: Stages, users: Sequence[str], *, margin: float = MARGIN) -> dict
         the share of the model's time that is saved from raw to cheapest beside the paper's.
     """
     pool = planted.Pool()
-    written = {user: variants.texts(run, user) for user in users}
+    written = variants.texts(run, users)
     weighted = pool.pool.weighted([parse_rows(one[BASE].text) for one in written.values()])
     engine = engines.model(run.config.llm)
     step = run.clock.steps(sum(len({own.text for own in one.values()}) for one in written.values()))
@@ -136,15 +136,13 @@ def _compared(
         seconds = column(name, lambda one: one.seconds)
         own = [written[user][name] for user in users if name in written[user]]
         tokens = run.tokenizer.count([one.text for one in own])
-        less = score.f1.per_user - scores[BASE].f1.per_user
-        low, high = metrics.interval(less)
         rows.append(
             {
                 "variant": name,
                 "f1": planted.estimate(score.f1),
-                "f1_difference": {"value": float(np.nanmean(less)), "low": low, "high": high},
-                "precision": score.precision.mean,
-                "recall": score.recall.mean,
+                "f1_difference": planted.estimate(_difference(score, scores[BASE])),
+                "precision": planted.stated(score.precision.mean),
+                "recall": planted.stated(score.recall.mean),
                 "evidence": planted.estimate(score.evidence),
                 "history_tokens": float(np.mean(tokens)),
                 "kept": float(np.mean([one.kept for one in own])),
@@ -152,17 +150,26 @@ def _compared(
                 "seconds": float(np.nanmean(seconds)),
             }
         )
-    loss = scores[BASE].f1.per_user - scores[RAW].f1.per_user
-    low, high = metrics.interval(loss)
+    loss = _difference(scores[BASE], scores[RAW])
+    low, high = metrics.interval(loss.per_user)
     verdict = "holds" if low >= -margin else "broken" if high < -margin else "open"
     time = metrics.ratio(column(BASE, lambda one: one.seconds), column(RAW, lambda one: one.seconds))
     return {
         "users": len(users),
         "budget": run.config.history.budget,
         "variants": rows,
-        "f1_cheapest_minus_raw": {"value": float(np.nanmean(loss)), "low": low, "high": high},
+        "f1_cheapest_minus_raw": planted.estimate(loss),
         "margin": margin,
         "verdict": verdict,
-        "time_saved": {"value": 1 - time.value, "low": 1 - time.high, "high": 1 - time.low},
+        "time_saved": {
+            "value": planted.stated(1 - time.value),
+            "low": planted.stated(1 - time.high),
+            "high": planted.stated(1 - time.low),
+        },
         "time_saved_paper": PAPER,
     }
+
+
+def _difference(first: InterestScores, second: InterestScores) -> metrics.Score:
+    """Each user's F1, first minus second."""
+    return interest_scores.mean((first.f1.per_user - second.f1.per_user).tolist())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -115,20 +117,22 @@ def draw(run: Stages) -> list[str]:
     )
     if not drawn:
         raise EmptyLogError(
-            f"no user of the world has {llm.min_events} reliable events (llm.min_events); raise data.world.events"
+            f"no user of the world is asked about: {llm.households} are wanted (llm.households) with {llm.min_events} "
+            "reliable events (llm.min_events); raise the one, or lower the other or raise data.world.events"
         )
     return drawn
 
 
-def estimate(score: Score) -> dict[str, float | int]:
-    """Give a mean over users, its 95 % interval, and how many users have a value."""
+def estimate(score: Score) -> dict[str, float | int | None]:
+    """Give a mean over users, its 95 % interval, and how many users have a value; null where nobody has one."""
     low, high = metrics.interval(score.per_user)
-    known = int((~_nan(score)).sum())
-    return {"value": score.mean, "low": low, "high": high, "users": known}
+    known = int((~np.isnan(score.per_user)).sum())
+    return {"value": stated(score.mean), "low": stated(low), "high": stated(high), "users": known}
 
 
-def _nan(score: Score) -> Any:
-    return score.per_user != score.per_user
+def stated(value: float) -> float | None:
+    """Give a number as JSON has it: what is not known is null."""
+    return None if math.isnan(value) else float(value)
 
 
 def evaluate_world(
@@ -242,7 +246,7 @@ def _scored(run: Stages) -> dict[str, Any]:
             run, run.drawn, {name: _some(everybody, rows, run.drawn) for name, rows in lists.items()}
         ),
         "explanations": {
-            "linked": explained.linked,
+            "linked": stated(explained.linked),
             "pairs": explained.pairs,
             "explained": estimate(explained.explained),
             "supported": estimate(explained.supported),

@@ -12,7 +12,7 @@ full ...     the shortest text for which the ladder needs no later rung: nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +39,21 @@ class Written(NamedTuple):
     """Share of the variant's events that the text still tells of, in whatever detail."""
 
 
-def texts(run: Stages, user: str) -> dict[str, Written]:
-    """Write a user's history in every variant, with row ids; variants that leave the user no text are left out."""
-    budget, compress = run.config.history.budget, _compressor(run, user)
-    found = {"raw": _lines(run, user, run.events, budget), "reliable": _lines(run, user, run.kept, budget)}
+def texts(run: Stages, users: Sequence[str]) -> dict[str, dict[str, Written]]:
+    """Write users' histories in every variant, with row ids; variants that leave a user no text are left out."""
+    catalogue = history.catalogue(run.briefs, tokenizer=run.tokenizer)
+    names = dict(zip(run.briefs["item_id"].to_pylist(), run.briefs["brief"].to_pylist(), strict=True))
+    return {user: _variants(run, user, catalogue, names) for user in users}
+
+
+def _variants(run: Stages, user: str, catalogue: history.Catalogue, names: Mapping[str, str]) -> dict[str, Written]:
+    budget = run.config.history.budget
+    kept = tables.only(run.kept, [user])
+    compress = _compressor(run, kept, catalogue)
+    found = {
+        "raw": _lines(run, tables.only(run.events, [user]), names, budget),
+        "reliable": _lines(run, kept, names, budget),
+    }
     for layout in ("sequence", "item", "cheapest"):
         found[layout] = _told(compress(budget, layout))
     whole = compress(None, "cheapest")
@@ -67,10 +78,7 @@ def _told(text: _Text) -> Written:
     return Written(text.text, 1 - text.dropped / max(1, text.events))
 
 
-def _compressor(run: Stages, user: str) -> Callable[[int | None, str], _Text]:
-    kept = tables.only(run.kept, [user])
-    catalogue = history.catalogue(run.briefs, tokenizer=run.tokenizer)
-
+def _compressor(run: Stages, kept: pa.Table, catalogue: history.Catalogue) -> Callable[[int | None, str], _Text]:
     def compress(budget: int | None, layout: str) -> _Text:
         assert run.now is not None
         (row,) = history.compress(
@@ -82,6 +90,7 @@ def _compressor(run: Stages, user: str) -> Callable[[int | None, str], _Text]:
             layout=layout,
             budget=budget,
             row_ids=True,
+            threads=1,
         ).to_pylist()
         receipt = row["receipt"]
         return _Text(row["text"], row["tokens"], receipt["events"], receipt["dropped"], receipt["folded"])
@@ -117,16 +126,14 @@ def _shortest(compress: Callable[[int | None, str], _Text], whole: _Text, rung: 
     return best
 
 
-def _lines(run: Stages, user: str, events: pa.Table, budget: int) -> Written:
+def _lines(run: Stages, events: pa.Table, names: Mapping[str, str], budget: int) -> Written:
     """One line an event, the newest that fit into the budget."""
-    named = dict(zip(run.briefs["item_id"].to_pylist(), run.briefs["brief"].to_pylist(), strict=True))
-    own = tables.only(events, [user])
-    own = own.filter(pc.not_equal(own["behavior"], "exposure")).sort_by("timestamp")
+    own = events.filter(pc.not_equal(events["behavior"], "exposure")).sort_by("timestamp")
     local = pc.strftime(pc.local_timestamp(own["timestamp"].cast(pa.timestamp("us", tz=run.time_zone))), _LABEL)
     lines = []
     for day, row in zip(local.to_pylist(), own.to_pylist(), strict=True):
         query = re.sub(r'[",|]', " ", clean(row["query"] or "")).strip()
-        thing = named.get(row["item_id"], row["item_id"]) if row["item_id"] else f'"{query}"'
+        thing = names.get(row["item_id"], row["item_id"]) if row["item_id"] else f'"{query}"'
         lines.append(f"{day} ({row['behavior']}) | {thing}")
     # The row id and the line break are counted with the line.
     sizes = [int(count) for count in run.tokenizer.count([f"r{len(lines)} {line}\n" for line in lines])]
