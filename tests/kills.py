@@ -93,7 +93,7 @@ class Shop:
     """A small log, up to the point where a model is asked."""
 
     def __init__(self, real):
-        world = datasets.load("world", users=8, items=60, seed=3)
+        world = datasets.load("world", users=8, items=120, seed=3)
         log = logs.from_dataset(world)
         self.items, self.events, self.now = log.items, log.events, log.report.last
         tokenizer = Tokenizer.bytes()
@@ -102,7 +102,7 @@ class Shop:
             kept, history.brief(log.items, tokenizer=tokenizer), now=self.now, tokenizer=tokenizer, row_ids=True,
             budget=250 if real else 1500,
         )  # fmt: skip
-        self.hist = hist.slice(0, 1 if real else 4)
+        self.hist = hist.slice(0, 1 if real else 6)
         self.users = log.users.filter(
             [user in self.hist["user_id"].to_pylist() for user in log.users["user_id"].to_pylist()]
         )

@@ -34,6 +34,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 out = "{folder}/out"
 [data]
 dataset = "world"
+[data.world]
+hostile = true
 [llm]
 engine = "fake"
 households = 3

@@ -51,7 +51,7 @@ def test_without_categories_there_is_nothing_to_hit_and_nothing_to_count() -> No
 def test_a_csv_folder_without_categories_goes_through_every_stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    world = datasets.load("world")
+    world = datasets.load("world", hostile=True)
     folder = tmp_path / "shop"
     folder.mkdir()
     columns = {
@@ -115,7 +115,7 @@ explained = 5
 
 def ordered(users: int) -> list[dict[str, object]]:
     """A world's events with the order of each user's acts in place of their times, shuffled."""
-    world = datasets.load("world", users=users, items=200, seed=1)
+    world = datasets.load("world", users=users, items=200, hostile=True, seed=1)
     rows = world.events.select(["user_id", "item_id", "behavior", "query"]).to_pylist()
     count: dict[str, int] = {}
     for row in rows:  # a world's events come in the order of time
@@ -145,7 +145,7 @@ beta = "auto"
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
     (tmp_path / "shop").mkdir()
-    items = datasets.load("world", users=1, items=200, seed=1).items
+    items = datasets.load("world", users=1, items=200, hostile=True, seed=1).items
     write_csv(tmp_path / "shop" / "items.csv", items.select(["item_id", "title", "category"]).to_pylist())
     (tmp_path / "run.toml").write_text(UNDATED.format(folder=tmp_path), encoding="utf-8")
     return tmp_path
@@ -156,14 +156,17 @@ def shop(tmp_path: Path) -> Path:
 def test_a_log_without_times_leaves_out_what_each_user_bought_last(shop: Path) -> None:
     rows = ordered(30)
     write_csv(shop / "shop" / "events.csv", rows)
-    last = {}
+    last, ends = {}, {}
     for row in sorted(rows, key=lambda row: row["position"]):
+        ends[row["user_id"]] = row["position"] + 1
         if row["behavior"] == "purchase":
-            last[row["user_id"]] = row
+            # Who bought once keeps that: there would be nothing to judge from.
+            last.setdefault(row["user_id"], []).append(row["position"])
+    last = {user: bought[-1] for user, bought in last.items() if len(bought) > 1}
     outcome = pipeline.run(shop / "run.toml")
     assert outcome.summaries["evaluation"].split("; ")[0] == f"{len(last)} users' last `purchase` was left out"
     figures = outcome.figures
-    assert figures["users_evaluated"] == len(last) == 30
+    assert figures["users_evaluated"] == len(last) > 25
     assert all(math.isfinite(figures[name]) for name in ("hr@20", "hr@20_new", "hr@20_popularity"))
     assert figures["tags_per_user"] > 0
 
@@ -171,7 +174,7 @@ def test_a_log_without_times_leaves_out_what_each_user_bought_last(shop: Path) -
         return pq.read_table(shop / "out" / f"{name}.parquet")
 
     seen = table("behaviors/behaviors").to_pylist()
-    assert all(row["position"] < last[row["user_id"]]["position"] for row in seen)
+    assert all(row["position"] < last.get(row["user_id"], ends[row["user_id"]]) for row in seen)
     assert all(text.startswith("undated (") for text in table("history/whole")["text"].to_pylist())
     # Nothing may speak of a date that nobody knows.
     assert set(table("interests/interests")["stage"].to_pylist()) == {"short-term"}

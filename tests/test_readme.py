@@ -38,9 +38,11 @@ def test_the_snippet_on_data_runs(
     shop.mkdir()
     (shop / "events.csv").write_text("user_id,sku,behavior,timestamp\nann,1,buy,2024-03-01 10:00\n")
     (shop / "items.csv").write_text("sku,title\n1,Lamp\n")
-    (code,) = blocks("docs/data.md", "python")
+    code, planted = blocks("docs/data.md", "python")
     exec(compile(code, "docs/data.md", "exec"), {})
     assert "behavior buy -> purchase: 1 row\n" in capsys.readouterr().out
+    exec(compile(planted, "docs/data.md", "exec"), {})
+    assert "Streamed(folder=PosixPath('my-world'), users=50, events=" in capsys.readouterr().out
     # The settings beside the files say the same, and more.
     (settings,) = blocks("docs/data.md", "toml")
     (shop / "recgpt-data.toml").write_text(settings)

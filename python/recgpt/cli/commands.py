@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -105,20 +105,46 @@ for _stage, _does in STAGES.items():
 
 
 @app.command()
-def evaluate(config: ConfigFile, households: Households = None, as_json: AsJson = False) -> None:
+def evaluate(
+    config: Annotated[Path | None, typer.Argument(help="A TOML file; --world goes without one.")] = None,
+    households: Households = None,
+    world: Annotated[
+        bool, typer.Option("--world", help="Score every stage on a generated world whose truth is known.")
+    ] = False,
+    ablate: Annotated[
+        Literal["history"] | None,
+        typer.Option(help="With --world: what do raw logs, both readings and each rung of the ladder cost?"),
+    ] = None,
+    noise: Annotated[
+        bool, typer.Option("--noise", help="With --world: what do ever more accidental events do to interests?")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Run every stage and print the figures on what was held out, beside the baselines."""
     from recgpt import pipeline
-    from recgpt.cli import render
+    from recgpt.cli import planted, render
     from recgpt.cli.watch import Terminal
 
-    settings = pipeline.load(config)
-    if not settings.data.test_days:
+    if not world and (ablate or noise):
+        raise InvalidConfigError("--ablate and --noise ask a world whose truth is known; add --world")
+    if not world and config is None:
+        raise InvalidConfigError("a configuration file was expected; only --world goes without one")
+    settings = pipeline.load(config) if config is not None else None
+    if settings is not None and not settings.data.test_days:
         raise InvalidConfigError(f"{config} holds nothing out: data.test_days is 0; set it to the days to judge on")
     watch = Terminal()
     try:
-        outcome = pipeline.run(settings, llm_users=households, watch=watch)
+        if world:
+            asked = {"ablation": ablate == "history", "noise": noise}
+            found = pipeline.evaluate_world(settings, llm_users=households, watch=watch, **asked)
+        else:
+            assert settings is not None  # asked above
+            outcome = pipeline.run(settings, llm_users=households, watch=watch)
     finally:
         watch.stop()
+    if world:
+        _print(found) if as_json else planted.show(found)
+        return
     typer.echo(json.dumps(outcome.figures)) if as_json else render.figures(outcome.figures, outcome.verdicts)
 
 

@@ -46,14 +46,14 @@ def chain(one: Inspection, *, events: int | None = None) -> None:
     told = _receipt(one.receipt, events) if one.receipt else "none: no reliable behavior"
     console.print(Text("history     ", style="bold") + Text(told))
     _history(console, one.history)
-    _rows(
+    listing(
         console,
         "interests",
         ("interest", "stage", "reason", "evidence", "source"),
         [{**row, "evidence": _cited(row, one.history or "")} for row in one.interests],
     )
-    _rows(console, "tags", ("tag", "interest", "reason", "category", "source"), one.tags[:TAG_ROWS], of=len(one.tags))
-    _rows(
+    listing(console, "tags", ("tag", "interest", "reason", "category", "source"), one.tags[:TAG_ROWS], of=len(one.tags))
+    listing(
         console,
         "items" + (" (cold: what is popular)" if one.cold else ""),
         ("title", "category", "score", "y_col", "y_sem", "tag", "interest", "explanation"),
@@ -69,14 +69,14 @@ def chain(one: Inspection, *, events: int | None = None) -> None:
 def recommendations(answers: pa.Table) -> None:
     """Print `Recommender.recommend`'s table."""
     columns = ("item_id", "score", "y_col", "y_sem", "tag", "interest", "explanation", "cold")
-    _rows(Console(width=max(Console().width, 120), highlight=False), "recommended", columns, answers.to_pylist())
+    listing(Console(width=max(Console().width, 120), highlight=False), "recommended", columns, answers.to_pylist())
 
 
 def status(stages: Sequence[Status]) -> None:
     """Print how far each stage's requests are."""
     rows = [dataclasses.asdict(row) | {"stage": row.stage or "(older recgpt)"} for row in stages]
     console = Console(highlight=False)
-    _rows(console, "requests", ("stage", "done", "failed", "quarantined", "waiting"), rows)
+    listing(console, "requests", ("stage", "done", "failed", "quarantined", "waiting"), rows)
     reasons: Counter[str] = Counter()
     for row in stages:
         reasons.update(row.reasons)
@@ -101,9 +101,9 @@ def figures(found: Mapping[str, Any], verdicts: Sequence[str]) -> None:
         {"measure": measure, **{name: found[measure + suffix] for suffix, name in RANKERS.items()}}
         for measure in MEASURES
     ]
-    _rows(console, f"held out: {plural(found['users_evaluated'], 'user')}", ("measure", *RANKERS.values()), rows)
+    listing(console, f"held out: {plural(found['users_evaluated'], 'user')}", ("measure", *RANKERS.values()), rows)
     sweep = found["beta_sweep"]
-    _rows(console, "beta", tuple(sweep[0]), sweep)
+    listing(console, "beta", tuple(sweep[0]), sweep)
     shown = {"users_evaluated", "beta_sweep", *(measure + suffix for measure in MEASURES for suffix in RANKERS)}
     for name, value in found.items():
         if name not in shown:
@@ -130,7 +130,7 @@ def plan(planned: Plan) -> None:
         rows.append({"stage": stage, **counts, "seconds": round(seconds)})
     columns = ("stage", "rows", "known", "tokens in", "computed", "tokens out", "seconds")
     console = Console(highlight=False)
-    _rows(console, "dry run", columns, rows)
+    listing(console, "dry run", columns, rows)
     total, disk = sum(planned.seconds.values()), planned.disk / 1e6
     asked = (
         f"the model was timed on {planned.sampled} of these requests for {planned.sampling:.0f} s"
@@ -192,17 +192,18 @@ def _history(console: Console, text: str | None) -> None:
         console.print(Text("  " + line), no_wrap=True, overflow="ellipsis")
 
 
-def _rows(
-    console: Console, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, of: int | None = None
+def listing(
+    console: Console, title: str, columns: Sequence[str], shown: Sequence[Mapping[str, Any]], *, of: int | None = None
 ) -> None:
-    more = f" (first {len(rows)} of {of})" if of is not None and of > len(rows) else ""
+    """Print a table, or that there is none."""
+    more = f" (first {len(shown)} of {of})" if of is not None and of > len(shown) else ""
     table = Table(title=f"{title}{more}", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
     for column in columns:
         table.add_column(column)
-    for row in rows:
+    for row in shown:
         # Text, not markup: titles are written by strangers.
         table.add_row(*(Text(_cell(row[column])) for column in columns))
-    console.print(table if rows else Text(f"{title}: none", style="dim"))
+    console.print(table if shown else Text(f"{title}: none", style="dim"))
     console.print()
 
 

@@ -3,7 +3,21 @@
 from recgpt.llm.reader import Status
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.plan import Plan, plan, status
+from recgpt.pipeline.planted import evaluate_world
 from recgpt.pipeline.run import DOING, Outcome, run
 from recgpt.pipeline.watch import Silent, Watch
 
-__all__ = ["DOING", "Config", "Outcome", "Plan", "Silent", "Status", "Watch", "load", "plan", "run", "status"]
+__all__ = [
+    "DOING",
+    "Config",
+    "Outcome",
+    "Plan",
+    "Silent",
+    "Status",
+    "Watch",
+    "evaluate_world",
+    "load",
+    "plan",
+    "run",
+    "status",
+]

@@ -187,7 +187,7 @@ class Stages:
         """Stage 3: one text a user, whole and within the prompt's budget."""
         config = self.config.history
         step = self.clock.steps(3)
-        briefs = history.brief(self.items, tokenizer=self.tokenizer)
+        self.briefs = briefs = history.brief(self.items, tokenizer=self.tokenizer)
         step()
         compress = partial(
             history.compress,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import behaviors, datasets, evaluation, logs, schema
-from recgpt.datasets import Dataset
+from recgpt.datasets import Dataset, world
 from recgpt.errors import EmptyLogError, InvalidConfigError
 from recgpt.pipeline.config import BehaviorsConfig, DataConfig
 
@@ -28,6 +29,13 @@ def read(data: DataConfig, step: Callable[[], None] = lambda: None) -> tuple[Dat
     Raises:
         InvalidConfigError: the days held out are the whole log.
     """
+    if data.dataset == "world":
+        # What the truth says is wanted next holds from a midnight on, so `now` is one; known before anything is made.
+        now = world.START + timedelta(days=data.world.days - data.test_days)
+        found = datasets.load("world", now=now, **asdict(data.world))
+        for _ in range(READING):
+            step()
+        return found, now
     if data.folder is not None:
         found = datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
     else:
