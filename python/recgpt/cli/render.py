@@ -42,14 +42,14 @@ def chain(one: Inspection, *, events: int | None = None) -> None:
     told = _receipt(one.receipt, events) if one.receipt else "none: no reliable behavior"
     console.print(Text("history     ", style="bold") + Text(told))
     _history(console, one.history)
-    _rows(
+    table(
         console,
         "interests",
         ("interest", "stage", "reason", "evidence", "source"),
         [{**row, "evidence": " ".join(f"r{number}" for number in row["evidence"])} for row in one.interests],
     )
-    _rows(console, "tags", ("tag", "interest", "reason", "category", "source"), one.tags[:TAG_ROWS], of=len(one.tags))
-    _rows(
+    table(console, "tags", ("tag", "interest", "reason", "category", "source"), one.tags[:TAG_ROWS], of=len(one.tags))
+    table(
         console,
         "items" + (" (cold: what is popular)" if one.cold else ""),
         ("title", "category", "score", "y_col", "y_sem", "tag", "interest", "explanation"),
@@ -65,14 +65,14 @@ def chain(one: Inspection, *, events: int | None = None) -> None:
 def recommendations(answers: pa.Table) -> None:
     """Print `Recommender.recommend`'s table."""
     columns = ("item_id", "score", "y_col", "y_sem", "tag", "interest", "explanation", "cold")
-    _rows(Console(width=max(Console().width, 120), highlight=False), "recommended", columns, answers.to_pylist())
+    table(Console(width=max(Console().width, 120), highlight=False), "recommended", columns, answers.to_pylist())
 
 
 def status(stages: Sequence[Status]) -> None:
     """Print how far each stage's requests are."""
     rows = [dataclasses.asdict(row) | {"stage": row.stage or "(older recgpt)"} for row in stages]
     console = Console(highlight=False)
-    _rows(console, "requests", ("stage", "done", "failed", "quarantined", "waiting"), rows)
+    table(console, "requests", ("stage", "done", "failed", "quarantined", "waiting"), rows)
     reasons: Counter[str] = Counter()
     for row in stages:
         reasons.update(row.reasons)
@@ -97,9 +97,9 @@ def figures(found: Mapping[str, Any], verdicts: Sequence[str]) -> None:
         {"measure": measure, **{name: found[measure + suffix] for suffix, name in RANKERS.items()}}
         for measure in MEASURES
     ]
-    _rows(console, f"held out: {plural(found['users_evaluated'], 'user')}", ("measure", *RANKERS.values()), rows)
+    table(console, f"held out: {plural(found['users_evaluated'], 'user')}", ("measure", *RANKERS.values()), rows)
     sweep = found["beta_sweep"]
-    _rows(console, "beta", tuple(sweep[0]), sweep)
+    table(console, "beta", tuple(sweep[0]), sweep)
     shown = {"users_evaluated", "beta_sweep", *(measure + suffix for measure in MEASURES for suffix in RANKERS)}
     for name, value in found.items():
         if name not in shown:
@@ -126,7 +126,7 @@ def plan(planned: Plan) -> None:
         rows.append({"stage": stage, **counts, "seconds": round(seconds)})
     columns = ("stage", "rows", "known", "tokens in", "computed", "tokens out", "seconds")
     console = Console(highlight=False)
-    _rows(console, "dry run", columns, rows)
+    table(console, "dry run", columns, rows)
     total, disk = sum(planned.seconds.values()), planned.disk / 1e6
     asked = (
         f"the model was timed on {planned.sampled} of these requests for {planned.sampling:.0f} s"
@@ -156,17 +156,18 @@ def _history(console: Console, text: str | None) -> None:
         console.print(Text("  " + line), no_wrap=True, overflow="ellipsis")
 
 
-def _rows(
+def table(
     console: Console, title: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], *, of: int | None = None
 ) -> None:
+    """Print rows of cells; `of` says how many there are in all."""
     more = f" (first {len(rows)} of {of})" if of is not None and of > len(rows) else ""
-    table = Table(title=f"{title}{more}", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
+    shown = Table(title=f"{title}{more}", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column)
+        shown.add_column(column)
     for row in rows:
         # Text, not markup: titles are written by strangers.
-        table.add_row(*(Text(_cell(row[column])) for column in columns))
-    console.print(table if rows else Text(f"{title}: none", style="dim"))
+        shown.add_row(*(Text(_cell(row[column])) for column in columns))
+    console.print(shown if rows else Text(f"{title}: none", style="dim"))
     console.print()
 
 

@@ -3,7 +3,22 @@
 from recgpt.llm.reader import Status
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.plan import Plan, plan, status
+from recgpt.pipeline.replay import data_of, replay
 from recgpt.pipeline.run import DOING, Outcome, run
 from recgpt.pipeline.watch import Silent, Watch
 
-__all__ = ["DOING", "Config", "Outcome", "Plan", "Silent", "Status", "Watch", "load", "plan", "run", "status"]
+__all__ = [
+    "DOING",
+    "Config",
+    "Outcome",
+    "Plan",
+    "Silent",
+    "Status",
+    "Watch",
+    "data_of",
+    "load",
+    "plan",
+    "replay",
+    "run",
+    "status",
+]
