@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 
 from recgpt import behaviors, history, interests, logs
 from recgpt.datasets import load
-from recgpt.datasets.world import write_csv
+from recgpt.datasets.world import planted, write_csv
 from recgpt.llm import Tokenizer
 
-world = load("world", users=40, items=200, seed=1)
+world = load("world", users=40, items=200, hostile=True, seed=1)
 write_csv(world, Path("out/tiny/shop"), settings=True)
 
 # The same shop where only the order of each user's acts is known: a position in place of the time.
@@ -34,7 +34,7 @@ kept = behaviors.extract(log.events)
 texts = history.compress(kept, briefs, now=log.report.last, tokenizer=tokenizer, row_ids=True)
 pool = interests.Pool.load()
 for most in (10, 40):
-    recall = interests.pool_recall(interests.matched(texts, pool=pool, most=most), world.truth, pool=pool)
+    recall = interests.pool_recall(interests.matched(texts, pool=pool, most=most), planted(world.truth), pool=pool)
     print(f"interest pool: {recall:.3f} of the planted interests are among the {most} that match best")
 PY
 

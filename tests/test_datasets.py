@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,11 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from recgpt import datasets, errors, logs, text
+from recgpt import datasets, errors, logs
 from recgpt.datasets import completejourney as journey
 from recgpt.datasets import world
-from recgpt.datasets.world_words import HOBBIES, HOSTILE, STAPLES
-from recgpt.schema import BEHAVIORS, EVENTS, ITEMS, RELIABLE, USERS
+from recgpt.schema import BEHAVIORS, EVENTS, RELIABLE
 
 CSV = "user_id,item_id,behavior,timestamp\n007,NA,purchase,2024-01-01T10:00:00Z\n"
 
@@ -104,7 +103,7 @@ ERRORS: list[tuple[str, Callable[[Path], Any], type[Exception], str]] = [
         "world too small",
         lambda root: datasets.load("world", items=3),
         errors.InvalidConfigError,
-        "`items` must be at least 60, but it is 3",
+        "`items` must be a whole number from 60 up, but it is 3",
     ),
     (
         "now without a zone",
@@ -223,58 +222,7 @@ def test_the_tiny_world_is_what_it_says(tiny: Any) -> None:
 
 @pytest.fixture(scope="module")
 def made() -> datasets.Dataset:
-    return datasets.load("world")
-
-
-def test_world_is_seeded() -> None:
-    once, again, other = (datasets.load("world", users=5, items=60, days=60, seed=seed) for seed in (3, 3, 4))
-    for table in ("events", "items", "users", "reviews"):
-        assert getattr(once, table).equals(getattr(again, table))
-    assert not once.events.equals(other.events)
-    assert once.truth == again.truth
-
-
-def test_world_has_everything(made: datasets.Dataset) -> None:
-    assert set(made.events["behavior"].unique().to_pylist()) == set(BEHAVIORS)
-    assert made.events.schema.names == [*EVENTS.names, "duration_s"]
-    assert (made.items.schema, made.users.schema) == (ITEMS, USERS)
-    assert (made.items.num_rows, made.users.num_rows, made.users["attributes"].null_count) == (300, 60, 1)
-    assert set(HOSTILE) <= set(made.items["title"].to_pylist())
-    for column in ("title", "category", "price"):
-        assert 0 < made.items[column].null_count < 30
-    assert made.reviews is not None
-    assert made.reviews.num_rows > 100
-    kept = logs.from_dataset(made)
-    assert [d.kind for d in kept.report.defects] == ["no_title"]
-    assert kept.report.left_out("events") == 0
-    # Hostile titles leave the first stage without anything that only a machine sees.
-    for title in kept.items["title"].drop_null().to_pylist():
-        assert title == text.clean(title)
-
-
-def test_world_interests_are_planted(made: datasets.Dataset) -> None:
-    """A user's hobbies are the themes with visits on four days or more; gifts and bursts are not."""
-    theme = {f"i{n:05d}": ([*HOBBIES, *STAPLES][n % 15]).interest for n in range(300)}
-    days: dict[tuple[str, str], set[Any]] = defaultdict(set)
-    for row in made.events.to_pylist():
-        if row["behavior"] == "exposure" and (interest := theme[row["item_id"]]):
-            days[row["user_id"], interest].add(row["timestamp"].date())
-    assert len(made.truth) == 60
-    for user, planted in made.truth.items():
-        assert 1 <= len(planted) <= 3
-        assert {interest for (who, interest) in days if who == user} == set(planted)
-        assert all(len(days[user, interest]) >= 4 for interest in planted)
-    garden = {f"i{n:05d}" for n in range(300) if n % 15 == 1}
-    months = [
-        row["timestamp"].month
-        for row in made.events.to_pylist()
-        if row["behavior"] == "exposure" and row["item_id"] in garden
-    ]
-    # March to June weigh 1 a day, the rest 0.1: about 122 days of 122 + 0.1 * 278, or 81 %, are in season.
-    assert sum(month in (3, 4, 5, 6) for month in months) > 0.6 * len(months) > 0
-    gifts = made.events.filter(pc.match_substring(made.events["query"].fill_null(""), "gift"))
-    assert gifts.num_rows > 0
-    assert set(pc.month(gifts["timestamp"]).to_pylist()) == {12}
+    return datasets.load("world", hostile=True)
 
 
 @pytest.mark.parametrize("settings", [False, True])

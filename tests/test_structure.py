@@ -49,6 +49,7 @@ UNSAID = {"README.md", "LICENSE", "Cargo.lock", ".gitignore", "python/recgpt/py.
 """What everybody knows, and the link to the prompts."""
 DATA = {
     "benches/instructions.json": "Instructions that the kernel took when the figure was noted, which a test compares",
+    "python/recgpt/datasets/world/words": "What the generated world sells and what its reviewers say, in two languages",
     "python/recgpt/prompts": "Every prompt with its inputs and output type, and the interest pool",
     "python/recgpt/prompts/rules": "Every rule with the function that checks it, and the word lists of the checkers",
 }

@@ -31,15 +31,15 @@ class Dataset:
     """Where the data come from and what may be claimed from them."""
     behaviors: Mapping[str, str] = field(default_factory=dict)
     """Own event names -> recgpt's."""
-    truth: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Planted interests by user, for generated worlds only."""
+    truth: Mapping[str, pa.Table] = field(default_factory=dict)
+    """What is true behind the log, for generated worlds only; see `datasets/world/truth.py`."""
 
 
 def load(name: str, **options: Any) -> Dataset:
     """Load a data set by name.
 
     Args:
-        name: `completejourney` (options: `now`) or `world` (options: `users`, `items`, `days`, `seed`).
+        name: `completejourney` (options: `now`) or `world` (options: of `datasets.world.Config`, and `now`).
         **options: what the data set's own `load` takes.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from recgpt.behaviors import Rule
+from recgpt.datasets.world import Config as WorldConfig
 from recgpt.errors import InvalidConfigError, RecGPTError
 from recgpt.explanations import Config as ExplanationsConfig
 from recgpt.interests import Config as InterestsConfig
@@ -63,6 +64,8 @@ class DataConfig(_Section):
     it the validation (leave-one-out by `position`); 0 still means the whole log."""
     truth: str = "purchase"
     """The behavior that counts as a hit on what is held out."""
+    world: Annotated[WorldConfig, _known_keys(WorldConfig), AfterValidator(_checked)] = WorldConfig()
+    """`[data.world]`: sizes of the generated world, for `dataset = "world"` and `recgpt evaluate --world`."""
 
 
 class BehaviorsConfig(_Section):

@@ -1,0 +1,1 @@
+"""Scores against a planted truth: what shortcuts reach, and how right each stage is."""

@@ -1,0 +1,292 @@
+"""Runs the stages on a planted world and scores each of them against what is true there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recgpt import evaluation, interests, schema
+from recgpt.errors import EmptyLogError, InvalidConfigError
+from recgpt.evaluation import metrics
+from recgpt.evaluation.metrics import Score
+from recgpt.evaluation.planted import behind as truths
+from recgpt.evaluation.planted import interests as interest_scores
+from recgpt.evaluation.planted import shortcuts, stages
+from recgpt.pipeline import households, preflight, tables
+from recgpt.pipeline.config import Config, DataConfig, resolve
+from recgpt.pipeline.run import DOING, Stages
+from recgpt.pipeline.watch import Clock, Silent, Watch
+
+K = 20
+CHAIN = ("logs", "behaviors", "history", "interests", "tags", "retrieval", "explanations")
+SCORING = "scoring every stage against the truth"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The interest pool as scores want it."""
+
+    pool: interests.Pool = field(default_factory=interests.Pool.load)
+
+    def resolve(self, text: str) -> str | None:
+        """Bring an interest's text to its name in the pool."""
+        entry = self.pool.find(text)
+        return entry.name if entry else None
+
+    def hits(self, text: str) -> list[str]:
+        """Name the interests that a text's words hit."""
+        return [self.pool.interests[at].name for at in self.pool.hits(text)]
+
+    @property
+    def necessities(self) -> list[str]:
+        """Names of daily needs."""
+        return [entry.name for entry in self.pool.necessities]
+
+
+def on_world(config: Config | None, llm_users: int | None = None) -> Config:
+    """Turn a configuration to the world that its `[data.world]` describes; its outputs go into a folder of their own.
+
+    Args:
+        config: None is the default model on the default world, below `out`.
+        llm_users: users for the LLM stages, instead of the configuration's number.
+
+    Raises:
+        InvalidConfigError: nothing is held out, or more than the world's log has.
+    """
+    if config is None:
+        config = Config(out=Path("out"), data=DataConfig(dataset="world"))
+    config = resolve(config, llm_users)
+    days, world = config.data.test_days, config.data.world
+    if not 0 < days < world.days:
+        raise InvalidConfigError(
+            f"a world of {world.days} days is judged on its last days, from 1 to {world.days - 1}, but data.test_days "
+            f"is {days}"
+        )
+    out = config.out / "world"
+    return config.model_copy(
+        update={
+            "out": out,
+            "data": DataConfig(dataset="world", test_days=days, world=world),
+            "serving": config.serving.model_copy(update={"bundles": out / "bundles"}),
+        }
+    )
+
+
+def prepared(config: Config, watch: Watch | None, until: str) -> Stages:
+    """Run the stages of a world's configuration up to one; whoever asks closes what it opened.
+
+    Raises:
+        RecGPTError: of the stage that could not go on.
+    """
+    preflight.folders(config)
+    config, notes = preflight.check(config)
+    found = Stages(config, Clock(watch or Silent()), notes)
+    try:
+        for stage in CHAIN:
+            with found.clock.stage(stage, DOING[stage]) as summary:
+                getattr(found, stage)(summary)
+            if stage == until:
+                break
+    except BaseException:
+        found.close()
+        raise
+    return found
+
+
+def draw(run: Stages) -> list[str]:
+    """Draw users for the LLM stages among all that have enough reliable events.
+
+    Raises:
+        EmptyLogError: nobody has.
+    """
+    llm = run.config.llm
+    drawn = households.draw(
+        run.kept,
+        run.users,
+        pc.unique(run.kept["user_id"]),
+        count=llm.households,
+        min_events=llm.min_events,
+        seed=run.config.seed,
+    )
+    if not drawn:
+        raise EmptyLogError(
+            f"no user of the world has {llm.min_events} reliable events (llm.min_events); raise data.world.events"
+        )
+    return drawn
+
+
+def estimate(score: Score) -> dict[str, float | int]:
+    """Give a mean over users, its 95 % interval, and how many users have a value."""
+    low, high = metrics.interval(score.per_user)
+    known = int((~_nan(score)).sum())
+    return {"value": score.mean, "low": low, "high": high, "users": known}
+
+
+def _nan(score: Score) -> Any:
+    return score.per_user != score.per_user
+
+
+def evaluate_world(
+    config: Config | None, *, llm_users: int | None = None, watch: Watch | None = None
+) -> dict[str, Any]:
+    """Run every stage up to the explanations on a planted world, and score each.
+
+    Args:
+        config: of any engine; its data are replaced by the world.
+        llm_users: users for the LLM stages, instead of the configuration's number.
+        watch: told of every stage; None shows nothing.
+
+    Returns:
+        `world`, `interests`, `matching` (the pool's best matches without a model), `tags`, `retrieval` and
+        `retrieval_llm_users` (lists of 20 of every ranker), `explanations`, `seconds`. Scores are means over users with
+        95 % intervals.
+
+    Raises:
+        InvalidConfigError: the configuration does not fit a world.
+        RecGPTError: of the stage that could not go on.
+    """
+    run = prepared(on_world(config, llm_users), watch, CHAIN[-1])
+    try:
+        with run.clock.stage("evaluation", SCORING) as summary:
+            found = _scored(run)
+            summary.append(f"{len(run.drawn)} users with a model's interests")
+    finally:
+        run.close()
+    return found | {"seconds": run.clock.seconds}
+
+
+def _scored(run: Stages) -> dict[str, Any]:
+    assert run.now is not None  # a world has times
+    pool, truth = Pool(), run.data.truth
+    briefs = evaluation_briefs(run)
+    known = truths.behind(
+        run.data.events,
+        truth,
+        run.items,
+        briefs,
+        run.drawn,
+        now=run.now,
+        hits=pool.hits,
+        reliable=run.config.behaviors.reliable,
+    )
+    texts = dict(zip(run.budgeted["user_id"].to_pylist(), run.budgeted["text"].to_pylist(), strict=True))
+    mined = interest_scores.score(run.mined.table, texts, known, resolve=pool.resolve, necessities=pool.necessities)
+    most = max(1, round(run.mined.table.num_rows / max(1, len(run.drawn))))
+    matched = interest_scores.score(
+        _matched(run, most), texts, known, resolve=pool.resolve, necessities=pool.necessities
+    )
+    predicted = stages.tag_scores(run.predicted.table, truth, run.drawn, categories=run.phi, resolve=pool.resolve)
+    popular = stages.popular_hr(run.events, run.items, truth, run.drawn)
+    everybody = run.users["user_id"].to_pylist()
+    lists = _lists(run, everybody)
+    served = dict(zip(everybody, lists[_name(run.beta)], strict=True))
+    ids = run.items["item_id"].to_pylist()
+    explained = stages.explanation_scores(
+        run.written.table,
+        run.mined.table,
+        {user: [ids[row] for row in served[user]] for user in run.drawn},
+        truth,
+        known,
+        resolve=pool.resolve,
+    )
+    world = run.config.data.world
+    return {
+        "world": {
+            "users": world.users,
+            "items": world.items,
+            "days": world.days,
+            "events": run.all_events.num_rows,
+            "noise": world.noise,
+            "seed": world.seed,
+            "test_days": run.config.data.test_days,
+        },
+        "engine": run.engine.name,
+        "mode": run.config.llm.mode,
+        "llm_users": len(run.drawn),
+        "interests": _interests(mined, run.mined.table.num_rows / len(run.drawn) if run.drawn else 0.0),
+        "matching": _interests(matched, float(most)),
+        "tags": {name: estimate(score) for name, score in predicted._asdict().items()}
+        | {"hr_of_popular_categories": estimate(popular)},
+        "retrieval": _reached(run, everybody, lists),
+        "retrieval_llm_users": _reached(
+            run, run.drawn, {name: _some(everybody, rows, run.drawn) for name, rows in lists.items()}
+        ),
+        "explanations": {
+            "linked": explained.linked,
+            "pairs": explained.pairs,
+            "explained": estimate(explained.explained),
+            "supported": estimate(explained.supported),
+        },
+    }
+
+
+def evaluation_briefs(run: Stages) -> pa.Table:
+    """Give the names under which histories know the items, as the history stage left them."""
+    return pq.read_table(run.config.out / "history" / "briefs.parquet")
+
+
+def _interests(scores: interest_scores.InterestScores, each: float) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        name: estimate(score) for name, score in scores._asdict().items() if isinstance(score, Score)
+    }
+    return found | {"classes": scores.classes, "per_user": each}
+
+
+def _matched(run: Stages, most: int) -> pa.Table:
+    """Take the pool's best matches for interests, without a model: what the model has to beat."""
+    found = interests.matched(tables.only(run.budgeted, run.drawn), most=most)
+    return schema.rows(
+        [
+            {
+                **{"user_id": user, "rank": rank, "interest": name},
+                **{"listed": True, "stage": "", "evidence": [], "source": "rule"},
+            }
+            for user, names in found.items()
+            for rank, name in enumerate(names, start=1)
+        ],
+        schema.INTERESTS,
+    )
+
+
+def _name(beta: float) -> str:
+    return f"recgpt, beta {beta:g}"
+
+
+def _lists(run: Stages, users: Sequence[str]) -> dict[str, list[list[int]]]:
+    """Rank the first 20 items of every ranker, as rows of `items`."""
+    assert run.now is not None
+    known = shortcuts.past(run.events, run.items, users, now=run.now)
+    row = {item: at for at, item in enumerate(run.items["item_id"].to_pylist())}
+    asked = evaluation.queries(run.towers, run.all_tags, users)
+    lists: dict[str, list[list[int]]] = {}
+    for name, beta in ((_name(run.beta), run.beta), ("user tower alone", 1.0), ("tags alone", 0.0)):
+        found = run.index.search(asked.users, asked.tags, asked.offsets, beta=beta, k=K)
+        own: list[list[int]] = [[] for _ in users]
+        for at, item in zip(found["row"].to_pylist(), found["item_id"].to_pylist(), strict=True):
+            own[at].append(row[item])
+        popular = list(shortcuts.popularity(known, "", K))
+        lists[name] = [rows if warm else popular for rows, warm in zip(own, asked.known, strict=True)]
+    for name, ranker in shortcuts.rankers(known).items():
+        lists[name] = [list(ranker(known, user, K)) for user in users]
+    lists["what could be shown"] = shortcuts.perfect(run.data.truth["shown"], run.items, users)
+    return lists
+
+
+def _some(everybody: Sequence[str], rows: list[list[int]], users: Sequence[str]) -> list[list[int]]:
+    at = {user: place for place, user in enumerate(everybody)}
+    return [rows[at[user]] for user in users]
+
+
+def _reached(run: Stages, users: Sequence[str], lists: dict[str, list[list[int]]]) -> dict[str, Any]:
+    assert run.now is not None
+    judge = shortcuts.Judge(run.data.events, run.data.truth, run.items, users, now=run.now)
+    return {
+        name: {key: estimate(score) for key, score in judge.reached(rows, K)._asdict().items()}
+        for name, rows in lists.items()
+    }
