@@ -120,7 +120,7 @@ def evaluate(
     k: Annotated[int, typer.Option(min=1, help="With --data: how many items count.")] = 20,
     html: Annotated[Path | None, typer.Option(help="With --data: write a page here.")] = None,
 ) -> None:
-    """Print how well held-out behavior was foreseen, beside baselines: run a configuration, or replay a bundle on a log."""
+    """Run every stage, or replay a bundle on a log, and print how well what was held out was foreseen."""
     if data is not None:
         from recgpt.cli.proof import replay
 

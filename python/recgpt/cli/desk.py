@@ -48,3 +48,31 @@ def ab(
     if html is not None:
         desk.write(html, found)
     typer.echo(json.dumps(found.figures())) if as_json else show(found)
+
+
+@app.command()
+def simulate(
+    users: Annotated[int, typer.Option(min=4, help="Shoppers, half of them an arm.")] = 200,
+    items: Annotated[int, typer.Option(min=60, help="Goods of the shop.")] = 300,
+    days: Annotated[int, typer.Option(min=1, help="Days of the loop.")] = 30,
+    beta: Annotated[float, typer.Option(min=0, max=1, help="The recgpt arm's weight of the user tower.")] = 0.5,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    html: Html = None,
+    as_json: AsJson = False,
+) -> None:
+    """SIMULATION: let item-kNN and recgpt serve a planted world's shoppers in a closed loop, and compare them."""
+    from recgpt.cli.proof import show
+    from recgpt.evaluation import desk
+    from recgpt.pipeline import simulation
+
+    found = simulation.simulate(
+        users=users,
+        items=items,
+        days=days,
+        beta=beta,
+        seed=seed,
+        step=lambda day: typer.echo(f"simulation    day {day} of {days}", err=True),
+    )
+    if html is not None:
+        desk.write(html, found.desk, title="Closed loop", days=found.plots())
+    typer.echo(json.dumps(found.figures())) if as_json else show(found.desk)

@@ -218,6 +218,8 @@ class _Asked:
         for user, item, cold in zip(*columns, strict=True):
             lists[at[user]].append(self.row.setdefault(item, len(self.row)))
             self.cold[at[user]] |= cold
+        # Whom the bundle gives nothing it does not know either.
+        self.cold |= np.array([not own for own in lists], dtype=np.bool_) & (not new)
         return metrics.ragged(lists)
 
     def cautions(self) -> list[Caution]:

@@ -256,7 +256,9 @@ def _time(name: str, log: pa.Table, column: str, missing: int | None = None) -> 
         try:
             values = values.cast(pa.timestamp("us", "UTC"))
         except pa.ArrowInvalid as error:
-            raise InvalidTableError(f"arm {name}: `{column}` is no time with a zone: {error}; mend it") from None
+            raise InvalidTableError(
+                f"arm {name}: `{column}` must be a time with a zone, such as 2025-06-17T08:00Z, but: {error}"
+            ) from None
     if not pa.types.is_timestamp(values.type):
         raise InvalidTableError(f"arm {name}: `{column}` must be a time with a zone, but it is {values.type}; cast it")
     if values.type.tz is None:
