@@ -18,7 +18,7 @@ from recgpt.llm import ledger
 
 COMMANDS = (
     *("run", "logs", "behaviors", "history", "interests", "tags", "retrieval", "explanations"),
-    *("evaluate", "recommend", "inspect", "why-not"),
+    *("evaluate", "recommend", "inspect", "why-not", "ab", "simulate"),
 )
 HEAVY = ("torch", "llama_cpp", "gguf", "safetensors", "transformers")
 

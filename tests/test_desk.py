@@ -207,6 +207,7 @@ CAUTIONS: list[tuple[str, Callable[[], desk.Desk], str]] = [
     ("no_lift", lambda: judged(a(click=[False] * 8)), "CTR: the first arm's figure is 0, so that nothing can be related to it"),
     ("no_lift", lambda: judged(a().slice(0, 4)), "CTR: an arm has fewer than 2 users, so that chance cannot be told from change"),
     ("users_in_both_arms", lambda: judged(pa.concat_tables([a(), b().slice(0, 4)])), "1 users are in both arms; they were left out, because it cannot be told which arm moved them"),
+    ("no_interval", lambda: judged(arm("1", {"1": "a"})), "CTR: the first arm's figure is not told from 0, so that its lift has no bounds"),
     ("few_users", judged, "arm A has 2 users; with fewer than 100 the intervals are too narrow"),
     ("sample_ratio_mismatch", lambda: judged(share=0.999999), "2 users in arm A and 2 in arm B where 100% to 0% was meant (p = 0): the split is broken, so trust no lift before it is mended"),
     ("no_categories", lambda: judged(items=None), "no catalogue was given, so there is no EICD, no CICD and no redundancy by category"),
@@ -311,6 +312,15 @@ def test_significance_by_hand() -> None:
     assert holm([0.04, 0.01, 0.02, 0.9]) == [0.08, 0.04, 0.06, 0.9]
     assert sample_ratio(60, 40) == pytest.approx(math.erfc(math.sqrt(4 / 2)))  # (10^2 + 10^2) / 50 = 4
     assert change(Estimate(0.0, 0.0, 0.0), Estimate(1.0, 1.0, 1.0)) is None
+    # b - r a is as far from 0 as chance allows at both ends, and 0 lies outside because p is below .05.
+    noisy, better = Estimate(0.02, 0.02 - 0.0196, 0.02 + 0.0196), Estimate(0.2, 0.2 - 0.0392, 0.2 + 0.0392)
+    found = change(noisy, better)
+    assert found is not None
+    assert found.p < 1e-10
+    for end in found.lift[1:]:
+        assert abs(0.2 - (1 + end) * 0.02) == pytest.approx(math.hypot(0.0392, (1 + end) * 0.0196))
+    assert found.lift.low > 0
+    assert math.isnan(change(Estimate(0.01, -0.01, 0.03), better).lift.low)  # type: ignore[union-attr]
     level = change(Estimate(2.0, 2.0, 2.0), Estimate(2.0, 2.0, 2.0))
     assert level is not None
     assert (level.p, level.detectable) == (1.0, 0.0)

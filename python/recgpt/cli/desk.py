@@ -53,7 +53,7 @@ def ab(
 @app.command()
 def simulate(
     users: Annotated[int, typer.Option(min=4, help="Shoppers, half of them an arm.")] = 200,
-    items: Annotated[int, typer.Option(min=60, help="Goods of the shop.")] = 300,
+    items: Annotated[int, typer.Option(min=60, help="Goods of the shop.")] = 600,
     days: Annotated[int, typer.Option(min=1, help="Days of the loop.")] = 30,
     beta: Annotated[float, typer.Option(min=0, max=1, help="The recgpt arm's weight of the user tower.")] = 0.5,
     seed: Annotated[int, typer.Option(min=0)] = 0,

@@ -142,7 +142,7 @@ def _lifts(console: Console, title: str, found: list[dict[str, Any]], names: tup
                 names[0]: f"{one['first']['value']:.4f}",
                 names[1]: f"{one['second']['value']:.4f}",
                 "lift": "-" if lift is None else f"{lift['value']:+.2%}",
-                "95 %": "-" if lift is None else f"{lift['low']:+.2%} to {lift['high']:+.2%}",
+                "95 %": "-" if lift is None or lift["low"] is None else f"{lift['low']:+.2%} to {lift['high']:+.2%}",
                 "p, Holm": "-" if lift is None else f"{one['adjusted']:.4f}",
                 "can find": "-" if lift is None else f"{one['detectable']:.2%}",
                 "looked for": f"{one['effect']:.2%}",

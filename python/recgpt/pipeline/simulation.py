@@ -17,6 +17,9 @@ from recgpt.index import ExactIndex
 
 TRAINING = retrieval.Config(epochs=3, steps=30, refit_epochs=1, threads=1, full_softmax=5000)
 """Small towers: a world of some hundred items needs no more."""
+TOUCHED = ("click", "detail_view", "favorite", "cart", "purchase")
+MEMORY = timedelta(days=90)
+"""What item-kNN learns from: over a longer time everybody touched everything in a small shop, and all are alike."""
 LATEST = 50
 """Items of a shopper from which item-kNN starts, the latest; all of them would be the whole shop."""
 EVERY = 10
@@ -32,7 +35,8 @@ class Neighbours:
 
     def pages(self, user_ids: Sequence[str], events: pa.Table, now: datetime, k: int) -> Ragged:
         """Fill pages with neighbours of what each user touched, then with what is popular."""
-        touched = events.filter(pc.is_valid(events["item_id"]))
+        recent = pc.greater_equal(events["timestamp"], pa.scalar(now - MEMORY, events["timestamp"].type))
+        touched = events.filter(pc.and_(recent, pc.is_in(events["behavior"], pa.array(TOUCHED, pa.large_string()))))
         items = pc.index_in(touched["item_id"], value_set=pa.array(self.item_ids, pa.large_string()))
         known = pc.is_valid(items).to_numpy()
         rows = items.fill_null(-1).to_numpy().astype(np.int64)[known]
@@ -93,7 +97,7 @@ class Towers:
 def simulate(
     *,
     users: int = 200,
-    items: int = 300,
+    items: int = 600,
     days: int = 30,
     k: int = 20,
     beta: float = 0.5,

@@ -159,4 +159,7 @@ def cautions(rows: list[Lift], names: tuple[str, str], users: tuple[int, int], *
     for one in rows:
         if one.lift is None:
             found.append(Caution("no_lift", f"{one.metric}: {one.why}"))
+        elif not math.isfinite(one.lift.low):
+            text = f"{one.metric}: the first arm's figure is not told from 0, so that its lift has no bounds"
+            found.append(Caution("no_interval", text))
     return found
