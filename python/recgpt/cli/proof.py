@@ -57,7 +57,9 @@ def replay(
     for row in found.rows:
         cell: dict[str, Any] = {"segment": row.segment, "users": row.users, "ranker": row.ranker}
         measures = dict.fromkeys(name for one in found.rows for name in one.figures)
-        cells.append(cell | {name: _estimate(row.figures.get(name)) for name in measures})
+        # Intervals of every segment stand on the page and in --json; here they would be three screens.
+        short = row.segment != "all"
+        cells.append(cell | {name: _estimate(row.figures.get(name), short=short) for name in measures})
     table(
         Console(width=160, highlight=False),
         f"held out: {found.users:,} users, {found.cold:,} cold",
@@ -160,7 +162,9 @@ def _cautions(found: list[dict[str, Any]]) -> None:
         console.print()
 
 
-def _estimate(one: Any, *, signed: bool = False) -> str:
+def _estimate(one: Any, *, signed: bool = False, short: bool = False) -> str:
     if one is None:
         return "-"
+    if short:
+        return f"{one[0]:.3f}"
     return "{:{s}.3f} ({:{s}.3f} to {:{s}.3f})".format(*one, s="+" if signed else "")
