@@ -254,6 +254,7 @@ ERRORS: list[tuple[str, type[errors.RecGPTError], Callable[[], Any], str]] = [
     ("no file", errors.DatasetNotFoundError, lambda: desk.compare("none.csv", b()), "an exposure log was expected at none.csv, but there is no file; give Parquet or CSV"),
     ("one name for two", errors.InvalidConfigError, lambda: judged(names=("x", "x")), "the arms must have different names, but both are 'x'"),
     ("a share of 1", errors.InvalidConfigError, lambda: judged(share=1), "`share` must lie between 0 and 1, the first arm's part of all users, but is 1"),
+    ("no zone", errors.InvalidConfigError, lambda: judged(zone="Atlantis"), "`zone` must be an IANA name such as Europe/Berlin, but it is 'Atlantis'"),
     ("no effect", errors.InvalidConfigError, lambda: judged(effect=0), "`effect` must be above 0, such as 0.02 for two percent, but it is 0"),
     ("odd lengths", errors.InvalidArrayError, lambda: desk.ips(np.ones(2), np.ones(1), np.ones(2)), "`reward`, `own` and `other` must have one value an exposure, but have 2, 1 and 2"),
     ("odd chances", errors.InvalidArrayError, lambda: desk.snips(np.ones(1), np.zeros(1), np.ones(1)), "`own` must lie in (0, 1] and `other` in [0, 1]; a probability outside was found"),
@@ -274,6 +275,23 @@ def test_copies_of_an_exposure_are_one_with_the_most_of_each() -> None:
     blank = a(click=[False] * 8, dwell=[0.0] * 8).select(a().column_names)
     twice = pa.concat_tables([blank, a(), blank])
     assert judged(twice).lifts == judged().lifts
+
+
+def test_days_begin_where_the_zone_says() -> None:
+    # 8:00 UTC is the evening before in Honolulu for both days alike, so that only a shift across midnight would move DCAU.
+    late = stamps(timedelta(0), *[timedelta(hours=3)] * 3, *[timedelta(0)] * 4)
+    found = {
+        one.metric: one
+        for one in judged(a(timestamp=late, click=[True] * 4 + [False] * 4), zone="Pacific/Honolulu").lifts
+    }
+    assert found["DCAU"].first.value == (2 / 2) / 2  # 22:00 and 1:00 are two days of two
+    assert {one.metric: one for one in judged(a(timestamp=late, click=[True] * 4 + [False] * 4)).lifts}[
+        "DCAU"
+    ].first.value == (1 / 2) / 2
+
+
+def test_clicks_without_a_time_are_clicks() -> None:
+    assert judged(a(clicked_at=pa.nulls(8))).lifts == judged().lifts
 
 
 def test_the_order_of_rows_and_the_type_of_ids_change_nothing() -> None:

@@ -252,7 +252,8 @@ def _clocks(name: str, time: Ints, now: datetime, cautions: list[Caution]) -> No
 
 def _time(name: str, log: pa.Table, column: str, missing: int | None = None) -> Ints:
     values = log[column]
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    if any(one(values.type) for one in text):
         try:
             values = values.cast(pa.timestamp("us", "UTC"))
         except pa.ArrowInvalid as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zoneinfo
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,7 +120,7 @@ def compare(
         simulation: marks the result.
 
     Raises:
-        InvalidConfigError: `share`, `effect` or `names` do not fit.
+        InvalidConfigError: `share`, `effect`, `zone` or `names` do not fit.
         EmptyLogError: an arm has no users, or none that is not in the other arm too.
         InvalidTableError, InvalidArrayError, NaiveTimestampError: see `desk.arms.load`.
     """
@@ -127,6 +128,8 @@ def compare(
         raise InvalidConfigError(f"`share` must lie between 0 and 1, the first arm's part of all users, but is {share}")
     if effect is not None and not effect > 0:
         raise InvalidConfigError(f"`effect` must be above 0, such as 0.02 for two percent, but it is {effect}")
+    if zone not in zoneinfo.available_timezones():
+        raise InvalidConfigError(f"`zone` must be an IANA name such as Europe/Berlin, but it is {zone!r}")
     if names[0] == names[1]:
         raise InvalidConfigError(f"the arms must have different names, but both are {names[0]!r}")
     logs = read(first), read(second)
