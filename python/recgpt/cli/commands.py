@@ -106,8 +106,12 @@ for _stage, _does in STAGES.items():
 
 @app.command()
 def evaluate(
-    config: Annotated[Path | None, typer.Argument(help="A TOML file; --world goes without one.")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="A TOML file; with --data a bundle, or the folder of bundles; --world goes without."),
+    ] = None,
     households: Households = None,
+    as_json: AsJson = False,
     world: Annotated[
         bool, typer.Option("--world", help="Score every stage on a generated world whose truth is known.")
     ] = False,
@@ -118,9 +122,27 @@ def evaluate(
     noise: Annotated[
         bool, typer.Option("--noise", help="With --world: what do ever more accidental events do to interests?")
     ] = False,
-    as_json: AsJson = False,
+    data: Annotated[
+        str | None, typer.Option(help="Replay a bundle on this log: a folder, a data set's name, or a run's TOML file.")
+    ] = None,
+    time_zone: Annotated[str | None, typer.Option(help="With --data: IANA zone of times that carry none.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="With --data: OWN=OURS, such as users.country=attributes.")
+    ] = None,
+    now: Annotated[str | None, typer.Option(help="With --data: where to cut, ISO 8601; else the bundle's own.")] = None,
+    k: Annotated[int, typer.Option(min=1, help="With --data: how many items count.")] = 20,
+    html: Annotated[Path | None, typer.Option(help="With --data: write a page here.")] = None,
 ) -> None:
-    """Run every stage and print the figures on what was held out, beside the baselines."""
+    """Run every stage, or replay a bundle on a log, and print how well what was held out was foreseen."""
+    if data is not None:
+        if config is None:
+            raise InvalidConfigError("a bundle, or the folder of bundles, was expected before --data")
+        from recgpt.cli.proof import replay
+
+        replay(config, data, time_zone=time_zone, columns=column or [], now=now, k=k, html=html, as_json=as_json)
+        return
+    if html is not None or now is not None or time_zone is not None or column:
+        raise InvalidConfigError("--html, --now, --time-zone and --column belong to a replay; name its log with --data")
     from recgpt import pipeline
     from recgpt.cli import planted, render
     from recgpt.cli.watch import Terminal

@@ -146,7 +146,7 @@ def judged(
     """Print what the judge said."""
     console = Console(highlight=False)
     columns = ("task", "criterion", "decided_by", "samples", "passed", "failed", "unscored")
-    _rows(console, "judge, uncalibrated", columns, rates)
+    listing(console, "judge, uncalibrated", columns, rates)
     for task, rate in passed.items():
         share = "nobody could tell" if rate is None else f"{rate:.0%} pass every criterion"
         console.print(Text(f"{task:<13} {share}"))
@@ -157,7 +157,7 @@ def judged(
 
 def criteria(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the criteria."""
-    _rows(Console(highlight=False), "criteria", tuple(rows[0]), rows)
+    listing(Console(highlight=False), "criteria", tuple(rows[0]), rows)
 
 
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:

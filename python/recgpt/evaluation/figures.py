@@ -138,8 +138,8 @@ def summary(parts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: plain(parts[key]) for key in KEYS}
 
 
-def plain(value: Any) -> Any:
-    """Bring a value to plain JSON.
+def plain(value: Any, digits: int = 4) -> Any:
+    """Bring a value to plain JSON, floats rounded to `digits`.
 
     >>> plain({"a": np.float32(0.5), "b": [float("nan"), 1 / 3]})
     {'a': 0.5, 'b': [None, 0.3333]}
@@ -148,15 +148,15 @@ def plain(value: Any) -> Any:
         case bool() | int() | str() | None:
             return value
         case float():
-            return round(value, 4) if math.isfinite(value) else None
+            return round(float(value), digits) if math.isfinite(value) else None
         case Path():
             return str(value)
         case np.generic():
-            return plain(value.item())
+            return plain(value.item(), digits)
         case np.ndarray():
-            return plain(value.tolist())
+            return plain(value.tolist(), digits)
         case Mapping():
-            return {str(key): plain(one) for key, one in value.items()}
+            return {str(key): plain(one, digits) for key, one in value.items()}
         case list() | tuple():
-            return [plain(one) for one in value]
+            return [plain(one, digits) for one in value]
     raise InvalidConfigError(f"a figure must be a number, text, list or mapping, but it is a {type(value).__name__}")

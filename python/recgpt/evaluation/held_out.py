@@ -50,6 +50,8 @@ class HeldOut:
     """Distinct items bought before `now`, most often bought first, ties by `sales`, then by row; known rows only."""
     sales: Ints
     """(m,) purchase events of each item before `now`, over all users, evaluated or not."""
+    everyone: Ragged
+    """Distinct known items bought before `now`, one list a user of the log, evaluated or not: what baselines see."""
 
     def subset(self, user_ids: Iterable[str]) -> HeldOut:
         """Keep the evaluated users among `user_ids`."""
@@ -57,7 +59,7 @@ class HeldOut:
         rows = [row for row, user in enumerate(self.user_ids) if user in wanted]
         users = [self.user_ids[row] for row in rows]
         parts = (self.any.take(rows), self.new.take(rows), self.bought.take(rows))
-        return HeldOut(self.now, self.until, users, self.item_ids, *parts, self.sales)
+        return HeldOut(self.now, self.until, users, self.item_ids, *parts, self.sales, self.everyone)
 
 
 def cut(events: pa.Table, *, days: int = TEST_DAYS) -> datetime:
@@ -176,6 +178,7 @@ def truths(
         new=_group(truth_pairs[fresh], len(user_ids)),
         bought=own,
         sales=sales,
+        everyone=_everyone(before["user_id"], past_items),
     )
 
 
@@ -190,7 +193,7 @@ def popularity(held_out: HeldOut, k: int, *, new: bool = False) -> Ragged:
     if not new:
         return ragged([order[:k]] * len(held_out.user_ids))
     bought = [held_out.bought.of(user) for user in range(len(held_out.user_ids))]
-    return _filled([own[:0] for own in bought], bought, order, k)
+    return filled([own[:0] for own in bought], bought, order, k)
 
 
 def buy_again(held_out: HeldOut, k: int, *, new: bool = False) -> Ragged:
@@ -203,7 +206,7 @@ def buy_again(held_out: HeldOut, k: int, *, new: bool = False) -> Ragged:
         return popularity(held_out, k, new=True)
     order = np.argsort(-held_out.sales, kind="stable")
     own = [held_out.bought.of(user)[:k] for user in range(len(held_out.user_ids))]
-    return _filled(own, own, order, k)
+    return filled(own, own, order, k)
 
 
 def strings(ids: Sequence[str] | pa.Array | Any) -> list[str]:
@@ -254,6 +257,15 @@ def _own(users: Ints, items: Ints, sales: Ints, *, count: int) -> Ragged:
     return _group(pairs[order], count)
 
 
+def _everyone(users: pa.ChunkedArray, items: Ints) -> Ragged:
+    """Distinct known items of each user of the log, by row."""
+    codes = users.combine_chunks().dictionary_encode()
+    rows = np.asarray(codes.indices, dtype=np.int64)[items >= 0]
+    width = int(items.max(initial=0)) + 1
+    keys = np.unique(rows * width + items[items >= 0])
+    return _group(np.stack(np.divmod(keys, width), axis=1), len(codes.dictionary))
+
+
 def _group(pairs: Ints, users: int) -> Ragged:
     """Pack (n, 2) pairs of user and item that are sorted by user."""
     offsets = np.zeros(users + 1, dtype=np.int64)
@@ -261,8 +273,8 @@ def _group(pairs: Ints, users: int) -> Ragged:
     return Ragged(np.ascontiguousarray(pairs[:, 1]), offsets)
 
 
-def _filled(heads: Iterable[Ints], skips: Iterable[Ints], order: Ints, k: int) -> Ragged:
-    """Each user's head, then the first of `order` that are not among what the user skips, k in all."""
+def filled(heads: Iterable[Ints], skips: Iterable[Ints], order: Ints, k: int) -> Ragged:
+    """Give each user's head, then the first of `order` that are not among what the user skips, k in all."""
     fresh = np.ones(len(order), dtype=np.bool_)
     lists = []
     for head, skip in zip(heads, skips, strict=True):

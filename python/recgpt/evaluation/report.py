@@ -94,7 +94,32 @@ def write(
     """
     path = Path(path)
     shown = {key: figures.get(key) for key in KEYS}
-    environment = jinja2.Environment(
+    page = (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            now=now,
+            figures=shown,
+            measures=_measures(shown, intervals or {}),
+            verdicts=verdicts(shown, intervals),
+            plots=_plots(shown, intervals or {}, tokens or {}, validation_curve or {}, households),
+            category_hits=category_hits,
+            rejections=_rows(rejections, REJECTION),
+            notes=notes,
+            households=[_card(household, now) for household in households],
+        )
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(page, encoding="utf-8", errors="replace")
+    os.replace(aside, path)
+    return path
+
+
+def environment() -> jinja2.Environment:
+    """Templates of this folder, every value escaped and made visible."""
+    found = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -102,24 +127,8 @@ def write(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"count": _count, "decimal": _decimal, "signed": _signed}
-    page = environment.get_template("report.html.j2").render(
-        title=title,
-        now=now,
-        figures=shown,
-        measures=_measures(shown, intervals or {}),
-        verdicts=verdicts(shown, intervals),
-        plots=_plots(shown, intervals or {}, tokens or {}, validation_curve or {}, households),
-        category_hits=category_hits,
-        rejections=_rows(rejections, REJECTION),
-        notes=notes,
-        households=[_card(household, now) for household in households],
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(aside, path)
-    return path
+    found.filters |= {"count": _count, "decimal": _decimal, "signed": _signed}
+    return found
 
 
 def _measures(figures: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:

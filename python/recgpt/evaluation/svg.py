@@ -108,6 +108,28 @@ def bars(rows: Sequence[Bar], *, title: str, digits: int = 3, beside: bool = Fal
     return _svg(parts, 8 + step * len(shown), title)
 
 
+def forest(rows: Sequence[Bar], *, title: str, digits: int = 2) -> Markup:
+    """Draw each value as a dot with its whisker on one axis with 0 on it, the values written out."""
+    shown = [bar for bar in rows if bar.low is not None and bar.high is not None and math.isfinite(bar.low + bar.high)]
+    if not shown:
+        return _nothing(title)
+    step, height = 28, 16 + 28 * len(shown) + 26
+    at = _scale([0.0, *(bar.low or 0.0 for bar in shown), *(bar.high or 0.0 for bar in shown)], 66, WIDTH - 72)
+    parts: list[Markup] = []
+    for tick in at.ticks:
+        parts.append(Markup('<path class="grid" d="M{:.1f} 8V{}"/>').format(at(tick), height - 24))
+        parts.append(_text(at(tick), height - 10, f"{tick:.4g}", anchor="middle", css="tick"))
+    parts.append(Markup('<path class="axis" d="M{:.1f} 8V{}"/>').format(at(0.0), height - 24))
+    for number, bar in enumerate(shown):
+        y, (low, high) = 22 + number * step, (at(bar.low or 0.0), at(bar.high or 0.0))
+        parts.append(_text(0, y + 4, bar.label, css="name"))
+        shape = '<path class="whisker" d="M{0:.1f} {2}H{1:.1f}M{0:.1f} {3}v6M{1:.1f} {3}v6"/>'
+        parts.append(Markup(shape).format(low, high, y, y - 3))
+        parts.append(Markup('<circle class="dot c{}" cx="{:.1f}" cy="{}" r="5"/>').format(bar.color, at(bar.value), y))
+        parts.append(_text(WIDTH - 2, y + 4, f"{bar.value:+.{digits}f}", anchor="end", css="value"))
+    return _svg(parts, height, title)
+
+
 def ridges(rows: Mapping[str, Sequence[float]], *, x: str, title: str, bins: int = 44) -> Markup:
     """Draw one histogram a row on a shared logarithmic axis, with each row's median."""
     kept = {label: sorted(value for value in values if value > 0) for label, values in rows.items()}

@@ -4,6 +4,7 @@ from recgpt.llm.reader import Status
 from recgpt.pipeline.config import Config, load
 from recgpt.pipeline.plan import Plan, plan, status
 from recgpt.pipeline.planted import evaluate_world
+from recgpt.pipeline.replay import data_of, replay
 from recgpt.pipeline.run import DOING, Outcome, run
 from recgpt.pipeline.watch import Silent, Watch
 
@@ -15,9 +16,11 @@ __all__ = [
     "Silent",
     "Status",
     "Watch",
+    "data_of",
     "evaluate_world",
     "load",
     "plan",
+    "replay",
     "run",
     "status",
 ]

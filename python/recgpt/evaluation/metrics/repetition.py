@@ -44,7 +44,9 @@ def redundancy(lists: Ragged, codes: Ints, k: int | None = None, *, skip: Mask |
     page = _page(lists, k, skip)
     owners, own = lists.owners[page], np.asarray(codes, dtype=np.int64)[lists.values[page]]
     again = np.ones(len(own), dtype=bool)
-    again[np.unique(np.stack([owners, own], axis=1), axis=0, return_index=True)[1]] = False
+    # One number a pair sorts many times faster than rows of two.
+    pairs = owners * (own.max(initial=0) + 2) + np.maximum(own, -1) + 1
+    again[np.unique(pairs, return_index=True)[1]] = False
     return _share(again & (own >= 0), owners, lists.users)
 
 

@@ -1,0 +1,79 @@
+"""The desk for people: one self-contained page, and the tables for a notebook. No script; every text is escaped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from recgpt.evaluation import svg
+from recgpt.evaluation.desk.lift import MEANS
+from recgpt.evaluation.metrics import Matthew
+from recgpt.evaluation.report import environment
+
+if TYPE_CHECKING:
+    from recgpt.evaluation.desk.compare import Desk
+
+TEMPLATE, TABLES = "desk.html.j2", "desk_tables.html.j2"
+
+
+def write(path: str | Path, desk: Desk, *, title: str = "A/B desk", days: Sequence[tuple[str, Markup]] = ()) -> Path:
+    """Write the page; an old one stays until the new one is whole.
+
+    Args:
+        path: for example `out/desk.html`.
+        desk: from `desk.compare`.
+        title: of the page.
+        days: further plots with their captions, such as a simulation's days.
+    """
+    path = Path(path)
+    page = environment().get_template(TEMPLATE).render(**_shown(desk), title=title, days=days)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".part")
+    aside.write_text(page, encoding="utf-8", errors="replace")
+    os.replace(aside, path)
+    return path
+
+
+def fragment(desk: Desk) -> str:
+    """Give the tables alone, as a notebook shows them."""
+    return environment().get_template(TABLES).render(**_shown(desk))
+
+
+def _shown(desk: Desk) -> dict[str, Any]:
+    named = zip(desk.names, desk.users, desk.exposures, desk.span, strict=True)
+    arms = [dict(zip(("name", "users", "exposures", "span"), one, strict=True)) for one in named]
+    plots = [
+        {
+            "by": one.by,
+            "ctr": _curve(desk.names, [one.first, one.second], "ctr", f"CTR by popularity of the {one.by}"),
+            "views": _curve(desk.names, [one.first, one.second], "page_view_rate", f"Page views by {one.by}"),
+            "slopes": [
+                (name, curve.ctr_slope, curve.page_view_slope) for name, curve in zip(desk.names, one[1:], strict=True)
+            ],
+        }
+        for one in desk.curves
+    ]
+    marks = [
+        svg.Bar(one.metric, 100 * one.lift.value, 0, 100 * one.lift.low, 100 * one.lift.high)
+        for one in desk.lifts
+        if one.lift
+    ]
+    forest = svg.forest(marks, title="Relative lift, percent")
+    return {"desk": desk, "arms": arms, "plots": plots, "forest": forest, "means": MEANS}
+
+
+def _curve(names: tuple[str, str], curves: list[Matthew], field: str, title: str) -> Markup:
+    """One line an arm over the groups; the label stands at the last group."""
+    points = []
+    for color, (name, curve) in enumerate(zip(names, curves, strict=True)):
+        values = getattr(curve, field)
+        there = np.flatnonzero(np.isfinite(values))
+        for place in there:
+            label = name if place == there[-1] else ""
+            points.append(svg.Point(label, float(place + 1), float(values[place]), color, name))
+    return svg.scatter(points, x="group, least to most popular", y="", title=title)
