@@ -110,13 +110,6 @@ def test_run_and_evaluate_print_json_and_nothing_else_if_asked(shop: Path, capsy
     assert {k: v for k, v in json.loads(again).items() if k not in timed} == {
         k: v for k, v in figures.items() if k not in timed
     }
-    # Replayed on its own log the bundle foresees as much as the run said: the same lists by way of serving.
-    replayed = json.loads(say(capsys, "evaluate", str(shop), "--data", config, "--json"))
-    assert replayed["cold"] == 0
-    assert replayed["users_evaluated"] == figures["users_evaluated"]
-    for measure in ("hr@20", "ndcg@20", "hr@20_new", "ndcg@20_new"):
-        assert replayed["rows"][0][measure][0] == pytest.approx(figures[measure], abs=1e-4)
-        assert replayed["rows"][1][measure][0] == pytest.approx(figures[f"{measure}_popularity"], abs=1e-4)
     shown = say(capsys, "evaluate", config)
     hits, new = figures["hr@20"], figures["hr@20_new_popularity"]
     assert re.search(rf"\nhr@20 +│ {hits:.3f} ", shown)
