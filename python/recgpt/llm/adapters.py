@@ -78,6 +78,11 @@ class Adapted:
         """Longest prompt plus answer, in tokens."""
         return self.base.context_tokens
 
+    @property
+    def hands_over(self) -> bool:
+        """Whether the base engine gives each answer to a progress that takes it (`engine.Arrivals`)."""
+        return getattr(self.base, "hands_over", False)
+
     def generate(self, requests: Sequence[Request], progress: Progress | None = None) -> list[Result]:
         """Answer every request; results in the order of the requests.
 

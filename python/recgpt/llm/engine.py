@@ -15,6 +15,20 @@ Progress = Callable[[int, int], None]
 """Called with (done, total) requests."""
 
 
+class Arrivals(Protocol):
+    """A progress that also takes each answer as it comes, for engines that say `hands_over`.
+
+    Such an engine is given all requests at once, so that a finished one's place is filled again, and yet an
+    interruption loses little.
+    """
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell how far the call is."""
+
+    def arrived(self, index: int, answer: Result | ScoreResult) -> None:
+        """Take the answer to the request at `index`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One chat prompt. The engine applies the model's own chat template.

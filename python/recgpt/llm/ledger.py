@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from recgpt.llm.engine import Engine, Progress, Request, Result, ScoreRequest, ScoreResult, Usage
 from recgpt.llm.reader import Reader, Status
@@ -118,22 +118,29 @@ class Recorded:
         self._store.expect([(key, stage_of(request)) for key, request in waiting.items()], stages=stages)
 
         todo, size = list(waiting.items()), least
+        if getattr(self.engine, "hands_over", False):
+            # Answers come one by one, so nothing is lost by giving all at once, and no place of a batch stays empty.
+            size = max(len(todo), 1)
         while todo:
             part, todo = todo[:size], todo[size:]
 
-            def inner(count: int, _: int, before: int = done) -> None:
+            def inner(count: int, before: int = done) -> None:
                 if progress is not None:
                     progress(before + count, len(requests))
 
             begin = time.monotonic()
-            answers = ask([request for _, request in part], inner)
+            keeper = _Keeper(part, self._keep, inner)
+            try:
+                answers = ask([request for _, request in part], keeper)
+            except BaseException:
+                keeper.flush()
+                raise
             self.calls += len(part)
-            seconds = time.monotonic() - begin
-            self._keep(part, answers, seconds)
+            keeper.rest(answers)
             found.update(zip((key for key, _ in part), answers, strict=True))
             done += len(part)
             # Larger shards while they are quick: a batch that is always full is the faster one.
-            size = max(least, min(1024, int(size * SECONDS / max(seconds, 0.01))))
+            size = max(least, min(1024, int(size * SECONDS / max(time.monotonic() - begin, 0.01))))
         if progress is not None and done < len(requests):
             progress(len(requests), len(requests))
         return [found[key] for key in keys]
@@ -186,6 +193,47 @@ class Recorded:
             Spent(self.name, s, kind, n, computed[s], answered[s], room[s], seconds * n / len(requests))
             for s, n in rows.items()
         ]
+
+
+class _Keeper:
+    """A progress that keeps answers as they come, a shard about every `SECONDS`; see `engine.Arrivals`."""
+
+    def __init__(
+        self,
+        part: Sequence[tuple[str, Request | ScoreRequest]],
+        keep: Callable[[list[Any], list[Result | ScoreResult], float], None],
+        told: Callable[[int], None],
+    ) -> None:
+        self._part, self._keep, self._told = part, keep, told
+        self._left = set(range(len(part)))
+        self._came: dict[int, Result | ScoreResult] = {}
+        self._since = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell how far the call is."""
+        self._told(done)
+
+    def arrived(self, index: int, answer: Result | ScoreResult) -> None:
+        """Take one answer. What is asked again, or counts as a failure of the engine, waits for the end of the call."""
+        request = self._part[index][1]
+        again = isinstance(request, Request) and isinstance(answer, Result) and unusable(request, answer)
+        if not again and not answer.reason.startswith("engine"):
+            self._came[index] = answer
+            if time.monotonic() - self._since >= SECONDS:
+                self.flush()
+
+    def rest(self, answers: Sequence[Result | ScoreResult]) -> None:
+        """Keep all that has not been kept yet."""
+        self._came = {index: answers[index] for index in sorted(self._left)}
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what came as one shard."""
+        now = time.monotonic()
+        if self._came:
+            self._keep([self._part[index] for index in self._came], list(self._came.values()), now - self._since)
+        self._left -= self._came.keys()
+        self._came, self._since = {}, now
 
 
 def status(folder: str | Path) -> list[Status]:

@@ -22,6 +22,7 @@ from recgpt.llm import grammar
 from recgpt.llm.adapters import Adapted
 from recgpt.llm.child import Child, Crash
 from recgpt.llm.engine import Progress, Prompt, Request, Result, ScoreRequest, ScoreResult, Usage
+from recgpt.llm.models import cores
 from recgpt.llm.wire import prompt_to, request_to
 
 TRIES = 2
@@ -116,7 +117,7 @@ class LlamaCpp:
         ):
             if not low <= value <= high:
                 raise InvalidConfigError(f"{name} must be from {low} to {high}, not {value}")
-        self.context_tokens = context_tokens
+        self.context_tokens, self.hands_over = context_tokens, True
         self.restarts = 0
         """How often the child had to be started again after a crash."""
         self.recycled = 0
@@ -125,7 +126,7 @@ class LlamaCpp:
             "path": str(self.path.resolve()),
             "context_tokens": context_tokens,
             "cells": 2 * context_tokens,
-            "threads": threads or _cores(),
+            "threads": threads or cores(),
             "sequences": sequences,
             "n_gpu_layers": n_gpu_layers,
             "flash_attention": flash_attention,
@@ -227,11 +228,7 @@ class LlamaCpp:
     def score(
         self, requests: Sequence[ScoreRequest], progress: Progress | None = None, *, adapter: str = ""
     ) -> list[ScoreResult]:
-        """Score every request's candidates; results in the order of the requests. `adapter` as in `generate`.
-
-        Raises:
-            EngineError: the model cannot be loaded.
-        """
+        """Score every request's candidates; results in the order of the requests. Adapter, errors: as `generate`."""
 
         def read(_: int, event: dict[str, Any]) -> ScoreResult:
             usage = Usage(*event["usage"])
@@ -338,6 +335,13 @@ class LlamaCpp:
     ) -> list[_Answer]:
         """Send requests, survive crashes, return every answer."""
         answers: dict[int, _Answer] = {}
+        arrived = getattr(progress, "arrived", None)
+
+        def tell(index: int) -> None:
+            if arrived is not None:
+                arrived(index, answers[index])
+            if progress is not None:
+                progress(len(answers), len(lines))
 
         def work(indices: list[int]) -> tuple[list[int], str]:
             """Send some requests; return those in flight when the child crashed, and how."""
@@ -358,8 +362,8 @@ class LlamaCpp:
                 except (KeyError, IndexError, TypeError, ValueError) as error:
                     # Memory that a bug of the model overwrote can hold anything.
                     raise Crash(f"it sent an event that cannot be read ({error!r})") from error
-                if event["event"] == "result" and progress is not None:
-                    progress(len(answers), len(lines))
+                if event["event"] == "result":
+                    tell(index)
 
             try:
                 child.call({"op": "run", "requests": [lines[index] for index in indices]}, handle)
@@ -390,11 +394,5 @@ class LlamaCpp:
                             _, how = work([index])
                     if index not in answers:
                         answers[index] = poison(f"engine: the model's process ended {TRIES + 1} times: {how}"[:300])
-                        if progress is not None:
-                            progress(len(answers), len(lines))
+                        tell(index)
         return [answers[index] for index in range(len(lines))]
-
-
-def _cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

