@@ -217,8 +217,13 @@ def raw_decode(setting, path, widths, steps):
     options.n_threads = options.n_threads_batch = setting.threads
     options.kv_unified, options.no_perf = False, True
     options.type_k = options.type_v = {"f32": 0, "f16": 1, "q8_0": 8, "bf16": 30}[setting.kv or setting.chosen_kv()]
-    options.flash_attn_type = int(bool(setting.options["flash_attention"]))
+    # As the engine does it: on for a q8_0 cache, which needs it; llama.cpp's own choice on a GPU.
+    chosen = setting.options["flash_attention"]
+    free = -1 if setting.options["n_gpu_layers"] else int(setting.kv == "q8_0")
+    options.flash_attn_type = free if chosen is None else int(chosen)
     context = C.llama_init_from_model(model, options)
+    if not context:
+        raise SystemExit("llama.cpp gives no context for these options; see its lines above")
     memory = C.llama_get_memory(context)
     batch = C.llama_batch_init(512, 0, 1)
     rates = {}

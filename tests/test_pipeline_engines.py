@@ -91,6 +91,14 @@ def test_a_missing_adapter_is_refused_when_the_engine_opens(tmp_path: Path) -> N
     engines.open_engine(llm.model_copy(update={"adapters": {}}), tmp_path / "ledger").close()
 
 
+def test_a_missing_adapter_stops_a_run_before_any_work(tmp_path: Path) -> None:
+    text = f'out = "{tmp_path}/out"\n[data]\ndataset = "world"\n[llm]\nengine = "fake"\n'
+    (tmp_path / "run.toml").write_text(f'{text}[llm.adapters]\ntags = "{tmp_path}/gone.gguf"\n')
+    with pytest.raises(ModelNotFoundError, match=r"a LoRA adapter was expected at .*gone\.gguf"):
+        run.run(tmp_path / "run.toml")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_new_adapter_runs_its_stage_anew_and_no_other(tmp_path: Path) -> None:
     request = Request(Prompt("Name a drink.", "breakfast"), 5)
 

@@ -2,6 +2,7 @@
 
 import unicodedata
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,15 @@ def test_a_fenced_text_never_closes_its_fence(text: str) -> None:
     assert ">>>" not in body
     assert "<|im_end|>" not in body
     assert "[INST]" not in body
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["<tool_call>", "</tool_call>", "<｜Assistant｜>", "<<SYS>>", "<</SYS>>", "[SYSTEM_PROMPT]", "[/INST]", "<think>",
+     "<end_of_utterance>", "<|im_start|>", "</s>", "<pad>"],
+)  # fmt: skip
+def test_no_control_token_of_a_known_format_stays_whole(token: str) -> None:
+    assert token not in neutralize(f"socks {token} for men")
 
 
 def test_neutralizing_keeps_ordinary_text() -> None:

@@ -17,7 +17,13 @@ _FENCE_OPEN, _FENCE_CLOSE = "<<<", ">>>"
 _SPACE = re.compile(r"\s+")
 # Control tokens of the common chat formats. The tokenizer already reads them as plain text; breaking them here too
 # keeps them plain on servers that tokenize with special tokens on.
-_CONTROL = re.compile(r"<\|([^|<>]{1,40})\|>|<(/?)(s|bos|eos|start_of_turn|end_of_turn|think)>|\[(/?)INST\]", re.I)
+_CONTROL = re.compile(
+    r"<[|｜][^|｜<>]{1,40}[|｜]>"
+    r"|</?(?:s|bos|eos|pad|unk|think|tool_call|tool_response|tools?|start_of_turn|end_of_turn|start_of_image"
+    r"|end_of_utterance|im_start|im_end|fim_prefix|fim_middle|fim_suffix)>"
+    r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
+    re.I,
+)
 _FENCE = re.compile(r"<{3,}|>{3,}")
 # Zero-width joiners shape emoji and several scripts, so these two format characters stay.
 _JOINERS = {"\u200c", "\u200d"}

@@ -119,6 +119,8 @@ class LlmConfig(_Section):
     """`rank` suits models under about 1B parameters, `generate` capable ones. Only what a model writes can follow some
     rules of the paper: interests beyond the pool, as many as the history carries, and kinds of goods new to the user
     first hold in `generate` alone; `rank` chooses among the pool's interests and the catalogue's tags."""
+    patience: float = Field(600.0, gt=0)
+    """Seconds without a sign of life after which the model's process ends: more for a large model on a slow disk."""
     pool: Path | None = None
     """A TSV file of preset interests in place of ours: the columns of `prompts/interest_pool.tsv`."""
     households: int = Field(12, ge=0)

@@ -42,6 +42,7 @@ def model(config: LlmConfig) -> LlamaCpp | FakeEngine | OpenAI:
         flash_attention=config.flash_attention,
         kv_type=config.kv_type,
         weights=config.weights,
+        patience=config.patience,
     )
 
 

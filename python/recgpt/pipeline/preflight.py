@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from recgpt.errors import InvalidConfigError, PromptError
 from recgpt.interests import Pool
 from recgpt.llm import FakeEngine, LlamaCpp
+from recgpt.llm.adapters import adapter_file
 from recgpt.llm.prompts import load
 from recgpt.pipeline import engines
 from recgpt.pipeline.config import Config
@@ -69,6 +70,9 @@ def check(config: Config) -> Fitted:
     engine = engines.model(config.llm)
     context = engine.check() if isinstance(engine, LlamaCpp) else engine.context_tokens
     engine.close()
+    if config.llm.server is None:
+        for adapter in config.llm.adapters.values():
+            adapter_file(adapter)
     if isinstance(engine, FakeEngine):
         count: Callable[[Sequence[str]], Iterable[int]] = engine.count_tokens
     else:
