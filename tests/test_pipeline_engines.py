@@ -95,7 +95,7 @@ def test_a_missing_adapter_stops_a_run_before_any_work(tmp_path: Path) -> None:
     text = f'out = "{tmp_path}/out"\n[data]\ndataset = "world"\n[llm]\nengine = "fake"\n'
     (tmp_path / "run.toml").write_text(f'{text}[llm.adapters]\ntags = "{tmp_path}/gone.gguf"\n')
     with pytest.raises(ModelNotFoundError, match=r"a LoRA adapter was expected at .*gone\.gguf"):
-        run.run(tmp_path / "run.toml")
+        run(tmp_path / "run.toml")
     assert not (tmp_path / "out").exists()
 
 
