@@ -12,7 +12,7 @@ stand oldest first. Events without a timestamp form the bucket `undated`, which 
 
 from recgpt.history.briefs import BriefConfig, brief
 from recgpt.history.catalogue import Catalogue, catalogue
-from recgpt.history.compression import LAYOUTS, UNDATED, compress, expand
+from recgpt.history.compression import LAYOUTS, UNDATED, compress, expand, multiset
 from recgpt.history.crossing import NOTHING, OTHER
 from recgpt.history.rows import rows
 from recgpt.history.state import State
@@ -30,6 +30,7 @@ __all__ = [
     "catalogue",
     "compress",
     "expand",
+    "multiset",
     "plain",
     "rows",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -148,6 +149,9 @@ def _table(chunks: list[Any], users: pa.Array | int) -> pa.Table:
     )
 
 
+_TIMES = re.compile(r"(?P<entry>.*?)(?: x(?P<times>\d+))?", re.S)
+
+
 def expand(text: str) -> set[tuple[str, str, str]]:
     """Read a history back: its (bucket label, behavior, entry) triples.
 
@@ -161,17 +165,32 @@ def expand(text: str) -> set[tuple[str, str, str]]:
     >>> sorted(expand('r1 17-11 (purchase, cart) | Tea, "oat milk"'))[:2]
     [('17-11', 'cart', '"oat milk"'), ('17-11', 'cart', 'Tea')]
     """
-    triples = set()
+    return set(multiset(text))
+
+
+def multiset(text: str) -> Counter[tuple[str, str, str]]:
+    """Read a history back with how often each triple happened, as it says where it was written with `counts=True`.
+
+    Raises:
+        InputError: a line is not a history line.
+
+    >>> multiset("17-11 (purchase) | Tea x3, Milk")[("17-11", "purchase", "Tea")]
+    3
+    """
+    found: Counter[tuple[str, str, str]] = Counter()
     for number, line in enumerate(text.split("\n") if text else [], 1):
         match = _LINE.fullmatch(line)
         if match is None:
             raise InputError(
                 f"line {number} must read like `17-12-03 (purchase, cart) | Tea, Milk`, but it is {line[:80]!r}"
             )
-        entries = [re.sub(r" x\d+$", "", entry) for entry in match["entries"].split(", ")]
+        entries = [_TIMES.fullmatch(entry) for entry in match["entries"].split(", ")]
         for label, behaviors in _CONTEXT.findall(match["contexts"]):
-            triples |= {(label, behavior, entry) for behavior in behaviors.split(", ") for entry in entries}
-    return triples
+            for behavior in behaviors.split(", "):
+                for entry in entries:
+                    if entry is not None:
+                        found[label, behavior, entry["entry"]] += int(entry["times"] or 1)
+    return found
 
 
 def check_options(
