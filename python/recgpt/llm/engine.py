@@ -29,6 +29,14 @@ class Arrivals(Protocol):
         """Take the answer to the request at `index`."""
 
 
+def tell(progress: Progress | None, index: int, answer: Result | ScoreResult, done: int, total: int) -> None:
+    """Hand an answer to a progress that takes it, and tell how far the call is."""
+    if (arrived := getattr(progress, "arrived", None)) is not None:
+        arrived(index, answer)
+    if progress is not None:
+        progress(done, total)
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One chat prompt. The engine applies the model's own chat template.

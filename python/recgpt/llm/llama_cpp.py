@@ -21,7 +21,7 @@ from recgpt.errors import EngineError, InvalidConfigError, MissingExtraError, Mo
 from recgpt.llm import grammar
 from recgpt.llm.adapters import Adapted
 from recgpt.llm.child import Child, Crash
-from recgpt.llm.engine import Progress, Prompt, Request, Result, ScoreRequest, ScoreResult, Usage
+from recgpt.llm.engine import Progress, Prompt, Request, Result, ScoreRequest, ScoreResult, Usage, tell
 from recgpt.llm.models import cores
 from recgpt.llm.wire import prompt_to, request_to
 
@@ -335,13 +335,6 @@ class LlamaCpp:
     ) -> list[_Answer]:
         """Send requests, survive crashes, return every answer."""
         answers: dict[int, _Answer] = {}
-        arrived = getattr(progress, "arrived", None)
-
-        def tell(index: int) -> None:
-            if arrived is not None:
-                arrived(index, answers[index])
-            if progress is not None:
-                progress(len(answers), len(lines))
 
         def work(indices: list[int]) -> tuple[list[int], str]:
             """Send some requests; return those in flight when the child crashed, and how."""
@@ -363,7 +356,7 @@ class LlamaCpp:
                     # Memory that a bug of the model overwrote can hold anything.
                     raise Crash(f"it sent an event that cannot be read ({error!r})") from error
                 if event["event"] == "result":
-                    tell(index)
+                    tell(progress, index, answers[index], len(answers), len(lines))
 
             try:
                 child.call({"op": "run", "requests": [lines[index] for index in indices]}, handle)
@@ -394,5 +387,5 @@ class LlamaCpp:
                             _, how = work([index])
                     if index not in answers:
                         answers[index] = poison(f"engine: the model's process ended {TRIES + 1} times: {how}"[:300])
-                        tell(index)
+                        tell(progress, index, answers[index], len(answers), len(lines))
         return [answers[index] for index in range(len(lines))]

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from recgpt.errors import EngineError, InvalidConfigError
 from recgpt.llm.dialects import FOR_ALL, NO_SCORES, Ask, Dialect
-from recgpt.llm.engine import Progress, Request, Result, ScoreRequest, ScoreResult, Usage
+from recgpt.llm.engine import Progress, Request, Result, ScoreRequest, ScoreResult, Usage, tell
 from recgpt.llm.handshake import connect
 from recgpt.llm.remote import Failed, Malformed, Refused, Remote, spread
 from recgpt.llm.scoring import Scoring, Step
@@ -93,6 +93,8 @@ class OpenAI:
             raise InvalidConfigError(f"extra must leave {', '.join(taken)} to the engine")
         self._server = Remote(url, api_key_env=api_key_env, timeout=timeout, tries=tries, connections=concurrency)
         self._model, self._kind, self._context, self._concurrency = model, dialect, context_tokens, concurrency
+        self.hands_over = True
+        """A server is kept busy by all requests of a call at once; answers go to the ledger as they come."""
         self._tokenizer = tokenizer
         self._adapter = ""
         self._sums = dict.fromkeys(COUNTERS, 0)
@@ -170,8 +172,7 @@ class OpenAI:
         def finished(at: int, result: Result) -> None:
             results[order[at]] = result
             self._add(result.usage)
-            if progress is not None:
-                progress(len(results), len(requests))
+            tell(progress, order[at], result, len(results), len(requests))
 
         self._spread(
             [partial(one, request=requests[at]) for at in order],
@@ -209,8 +210,7 @@ class OpenAI:
         def end(at: int) -> None:
             results[at] = works[at].result()
             self._add(results[at].usage)
-            if progress is not None:
-                progress(len(results), len(requests))
+            tell(progress, at, results[at], len(results), len(requests))
 
         def prepared(at: int, work: Scoring) -> None:
             works[order[at]] = work
