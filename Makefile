@@ -15,7 +15,7 @@ demo: setup ## From a real log to explained recommendations (FRESH=1 empties the
 
 test: setup ## Run every test
 	@cargo test --quiet
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: setup ## ruff, mypy, stubtest, import-linter, cargo fmt, clippy
 	@$(BIN)/ruff format --check .
