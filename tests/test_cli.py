@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import say
 
 from recgpt import pipeline
 from recgpt.llm import ledger
@@ -83,20 +84,6 @@ def test_recommend_and_inspect_answer_without_torch_and_llama(shop: Path) -> Non
     assert verdict["verdict"] == "served"
     assert (verdict["tag"], verdict["score"]) == (rows[0]["tag"], rows[0]["score"])
     assert f"\ntag          {rows[0]['tag']}\n" in ask("why-not", "u0001", rows[0]["item_id"], "--bundles", str(shop))
-
-
-def say(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
-    """Call the command line in this process, where torch is loaded already; gives what it says."""
-    from recgpt.cli import main
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["recgpt", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    printed = capsys.readouterr()
-    assert (stopped.value.code or 0) == status
-    assert not (status and printed.out)
-    return printed.err if status else printed.out
 
 
 @pytest.mark.slow

@@ -37,10 +37,9 @@ def chain(users: int = 24, length: int = 6) -> Log:
     )
 
 
-def chained(config: retrieval.Config) -> retrieval.Towers:
-    """Towers of the ring, with three categories and four tags."""
-    log = chain()
-    events = pa.table(
+def bought(log: Log) -> pa.Table:
+    """EVENTS of the ring: everything was bought, at a position."""
+    return pa.table(
         {
             "user_id": [log.user_ids[row] for row in log.user],
             "item_id": [f"i{row:02}" for row in log.item],
@@ -48,6 +47,12 @@ def chained(config: retrieval.Config) -> retrieval.Towers:
             "position": log.order,
         }
     )
+
+
+def chained(config: retrieval.Config) -> retrieval.Towers:
+    """Towers of the ring, with three categories and four tags."""
+    log = chain()
+    events = bought(log)
     names = [f"i{row:02}" for row in range(12)]
     items = pa.table({"item_id": names, "title": ["thing"] * 12, "category": [f"c{row % 3}" for row in range(12)]})
     tags = pa.table({"item_id": names, "tag": [f"tag {row % 4}" for row in range(12)]})
@@ -121,14 +126,7 @@ def test_examples_are_dealt_from_a_deck(hidden: int, first: int) -> None:
 
 def test_towers_without_a_hidden_layer_learn_what_comes_next() -> None:
     log = chain()
-    events = pa.table(
-        {
-            "user_id": [log.user_ids[row] for row in log.user],
-            "item_id": [f"i{row:02}" for row in log.item],
-            "behavior": ["purchase"] * len(log.item),
-            "position": log.order,
-        }
-    )
+    events = bought(log)
     items = pa.table({"item_id": [f"i{row:02}" for row in range(12)], "title": ["thing"] * 12})
     config = replace(
         SMALL,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from command import say
 
 from recgpt import errors, schema, serving
-from recgpt.cli import main
 from recgpt.evaluation import Replay, baselines, replay, replay_page, truths
 from recgpt.pipeline import data_of
 
@@ -232,16 +232,6 @@ def shop(tmp_path: Path) -> Path:
     ]
     (tmp_path / "data/events.csv").write_text("\n".join(["who,item_id,behavior,timestamp", *rows]) + "\n", "utf-8")
     return tmp_path
-
-
-def say(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["recgpt", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-    printed = capsys.readouterr()
-    assert (stopped.value.code or 0) == status, printed.err
-    return printed.err if status else printed.out
 
 
 def test_the_command_line_replays_a_bundle_on_a_folder(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

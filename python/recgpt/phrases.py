@@ -77,3 +77,25 @@ def sensitive(text: str) -> bool:
     (True, False)
     """
     return bool(named(text, "sensitive"))
+
+
+def no_invented_claim(text: str, facts: str) -> str | None:
+    """A material, function or property is named only where the given facts name it.
+
+    The name of an item's category is none of them: on a shelf of natural snacks not everything is natural.
+
+    >>> no_invented_claim("Organic bread for slow mornings", "white bread")
+    'invented_claim'
+    >>> no_invented_claim("Oats that lower your cholesterol", "rolled oats")
+    'invented_claim'
+    """
+    return "invented_claim" if claims(text) - claims(facts) else None
+
+
+def discreet(text: str, facts: str) -> str | None:
+    """Nothing of anybody's health or body is said that the given facts do not name.
+
+    >>> discreet("Tea against your headache", "green tea"), discreet("Cough drops at hand", "cough drops")
+    ('sensitive', None)
+    """
+    return "sensitive" if sensitive(text) and not sensitive(facts) else None

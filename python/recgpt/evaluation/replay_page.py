@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recgpt.evaluation import svg
-from recgpt.evaluation.report import environment
+from recgpt.evaluation.report import environment, save
 
 if TYPE_CHECKING:
     from recgpt.evaluation.replay import Replay
@@ -15,13 +14,8 @@ if TYPE_CHECKING:
 
 def write(path: str | Path, found: Replay, *, title: str = "recgpt replay") -> Path:
     """Write the page; an old one stays until the new one is whole."""
-    path = Path(path)
     page = environment().get_template("replay.html.j2").render(**_shown(found), title=title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(aside, path)
-    return path
+    return save(path, page)
 
 
 def fragment(found: Replay) -> str:

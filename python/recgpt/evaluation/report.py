@@ -92,7 +92,6 @@ def write(
     Returns:
         The path written.
     """
-    path = Path(path)
     shown = {key: figures.get(key) for key in KEYS}
     page = (
         environment()
@@ -110,6 +109,12 @@ def write(
             households=[_card(household, now) for household in households],
         )
     )
+    return save(path, page)
+
+
+def save(path: str | Path, page: str) -> Path:
+    """Write a page; an old one stays until the new one is whole."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
     aside.write_text(page, encoding="utf-8", errors="replace")

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 
 from recgpt.brands import Brands
-from recgpt.phrases import HAN, WORD, chinese, claims, named, sensitive, words
+from recgpt.phrases import HAN, WORD, chinese, named, words
 from recgpt.text import listed
 
 MIN_WORDS, MAX_WORDS = 4, 12
@@ -47,20 +47,6 @@ def right_length(text: str) -> str | None:
     if chinese(text):
         return None if MIN_CHARACTERS <= len(HAN.findall(text)) <= MAX_CHARACTERS else "length"
     return None if MIN_WORDS <= len(WORD.findall(text)) <= MAX_WORDS else "length"
-
-
-def no_invented_claim(text: str, facts: str) -> str | None:
-    """A material, function or property is named only where the item's own data names it.
-
-    The name of the item's category is none of that data (`writing` leaves it out): on a shelf of natural snacks not
-    everything is natural.
-
-    >>> no_invented_claim("Organic bread for slow mornings", "white bread")
-    'invented_claim'
-    >>> no_invented_claim("Oats that lower your cholesterol", "rolled oats")
-    'invented_claim'
-    """
-    return "invented_claim" if claims(text) - claims(facts) else None
 
 
 def no_invented_number(text: str, facts: str) -> str | None:
@@ -98,15 +84,6 @@ def no_copy(text: str, title: str) -> str | None:
 def no_personal_data(text: str) -> str | None:
     """No name, address, number or circumstance of a person."""
     return "personal_data" if _PERSONAL.search(text) else None
-
-
-def discreet(text: str, facts: str) -> str | None:
-    """Nothing of anybody's health or body that the item's data does not name.
-
-    >>> discreet("Tea against your headache", "green tea"), discreet("Cough drops at hand", "cough drops")
-    ('sensitive', None)
-    """
-    return "sensitive" if sensitive(text) and not sensitive(facts) else None
 
 
 def clear(text: str) -> str | None:

@@ -24,7 +24,7 @@ from recgpt.explanations.facts import Item, items_of
 from recgpt.explanations.fallback import by_rule
 from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result
-from recgpt.phrases import chinese
+from recgpt.phrases import chinese, discreet, no_invented_claim
 from recgpt.text import clean, neutralize
 
 _STOP = ("\n", ".", ",", ":", "!", "?", ";", "|", "。", "！")
@@ -205,13 +205,13 @@ def _judge(line: _Line, prompt: Prompt, result: Result, brands: Brands, month: s
         or checkers.complete(text)
         or checkers.no_echo(own, prompt.system)
         or checkers.no_copy(text, line.item.title)
-        or checkers.no_invented_claim(f"{line.item.name} {own}", line.item.own)
+        or no_invented_claim(f"{line.item.name} {own}", line.item.own)
         or checkers.no_invented_number(text, facts)
         or checkers.no_foreign_brand(text, facts, brands)
         or checkers.no_empty_praise(text, facts)
         or checkers.no_hard_sell(own)
         or checkers.no_personal_data(text)
-        or checkers.discreet(text, facts)
+        or discreet(text, facts)
         or checkers.of_the_season(text, facts, season, month)
         or checkers.relevant(text, line.item.name, line.interest)
         or ""

@@ -144,19 +144,6 @@ class USearchIndex:
         these vectors, for twice `k` at first and for more until `k` items survive the filters or all were seen. With
         `allow`, which may leave few items anywhere near, all items are scanned, and so are those added later.
         """
-        if allow is not None:
-            return self._exact.search(
-                users,
-                tags,
-                offsets,
-                beta=beta,
-                k=k,
-                fuse=fuse,
-                exclude=exclude,
-                caps=caps,
-                allow=allow,
-                deny=deny,
-            )
         arrays.knobs(beta, k, fuse)
         asked = arrays.questions(
             users,
@@ -166,9 +153,12 @@ class USearchIndex:
             dim=self.dim,
             exclude=exclude,
             caps=caps,
+            allow=allow,
             deny=deny,
             fuse=fuse,
         )
+        if allow is not None:
+            return arrays.result(self._exact.columns(asked, beta=beta, k=k), self.ids)
         candidates.judge(self._exact.parts, asked)
         gone = self._exact.removed if asked.deny is None else np.union1d(self._exact.removed, asked.deny)
         nobody = Questions(asked.users[:0], asked.tags[:0], np.zeros(1, np.int64))

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from recgpt.errors import InvalidConfigError, MissingExtraError
-from recgpt.index import arrays, candidates
-from recgpt.index.arrays import Caps, Exclude, Part, Questions, Rows, Vectors
+from recgpt.index import candidates
+from recgpt.index.arrays import Part, Questions, Rows, Vectors
 from recgpt.index.candidates import Columns, Wanted
 from recgpt.index.exact import ExactIndex
 
@@ -76,41 +76,15 @@ class TorchIndex(ExactIndex):
         index._longest = _longest(parts)
         return index
 
-    def search(
-        self,
-        users: Vectors,
-        tags: Vectors,
-        offsets: Rows,
-        *,
-        beta: float = 0.5,
-        k: int = 100,
-        fuse: str = "max",
-        exclude: Exclude | None = None,
-        caps: Caps | None = None,
-        allow: Rows | None = None,
-        deny: Rows | None = None,
-    ) -> pa.Table:
-        """Search as `ExactIndex.search` does, with the same answers."""
-        arrays.knobs(beta, k, fuse)
-        asked = arrays.questions(
-            users,
-            tags,
-            offsets,
-            items=len(self.ids),
-            dim=self.dim,
-            exclude=exclude,
-            caps=caps,
-            allow=allow,
-            deny=deny,
-            fuse=fuse,
-        )
+    def _lists(self, asked: Questions, *, beta: float, k: int) -> Columns:
+        """Answer checked questions: products on the device, the rest here."""
         candidates.judge(self.parts, asked)
         nobody = Questions(asked.users[:0], asked.tags[:0], np.zeros(1, np.int64))
         found: list[Columns] = [self.columns(nobody, beta=beta, k=1)]
         with _float32():
             for group in _groups(candidates.wanted(asked)):
                 found += self._answer(group, asked, beta=beta, k=k)
-        return arrays.result(tuple(np.concatenate(columns) for columns in zip(*found, strict=True)), self.ids)
+        return tuple(np.concatenate(columns) for columns in zip(*found, strict=True))
 
     def _answer(self, lists: list[Wanted], asked: Questions, *, beta: float, k: int) -> list[Columns]:
         """Make some lists; those that the bound leaves in doubt are asked again for more candidates."""

@@ -7,7 +7,7 @@ explanation row of Table 9 must be (its recall equals its accuracy).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,18 +79,6 @@ def agreement(people: Sequence[str], judge: Sequence[str], *, seed: int = 0) -> 
         macro=_average(by_class, dict.fromkeys(names, 1.0)),
         weighted=_average(by_class, {name: float(one.count) for name, one in by_class.items()}),
     )
-
-
-def majority(verdicts: Sequence[Hashable]) -> Hashable | None:
-    """Give what most people said, None in a tie: a tie needs an adjudicator.
-
-    >>> majority(["Yes", "No", "Yes"]), majority(["Yes", "No"])
-    ('Yes', None)
-    """
-    counts = {verdict: list(verdicts).count(verdict) for verdict in verdicts}
-    most = max(counts.values(), default=0)
-    best = [verdict for verdict, count in counts.items() if count == most]
-    return best[0] if len(best) == 1 else None
 
 
 def _table(pairs: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:

@@ -233,7 +233,7 @@ class Buffer:
     def count(self, table: Literal["samples", "verdicts", "labels"]) -> int:
         """Count rows, those that were taken back included."""
         with self._open() as database:
-            return int(database.execute(f"SELECT count(*) FROM {TABLES[TABLES.index(table)]}").fetchone()[0])
+            return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
     def _criterion(self, key: str, criteria: Mapping[str, Criterion]) -> Criterion:
         if key not in criteria:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +68,8 @@ def fit(scores: Sequence[float], passed: Sequence[bool], *, digest: str) -> Curv
             f"{(~said).sum()}; label more, or take the judge's scores as they come"
         )
     method: Literal["isotonic", "platt"] = "platt" if len(given) < FEW else "isotonic"
+    if find_spec("sklearn") is None:
+        raise MissingExtraError('calibration needs scikit-learn; pip install "recgpt[judge]"')
     corners, shares = _platt(given, said) if method == "platt" else _isotonic(given, said)
     calibrated = np.interp(given, corners, shares)
     return Curve(
@@ -103,10 +106,8 @@ def load(path: Path | str) -> dict[str, Curve]:
 def _isotonic(
     scores: npt.NDArray[np.float64], passed: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    try:
-        from sklearn.isotonic import IsotonicRegression
-    except ImportError as error:
-        raise MissingExtraError('calibration needs scikit-learn; pip install "recgpt[judge]"') from error
+    from sklearn.isotonic import IsotonicRegression
+
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(scores, passed)
     corners = np.asarray(fitted.X_thresholds_, np.float64)
     shares = np.asarray(fitted.y_thresholds_, np.float64)
@@ -117,10 +118,8 @@ def _isotonic(
 def _platt(
     scores: npt.NDArray[np.float64], passed: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise MissingExtraError('calibration needs scikit-learn; pip install "recgpt[judge]"') from error
+    from sklearn.linear_model import LogisticRegression
+
     fitted = LogisticRegression().fit(_logit(scores)[:, None], passed)
     corners = np.linspace(0.0, 1.0, _CORNERS)
     shares = np.asarray(fitted.predict_proba(_logit(corners)[:, None])[:, 1], np.float64)

@@ -23,8 +23,6 @@ class Sample:
     fields: Mapping[str, str]
     """What a person and the LLM see, in this order: label -> text of strangers. The last is the output itself."""
     user_id: str | None = None
-    novel: frozenset[str] = frozenset()
-    """Of `fields`, those whose text was first seen after the judge was calibrated (`milestone`)."""
     ruled: Mapping[str, str] = field(default_factory=dict)
     """What rules decided: rule -> what is wrong, empty where nothing is. A rule that is missing could not tell."""
     as_of: datetime | None = None

@@ -23,6 +23,7 @@ from recgpt.explanations.facts import items_of
 from recgpt.interests.rules import claim_terms
 from recgpt.judge import Buffer, Judged, Sample
 from recgpt.llm.engine import Engine, Progress
+from recgpt.phrases import discreet, no_invented_claim
 from recgpt.pipeline import engines
 from recgpt.pipeline.config import Config
 from recgpt.tags import checkers as tagged
@@ -201,13 +202,13 @@ def _explanations(tables: Tables) -> list[Sample]:
                 "explanations",
                 {"item": item.facts, "interest": row["interest"] or "none stated", "text": text},
                 ruled={
-                    "claims": said.no_invented_claim(text, item.own)
+                    "claims": no_invented_claim(text, item.own)
                     or said.no_invented_number(text, facts)
                     or said.no_foreign_brand(text, facts, tables.brands)
                     or "",
                     "length": said.right_length(text) or "",
                     "safety": said.no_personal_data(text)
-                    or said.discreet(text, facts)
+                    or discreet(text, facts)
                     or said.no_hard_sell(text)
                     or said.no_empty_praise(text, facts)
                     or "",

@@ -75,6 +75,8 @@ def on_world(config: Config | None, llm_users: int | None = None) -> Config:
             "out": out,
             "data": DataConfig(dataset="world", test_days=days, world=world),
             "serving": config.serving.model_copy(update={"bundles": out / "bundles"}),
+            # The truth names interests of our pool.
+            "llm": config.llm.model_copy(update={"pool": None}),
         }
     )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from recgpt import datasets, evaluation, logs, serving
 from recgpt.errors import InvalidConfigError
+from recgpt.pipeline import source
 from recgpt.pipeline.config import DataConfig, load
 
 
@@ -43,11 +44,7 @@ def replay(
     """
     answering = serving.Recommender.open(bundles)
     step("the log")
-    if data.folder is not None:
-        found = datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
-    else:
-        found = datasets.load(str(data.dataset))
-    known = logs.from_dataset(found)
+    known = logs.from_dataset(source.dataset(data))
     return evaluation.replay(
         answering, known.events, known.items, known.users, now=now, k=k, behavior=data.truth, seed=seed, step=step
     )

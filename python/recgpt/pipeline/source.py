@@ -23,23 +23,31 @@ READING = 3
 """Steps that `read` tells of."""
 
 
+def dataset(data: DataConfig) -> Dataset:
+    """Open the data set that a configuration names."""
+    if data.folder is not None:
+        return datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
+    if data.dataset == "world":
+        return datasets.load("world", now=_end(data), **asdict(data.world))
+    return datasets.load(str(data.dataset))
+
+
+def _end(data: DataConfig) -> datetime:
+    """A world's `now`: what its truth says is wanted next holds from a midnight on; known before anything is made."""
+    return world.START + timedelta(days=data.world.days - data.test_days)
+
+
 def read(data: DataConfig, step: Callable[[], None] = lambda: None) -> tuple[Dataset, datetime | None]:
     """Read the data set, and set `now`; None if the log has no times.
 
     Raises:
         InvalidConfigError: the days held out are the whole log.
     """
+    found = dataset(data)
     if data.dataset == "world":
-        # What the truth says is wanted next holds from a midnight on, so `now` is one; known before anything is made.
-        now = world.START + timedelta(days=data.world.days - data.test_days)
-        found = datasets.load("world", now=now, **asdict(data.world))
         for _ in range(READING):
             step()
-        return found, now
-    if data.folder is not None:
-        found = datasets.read(data.folder, time_zone=data.time_zone, behaviors=data.behaviors, columns=data.columns)
-    else:
-        found = datasets.load(str(data.dataset))
+        return found, _end(data)
     step()
     events = logs.from_dataset(found).events
     step()

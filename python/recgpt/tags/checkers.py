@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 
 from recgpt.brands import Brands
-from recgpt.phrases import claims
 from recgpt.tags.normalizer import category_heads, names_good
 from recgpt.tags.words import singular, split, stems
 from recgpt.text import listed
@@ -163,15 +162,6 @@ def no_foreign_number(reason: str, known: str) -> str | None:
     """A reason brings no number that the prompt did not hold."""
     own = set(re.findall(r"\d+", known))
     return "invented_number" if set(re.findall(r"\d+", reason)) - own else None
-
-
-def no_invented_claim(text: str, known: str) -> str | None:
-    """The model's own words name no material, function or property that it was not given.
-
-    >>> no_invented_claim("eat organic bread", "rye bread"), no_invented_claim("make toast", "rye bread")
-    ('invented_claim', None)
-    """
-    return "invented_claim" if claims(text) - claims(known) else None
 
 
 def no_echo(text: str, prompt: str) -> str | None:

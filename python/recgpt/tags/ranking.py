@@ -8,7 +8,7 @@ import numpy as np
 
 from recgpt.llm import prompts
 from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest
-from recgpt.phrases import sensitive
+from recgpt.phrases import discreet, no_invented_claim, sensitive
 from recgpt.tags import checkers
 from recgpt.tags.candidates import preselect
 from recgpt.tags.context import Context, Household
@@ -236,8 +236,8 @@ def _judge(context: Context, pick: _Pick, result: Result, prompt: Prompt) -> Non
         or checkers.brief(reason)
         or checkers.no_brand(words, context.brands)
         or checkers.no_foreign_number(reason, known)
-        or checkers.no_invented_claim(words, pick.beginning)
-        or ("sensitive" if sensitive(words) and not sensitive(pick.tag) else "")
+        or no_invented_claim(words, pick.beginning)
+        or discreet(words, pick.tag)
         or ""
     )
     pick.reason = None if pick.failure else f"{reason}."

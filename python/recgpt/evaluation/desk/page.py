@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from markupsafe import Markup
 from recgpt.evaluation import svg
 from recgpt.evaluation.desk.lift import MEANS
 from recgpt.evaluation.metrics import Matthew
-from recgpt.evaluation.report import environment
+from recgpt.evaluation.report import environment, save
 
 if TYPE_CHECKING:
     from recgpt.evaluation.desk.compare import Desk
@@ -30,13 +29,8 @@ def write(path: str | Path, desk: Desk, *, title: str = "A/B desk", days: Sequen
         title: of the page.
         days: further plots with their captions, such as a simulation's days.
     """
-    path = Path(path)
     page = environment().get_template(TEMPLATE).render(**_shown(desk), title=title, days=days)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(aside, path)
-    return path
+    return save(path, page)
 
 
 def fragment(desk: Desk) -> str:
