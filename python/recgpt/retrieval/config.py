@@ -88,7 +88,7 @@ class Config:
     device: str = "auto"
     """Where torch trains: `auto` is a GPU where there is one, else the processor."""
     threads: int | None = None
-    """Threads of torch; None leaves its setting. Results repeat exactly on one thread."""
+    """Threads of torch; None leaves its setting. On a processor, results repeat exactly with as many threads."""
     seed: int = 0
     """All randomness."""
 

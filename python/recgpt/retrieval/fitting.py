@@ -82,12 +82,14 @@ def fit(task: Task, config: Config, progress: Progress | None, checkpoint: Path 
         InvalidConfigError: torch has no such device.
         BundleError: the checkpoint is damaged or belongs to something else.
     """
-    threads = torch.get_num_threads()
+    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     try:
         # The caller's random state stays as it was.
         place = _place(config.device)
+        if place.type == "cpu":  # Else two threads add up an item's gradients in the order of their arrival.
+            torch.use_deterministic_algorithms(True)
         with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
             torch.manual_seed(config.seed)
             run = _Run(task, config, progress, place)
@@ -101,6 +103,7 @@ def fit(task: Task, config: Config, progress: Progress | None, checkpoint: Path 
             return run.fitted()
     finally:
         torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(exact)
 
 
 def _place(device: str) -> torch.device:

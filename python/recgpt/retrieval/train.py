@@ -58,7 +58,7 @@ def train(
         config: Sizes, rates, seed.
         progress: Called after each step with steps done, steps planned and a short text.
         checkpoint: A file that is written after each epoch. Where it exists, training goes on from it and ends with the
-            same towers as without a stop (on one thread; on more, sums may differ in their last bits).
+            same towers as without a stop (bit for bit on a processor, with as many threads).
 
     Raises:
         MissingExtraError: torch or safetensors is not installed.
