@@ -244,6 +244,20 @@ def test_evaluate_gives_every_measure_with_baselines_and_sweep():
     assert by_beta[0.0]["categories@1"] == pytest.approx(2 / 3)  # toys for u1, none for u2 (e), dairy for u4
 
 
+def test_places_are_counted_by_how_much_items_sold_before():
+    result = evaluation.evaluate(
+        LOG, ITEMS, TOWERS, Scan(VECTORS, IDS), TAGS, now=NOW, until=NOW + 14 * DAY, beta=0.0, k=1
+    )
+    # d and e sold nothing, c once, a and b thrice. Served: d to u1 (a hit), e to u2, a to u4. Bought new: d, c.
+    served, popular, bought = (result.places[name] for name in ("served", "popularity", "bought"))
+    assert served.popularity.tolist() == [0, 0, 1, 3, 3]
+    np.testing.assert_allclose(served.page_view_rate, [1 / 3, 1 / 3, 0, 1 / 3, 0])
+    np.testing.assert_array_equal(served.ctr, [1, 0, np.nan, 0, np.nan])
+    np.testing.assert_allclose(popular.page_view_rate, [0, 0, 1 / 3, 1 / 3, 1 / 3])  # c for u1, b for u2, a for u4
+    np.testing.assert_allclose(bought.page_view_rate, [1 / 2, 0, 1 / 2, 0, 0])
+    np.testing.assert_array_equal(bought.ctr, [1, np.nan, 1, np.nan, np.nan])
+
+
 def test_no_search_is_made_twice_and_the_user_alone_needs_no_tags():
     asked = []
 

@@ -5,11 +5,12 @@ import subprocess
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from recgpt.evaluation import KEYS, report, svg
 from recgpt.evaluation.category_hits import CategoryHits
-from recgpt.evaluation.metrics import Score
+from recgpt.evaluation.metrics import Score, matthew
 from recgpt.evaluation.verdicts import verdicts
 
 NOW = datetime(2017, 12, 18, 4, tzinfo=UTC)
@@ -156,6 +157,8 @@ def written(tmp_path):
             "category_hits": [CategoryHits(Score(0.2, None), Score(0.5, None), 12, True)],
             "rejections": [{"stage": text, "status": text, "reason": text, "count": 3}],
             "notes": [text],
+            "ran": {text: text},
+            "places": {text: matthew(*np.array([[0, 9, 99], [10, 10, 10], [1, 1, 1], [1, 10, 100]]), groups=3)},
             "intervals": {"hr@20": (0.4, 0.6)},
         }
         return report.write(tmp_path / "out" / "report.html", **(options | changes)).read_text(encoding="utf-8")
@@ -201,9 +204,12 @@ def test_a_run_without_model_and_without_figures_still_gives_a_page(written):
         category_hits=[],
         rejections=[],
         notes=[],
+        ran={},
+        places={},
         intervals={},
     )
     assert "No reliable behavior" in page
+    assert "Who gets the places" not in page
     assert "This run has no held-out figures." in page
     assert page.count("nothing to show in this run") >= 5
     assert not Page(page).open
@@ -216,6 +222,12 @@ def test_the_old_page_stays_when_the_new_one_fails(tmp_path):
         report.write(path, figures=figures(), households=[object()])
     assert path.read_text() == before
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_the_page_says_who_gets_the_places_what_ran_and_what_is_missing(written):
+    text = "".join(Page(written("Slow cooking")).text)
+    for piece in ("Who gets the places", "1.00", "0.901", "What ran", "What is not shown", "recgpt ab"):
+        assert piece in text
 
 
 def test_the_card_shows_the_chain(written):

@@ -15,7 +15,7 @@ import pyarrow as pa
 from recgpt.errors import InvalidConfigError
 from recgpt.evaluation import metrics
 from recgpt.evaluation.held_out import HeldOut, buy_again, popularity, truths
-from recgpt.evaluation.metrics import Ragged, Score
+from recgpt.evaluation.metrics import Ints, Matthew, Ragged, Score
 from recgpt.evaluation.sweep import BETAS, Index, SweepRow, Towers, beta_sweep, category_codes, queries, rank
 
 MEASURES = ("hr@20", "ndcg@20", "hr@20_new", "ndcg@20_new")
@@ -50,6 +50,8 @@ class Evaluation(NamedTuple):
     held_out: HeldOut
     cold: int
     """Evaluated users without a vector: they get popularity, as in serving, and are counted."""
+    places: dict[str, Matthew]
+    """Which items get the places of the lists of new items, and which were bought: see `_places`."""
 
 
 def evaluate(
@@ -118,7 +120,26 @@ def evaluate(
     figures |= {name: score.mean for name, score in scores.items()}
     figures["beta_sweep"] = [row.figures(k) for row in sweep]
     intervals = {name: metrics.interval(score.per_user, seed=seed) for name, score in scores.items()}
-    return Evaluation(figures, intervals, scores, sweep, held_out, int((~asked.known).sum()))
+    lists = {"served": found[True], "popularity": popularity(held_out, k, new=True), "bought": held_out.new}
+    places = {name: _places(ranked, held_out) for name, ranked in lists.items()}
+    return Evaluation(figures, intervals, scores, sweep, held_out, int((~asked.known).sum()), places)
+
+
+def _places(ranked: Ragged, held_out: HeldOut) -> Matthew:
+    """The Matthew effect without exposures: a place in a list stands for a page view, a hit on new items for a click.
+
+    Items are grouped by their sales before `now` (paper section 4.2 groups them by sales too).
+    """
+    items = len(held_out.item_ids)
+
+    def pairs(lists: Ragged) -> Ints:
+        users = np.repeat(np.arange(len(held_out.user_ids)), lists.sizes)
+        return (users * items + lists.values)[lists.values >= 0]
+
+    placed = pairs(ranked)
+    hits = placed[np.isin(placed, pairs(held_out.new))]
+    shown, hit = (np.bincount(found % items, minlength=items) for found in (placed, hits))
+    return metrics.matthew(held_out.sales, shown, hit, shown, groups=min(10, items))
 
 
 def summary(parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from recgpt.evaluation import svg
 from recgpt.evaluation.category_hits import CategoryHits
 from recgpt.evaluation.figures import KEYS, MEASURES
+from recgpt.evaluation.metrics import Matthew
 from recgpt.evaluation.verdicts import READINGS, number, verdicts
 
 INTEREST = ("rank", "interest", "listed", "stage", "reason", "evidence", "score", "source")
@@ -71,8 +73,10 @@ def write(
     tokens: Mapping[str, Sequence[float]] | None = None,
     validation_curve: Mapping[str, Sequence[float]] | None = None,
     category_hits: Sequence[CategoryHits] = (),
+    places: Mapping[str, Matthew] | None = None,
     rejections: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
+    ran: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the page beside the bundle; the old page stays until the new one is whole.
 
@@ -86,8 +90,10 @@ def write(
         tokens: per name (`raw`, `compressed`, `budgeted`) the tokens of every shopper's history.
         validation_curve: per name one value an epoch; higher is better.
         category_hits: HR@30 through Tag-to-Cate, with and without the past-month rule.
+        places: who gets the places of the lists, see `figures.Evaluation.places`.
         rejections: counts with keys stage, status, reason, count.
         notes: sentences about the data that a reader must know.
+        ran: what ran on what: data, model, settings, versions, by name.
 
     Returns:
         The path written.
@@ -102,10 +108,12 @@ def write(
             figures=shown,
             measures=_measures(shown, intervals or {}),
             verdicts=verdicts(shown, intervals),
-            plots=_plots(shown, intervals or {}, tokens or {}, validation_curve or {}, households),
+            plots=_plots(shown, intervals or {}, tokens or {}, validation_curve or {}, places or {}, households),
             category_hits=category_hits,
+            places=places or {},
             rejections=_rows(rejections, REJECTION),
             notes=notes,
+            ran=ran or {},
             households=[_card(household, now) for household in households],
         )
     )
@@ -158,6 +166,7 @@ def _plots(
     intervals: Mapping[str, tuple[float, float]],
     tokens: Mapping[str, Sequence[float]],
     validation_curve: Mapping[str, Sequence[float]],
+    places: Mapping[str, Matthew],
     households: Sequence[Household],
 ) -> dict[str, Markup]:
     bars = {}
@@ -199,6 +208,8 @@ def _plots(
         "new": bars["hr@20_new"],
         "frontier": frontier,
         "betas": svg.bars([*marks, *levels], title="HR@20 on new items by beta, beside the baselines"),
+        "places": by_popularity(places, "page_view_rate", "Share of all places"),
+        "hits": by_popularity(places, "ctr", "Hits a place"),
         "tokens": svg.ridges(tokens, x="tokens a shopper (logarithmic)", title="Tokens of the histories"),
         "training": svg.curve(validation_curve, x="epoch", y="validation", title="Training of the towers"),
         "interests": svg.bars(
@@ -209,6 +220,18 @@ def _plots(
         ),
         "seconds": svg.bars(spent, title="Seconds of each stage", digits=1, beside=True),
     }
+
+
+def by_popularity(curves: Mapping[str, Matthew], field: str, title: str) -> Markup:
+    """Draw one line a name over groups of items, from the least to the most popular; its label is at the last group."""
+    points = []
+    for color, (name, curve) in enumerate(curves.items()):
+        values = getattr(curve, field)
+        there = np.flatnonzero(np.isfinite(values))
+        for place in there:
+            label = name if place == there[-1] else ""
+            points.append(svg.Point(label, float(place + 1), float(values[place]), color, name))
+    return svg.scatter(points, x="group, least to most popular", y="", title=title)
 
 
 def _card(household: Household, now: datetime | None) -> dict[str, Any]:

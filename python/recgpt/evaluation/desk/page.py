@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from markupsafe import Markup
 
 from recgpt.evaluation import svg
 from recgpt.evaluation.desk.lift import MEANS
-from recgpt.evaluation.metrics import Matthew
-from recgpt.evaluation.report import environment, save
+from recgpt.evaluation.report import by_popularity, environment, save
 
 if TYPE_CHECKING:
     from recgpt.evaluation.desk.compare import Desk
@@ -44,8 +42,12 @@ def _shown(desk: Desk) -> dict[str, Any]:
     plots = [
         {
             "by": one.by,
-            "ctr": _curve(desk.names, [one.first, one.second], "ctr", f"CTR by popularity of the {one.by}"),
-            "views": _curve(desk.names, [one.first, one.second], "page_view_rate", f"Page views by {one.by}"),
+            "ctr": by_popularity(
+                dict(zip(desk.names, one[1:], strict=True)), "ctr", f"CTR by popularity of the {one.by}"
+            ),
+            "views": by_popularity(
+                dict(zip(desk.names, one[1:], strict=True)), "page_view_rate", f"Page views by {one.by}"
+            ),
             "slopes": [
                 (name, curve.ctr_slope, curve.page_view_slope) for name, curve in zip(desk.names, one[1:], strict=True)
             ],
@@ -59,15 +61,3 @@ def _shown(desk: Desk) -> dict[str, Any]:
     ]
     forest = svg.forest(marks, title="Relative lift, percent")
     return {"desk": desk, "arms": arms, "plots": plots, "forest": forest, "means": MEANS}
-
-
-def _curve(names: tuple[str, str], curves: list[Matthew], field: str, title: str) -> Markup:
-    """One line an arm over the groups; the label stands at the last group."""
-    points = []
-    for color, (name, curve) in enumerate(zip(names, curves, strict=True)):
-        values = getattr(curve, field)
-        there = np.flatnonzero(np.isfinite(values))
-        for place in there:
-            label = name if place == there[-1] else ""
-            points.append(svg.Point(label, float(place + 1), float(values[place]), color, name))
-    return svg.scatter(points, x="group, least to most popular", y="", title=title)
