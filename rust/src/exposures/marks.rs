@@ -11,6 +11,7 @@ pub struct Marks {
 
 impl Marks {
     /// Puts a number into a user's set; tells whether it is new there.
+    #[inline]
     pub fn mark(&mut self, user: u32, number: i32) -> bool {
         let bit = 1 << (number & 63);
         let block = self.blocks.entry(key(user, number), 0).0;
@@ -29,7 +30,7 @@ impl Marks {
     }
 }
 
-/// Users are fewer than 2^31, so no key is the one that marks an empty slot.
+/// Users are fewer than 2^31, so that no key is 0, which marks an empty slot.
 fn key(user: u32, number: i32) -> u64 {
-    u64::from(user) << 32 | u64::from((number >> 6) as u32)
+    u64::from(user + 1) << 32 | u64::from((number >> 6) as u32)
 }

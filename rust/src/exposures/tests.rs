@@ -54,10 +54,10 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 
 proptest! {
     #[test]
-    fn sums_equal_counting_with_sets(rows in rows(), cut in 0..300_usize, shards in 1..5_usize) {
+    fn sums_equal_counting_with_sets(rows in rows(), cut in 0..300_usize, threads in 1..5_usize) {
         let categories = vec![3, 0, 3, -1, 1];
         let rows: Vec<_> = rows.into_iter().filter(|row| row.0 != i64::MIN).collect();
-        let mut totals = Totals::new(categories.clone(), shards);
+        let mut totals = Totals::new(&categories, threads);
         let (first, second) = rows.split_at(cut.min(rows.len()));
         add(&mut totals, first).unwrap();
         add(&mut totals, second).unwrap();
@@ -78,7 +78,7 @@ fn many_users_fill_and_grow_the_tables() {
     let rows: Vec<Row> = (0..40_000)
         .map(|n| (n % 20_000, (n % 3) as i32, 0, 1, 0, 0.5))
         .collect();
-    let mut totals = Totals::new(vec![0, 1, 2], 2);
+    let mut totals = Totals::new(&[0, 1, 2], 2);
     add(&mut totals, &rows).unwrap();
     assert_eq!(totals.users(), plain(&rows, &[0, 1, 2]));
     assert!(totals.bytes() < 20_000 * 300);
@@ -86,7 +86,7 @@ fn many_users_fill_and_grow_the_tables() {
 
 #[test]
 fn a_refused_batch_changes_nothing() {
-    let mut totals = Totals::new(vec![0], 2);
+    let mut totals = Totals::new(&[0], 2);
     add(&mut totals, &[(1, 0, 0, 1, 0, 1.0)]).unwrap();
     let before = totals.users();
     for (wrong, message) in [

@@ -25,9 +25,8 @@ impl Exposures {
     #[new]
     #[allow(clippy::needless_pass_by_value)]
     fn new(categories: Column<'_, i32>, threads: usize) -> PyResult<Self> {
-        let categories = categories.as_slice()?.to_vec();
         Ok(Self {
-            totals: Mutex::new(Totals::new(categories, threads)),
+            totals: Mutex::new(Totals::new(categories.as_slice()?, threads)),
             names: Mutex::default(),
         })
     }

@@ -39,21 +39,17 @@ def fragment(desk: Desk) -> str:
 def _shown(desk: Desk) -> dict[str, Any]:
     named = zip(desk.names, desk.users, desk.exposures, desk.span, strict=True)
     arms = [dict(zip(("name", "users", "exposures", "span"), one, strict=True)) for one in named]
-    plots = [
-        {
-            "by": one.by,
-            "ctr": by_popularity(
-                dict(zip(desk.names, one[1:], strict=True)), "ctr", f"CTR by popularity of the {one.by}"
-            ),
-            "views": by_popularity(
-                dict(zip(desk.names, one[1:], strict=True)), "page_view_rate", f"Page views by {one.by}"
-            ),
-            "slopes": [
-                (name, curve.ctr_slope, curve.page_view_slope) for name, curve in zip(desk.names, one[1:], strict=True)
-            ],
-        }
-        for one in desk.curves
-    ]
+    plots = []
+    for one in desk.curves:
+        arm = dict(zip(desk.names, one[1:], strict=True))
+        plots.append(
+            {
+                "by": one.by,
+                "ctr": by_popularity(arm, "ctr", f"CTR by popularity of the {one.by}"),
+                "views": by_popularity(arm, "page_view_rate", f"Page views by {one.by}"),
+                "slopes": [(name, curve.ctr_slope, curve.page_view_slope) for name, curve in arm.items()],
+            }
+        )
     marks = [
         svg.Bar(one.metric, 100 * one.lift.value, 0, 100 * one.lift.low, 100 * one.lift.high)
         for one in desk.lifts
