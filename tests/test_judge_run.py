@@ -119,7 +119,7 @@ def test_the_command_prints_rates_and_refuses_what_is_not_there(shop, tmp_path):
     done = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5", "--json"])
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout.splitlines()[-1])
-    assert set(printed) == {"criteria", "pass", "counts"}
+    assert set(printed) == {"criteria", "pass", "counts", "calibrated", "uncalibrated"}
     assert {row["task"] for row in printed["criteria"]} == {"tags"}
     assert printed["counts"]["samples"] == 5
     people = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5"])
