@@ -95,7 +95,6 @@ def _figures(console: Console, title: str, figures: Mapping[str, Mapping[str, An
                 "labels": one["labels"],
                 "accuracy": f"{one['passes']['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
                 **{name: _number(one[name]) for name in ("precision", "recall", "f1")},
-                "averaging": one["averaging"],
                 "kappa": _number(one["passes"]["kappa"]),
                 "by class": "; ".join(
                     f"{name} {_number(part['precision'])}/{_number(part['recall'])} of {part['count']}"
@@ -106,6 +105,8 @@ def _figures(console: Console, title: str, figures: Mapping[str, Mapping[str, An
         )
     if rows:
         listing(console, title, tuple(rows[0]), rows)
+        kinds = {key: one["averaging"] for key, one in figures.items() if "/" not in key}
+        console.print(Text("precision, recall, F1: " + ", ".join(f"{key} {kind}" for key, kind in kinds.items())))
 
 
 def _number(value: float | None) -> str:

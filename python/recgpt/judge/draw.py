@@ -21,8 +21,8 @@ import pyarrow as pa
 
 from recgpt import schema
 
-STRATA = 4
-FLOOR = 0.05
+STRATA = 8
+FLOOR = 0.02
 """Least chance of being wrong that a score is believed to have: judges are surer of themselves than they are right."""
 NOVEL = 20
 """Least labels for what is novel, where there are as many."""
@@ -100,8 +100,9 @@ def draw(
             weight = sizes[name] / max(counts[name], 1)
             cases += [Case(sample, task, f"{task}/{name}", weight, sample in novel, own[sample]) for sample in ordered]
         total, drawn = sum(sizes.values()), sum(counts.values())
-        mean = sum(sizes[name] * variances[name] for name in sizes) / total
-        at_random = 1.96 * math.sqrt(mean / drawn * (1 - drawn / total))
+        # A random draw also has to guess how many of each group it gets: the variance of all outputs in one.
+        right = sum(sizes[name] * (1 + math.sqrt(1 - 4 * variances[name])) / 2 for name in sizes) / total
+        at_random = 1.96 * math.sqrt(right * (1 - right) / drawn * (1 - drawn / total))
         plans[task] = Plan(total, drawn, _half(sizes, variances, counts), at_random)
     return cases, plans
 

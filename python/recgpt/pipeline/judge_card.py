@@ -1,4 +1,4 @@
-"""The judge's card: what it is, what taught it, how far it agrees with people, where it fails, when people last looked."""
+"""The judge's card: what it is, what taught it, how it agrees with people, where it fails, when people last looked."""
 
 from __future__ import annotations
 
