@@ -22,6 +22,8 @@ import pyarrow as pa
 from recgpt import schema
 
 STRATA = 8
+SMALL = 10
+"""Outputs of a group at least: in smaller ones rounding to whole labels costs more than stratifying gives."""
 FLOOR = 0.02
 """Least chance of being wrong that a score is believed to have: judges are surer of themselves than they are right."""
 NOVEL = 20
@@ -143,8 +145,9 @@ def _groups(
         ("novel", [sample for sample in samples if sample in novel]),
     ):
         ordered = sorted(names, key=lambda sample: (_variance(samples[sample]), _draw(sample, seed)))
-        for part in range(STRATA):
-            chosen = ordered[len(ordered) * part // STRATA : len(ordered) * (part + 1) // STRATA]
+        parts = max(1, min(STRATA, len(ordered) // SMALL))
+        for part in range(parts):
+            chosen = ordered[len(ordered) * part // parts : len(ordered) * (part + 1) // parts]
             if chosen:
                 groups[f"{kind} {part + 1}"] = {sample: samples[sample] for sample in chosen}
     return groups
