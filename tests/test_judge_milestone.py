@@ -291,7 +291,9 @@ def shop(tmp_path):
 
 
 def test_a_milestone_is_opened_labeled_and_closed_and_shows_before_and_after(shop):
+    assert "never measured" in milestones.notice(shop.config)
     first = shop.visit()
+    assert "waits for labels of 60 samples" in milestones.notice(shop.config)
     assert (first.state, first.why[0].split(":")[0], first.asked) == ("opened", "first", 60)
     assert first.plans["tags"]["half_width"] < first.plans["tags"]["half_width_at_random"]
     shop.label(shop.asked()[:20])
@@ -306,6 +308,7 @@ def test_a_milestone_is_opened_labeled_and_closed_and_shows_before_and_after(sho
     assert done.after[ON]["passes"]["accuracy"] >= done.before[ON]["passes"]["accuracy"] - 0.05
     assert json.loads(json.dumps(dataclasses.asdict(done)))["after"][ON]["labels"] == 60
     # Calibrated from now on, and quiet until something happens.
+    assert len(shop.buffer.events("calibrated")) == 1
     known = milestones.learn(shop.buffer, ALL, shop.engine, keep=True)
     assert known.curves.keys() == set(TAGS)
     assert "tags/relevance" not in known.missing
@@ -313,6 +316,8 @@ def test_a_milestone_is_opened_labeled_and_closed_and_shows_before_and_after(sho
     milestones.learn(shop.buffer, ALL, shop.engine, keep=True)
     assert len(shop.buffer.events("calibrated")) == 1, "the same labels teach nothing new"
     assert shop.visit().state == "not due"
+    assert milestones.notice(shop.config).startswith("people last measured the judge on")
+    assert milestones.notice(shop.config, now=datetime.now(UTC) + timedelta(days=31)).startswith("OVERDUE")
     assert shop.visit(now=datetime.now(UTC) + timedelta(days=31)).overdue
 
 

@@ -32,7 +32,7 @@ def run(
     from recgpt import judge, pipeline
     from recgpt.cli import render
     from recgpt.cli.watch import Terminal
-    from recgpt.pipeline import judging
+    from recgpt.pipeline import judging, milestones
 
     settings = pipeline.load(config)
     for one in task or ():
@@ -50,7 +50,8 @@ def run(
         shown |= {"calibrated": found.calibrated, "uncalibrated": found.uncalibrated}
         typer.echo(json.dumps(shown))
     else:
-        notes = [judging.trust(found), *(f"{key}: {why}" for key, why in found.uncalibrated.items())]
+        notes = [judging.trust(found), milestones.notice(settings)]
+        notes += [f"{key}: {why}" for key, why in found.uncalibrated.items()]
         if reasons:
             notes.append(f"{found.counts['reasons']} reasons, {found.counts['reasons_unscored']} without one that fits")
         render.judged(rates, found.pass_rates(), found.counts, folder=settings.out / "judge", notes=notes)

@@ -105,7 +105,7 @@ def _data(buffer: Buffer | None, criteria: Mapping[str, Criterion]) -> dict[str,
 
 def _failures(last: Mapping[str, Any] | None, uncalibrated: Sequence[str]) -> list[str]:
     """Say what is known to be wrong with this judge."""
-    found = [f"{key}: uncalibrated, its scores are the model's own" for key in uncalibrated]
+    found = [f"uncalibrated, the scores are the model's own: {', '.join(uncalibrated)}"] if uncalibrated else []
     if last is None:
         return [*found, "people never measured this judge"]
     found += [f"degraded: {fall}" for fall in last["falls"]]

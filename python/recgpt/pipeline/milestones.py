@@ -197,6 +197,20 @@ def visit(
             own.close()
 
 
+def notice(config: Config, *, now: datetime | None = None) -> str:
+    """Say in a line when people last measured the judge, and whether that is overdue."""
+    path, now = buffer_path(config), now or datetime.now(UTC)
+    events = Buffer(path).events() if path.exists() else []
+    every, until = timedelta(days=config.judge.every_days), _last_close(events)
+    if waiting := milestone.opened(events):
+        late = "OVERDUE: " if now - waiting["time"] > every else ""
+        return f"{late}the milestone of {waiting['time']:%Y-%m-%d} waits for labels of {len(waiting['cases'])} samples"
+    if until is None:
+        return "people never measured this judge; `recgpt judge milestone` draws what they should label"
+    late = "OVERDUE: " if now - until > every else ""
+    return f"{late}people last measured the judge on {until:%Y-%m-%d}, the next time is {until + every:%Y-%m-%d}"
+
+
 def _open(
     config: Config, buffer: Buffer, criteria: Mapping[str, Criterion], version: str, now: datetime, *, force: bool
 ) -> Milestone:
@@ -305,6 +319,8 @@ def _close(
         {"judge": version, "why": found.why, "asked": len(cases), "labeled": labeled, "before": found.before,
          "after": found.after, "falls": found.falls, "withheld": found.withheld},
     )  # fmt: skip
+    # Calibrated on what people just said: from now on the judge is the one that `after` speaks of.
+    learn(buffer, criteria, engine, keep=True)
     return found
 
 
