@@ -285,8 +285,8 @@ class Buffer:
             database.execute("COMMIT")
         except sqlite3.Error as error:
             raise JudgeError(
-                f"the buffer {self.path} could not be read or written: {error}; what was in it stays; is the disk full, "
-                "or the file another's?"
+                f"the buffer {self.path} could not be read or written: {error}; what was in it stays; is the disk "
+                "full, or the file another's?"
             ) from error
         finally:
             if database is not None:

@@ -146,7 +146,9 @@ def _interests(tables: Tables) -> list[Sample]:
 def _tags(tables: Tables) -> list[Sample]:
     table = tables("tags", "tags")
     rows = _by_model(table)
-    now: datetime | None = rows[0]["as_of"] if rows else None
+    if not rows:
+        return []
+    now: datetime | None = rows[0]["as_of"]
     wanted = tables.config.tags
     log = read(tables("logs", "events"), tables("tags", "item_tags"), tables.items, now=now, config=wanted)
     known = frozenset(log.categories)
