@@ -1,11 +1,13 @@
 """How many verdicts a minute does the judge give, and what sways it that should not: position, length, injected text?
 
-    python benches/judge.py [--only speed,position,length,injections] [--samples N] [--model PATH] [--threads N]
+    python benches/judge.py [--only speed,position,length,injections,drifts] [--samples N] [--model PATH] [--threads N]
 
 Samples are tags for shoppers of the generated world, half of them paired with an interest of another shopper. `speed`
 counts the model's verdicts; the rules' are free beside them. `position` asks again with the words of the scale and
 their examples in the other order. `length` correlates a score with the length of the judged text (Spearman).
-`injections` puts 500 hostile strings behind a tag, one each, and counts verdicts that turn. The last line is JSON.
+`injections` puts 500 hostile strings behind a tag, one each, and counts verdicts that turn. `drifts` needs no model: in
+100 seeded planted worlds it injects a drift of behavior, of items, of criteria and none between two milestones with
+simulated annotators (`tests/drifts.py`), and counts how often the judge is called degraded. The last line is JSON.
 """
 
 import argparse
@@ -22,13 +24,16 @@ from recgpt.judge import Sample
 from recgpt.llm import LlamaCpp, default_model_path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-PARTS = ("speed", "position", "length", "injections")
+PARTS = ("speed", "position", "length", "injections", "drifts")
+SEEDS = 100
 
 
 def samples(count, behind=""):
     """Make tags of the generated catalogue for interests of the pool, in a fixed order."""
-    items = datasets.load("world", users=1, items=4 * count, seed=7).items
-    found = sorted(set(tags.item_tags(items)["tag"].to_pylist()))
+    items = datasets.load("world", users=1, items=max(60, 4 * count), seed=7).items
+    shelf = dict(zip(items["item_id"].to_pylist(), items["category"].to_pylist(), strict=True))
+    of = {row["tag"]: shelf[row["item_id"]] for row in tags.item_tags(items).to_pylist()}
+    found = sorted(of)
     interests = [entry.name for entry in Pool.load().interests]
     return [
         Sample(
@@ -37,6 +42,7 @@ def samples(count, behind=""):
                 "shopper": f"age {20 + place % 50}; household of {1 + place % 4}",
                 "interest": interests[place * 7 % len(interests)],
                 "reason": f"They like {interests[place * 7 % len(interests)]}, so they may use it at home.",
+                "category": of[found[place % len(found)]],
                 "tag": f"{found[place % len(found)]}{behind}",
             },
             ruled=dict.fromkeys(judge.criteria.RULES, ""),
@@ -69,9 +75,19 @@ def main():
     figures = {
         "samples": given.samples,
         **dict.fromkeys(
-            ("verdicts_per_minute", "computed_tokens_a_verdict", "position_flips", "length_spearman", "injection_flips")
+            ("verdicts_per_minute", "computed_tokens_a_verdict", "position_flips", "length_spearman", "injection_flips",
+             "alarms")
         ),
-    }
+    }  # fmt: skip
+    if "drifts" in parts:
+        import drifts
+
+        figures["alarms"] = {drift: drifts.alarms(drift, range(SEEDS)) for drift in drifts.SIZES}
+        for drift, caught in figures["alarms"].items():
+            print(f"drift of size {drifts.SIZES[drift]:g}: {drift:<9} called degraded in {caught} of {SEEDS} worlds")
+    if set(parts) <= {"drifts"}:
+        print(json.dumps(figures))
+        return
     engine = LlamaCpp(given.model or default_model_path(), threads=given.threads, weights="bf16")
     try:
         judge.judge(samples(2), criteria, engine=engine)  # loads the model

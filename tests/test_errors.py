@@ -1,6 +1,8 @@
 """Every error class with the exact text that a person reads, and the command line that prints it as one line."""
 
 import re
+import resource
+import sqlite3
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,10 +18,11 @@ from recgpt import _core, errors, judge, schema, serving
 from recgpt.cli import main
 from recgpt.evaluation import summary
 from recgpt.index import ExactIndex
+from recgpt.judge import calibration
 from recgpt.judge.buffer import Buffer, Label
 from recgpt.llm import FakeEngine, LlamaCpp, Recorded, Tokenizer, grammar, prompts
 from recgpt.llm.chat import Chat
-from recgpt.pipeline import config
+from recgpt.pipeline import config, milestones
 
 EMPTY = ("tags", "interests", "explanations", "history")
 NOW = datetime(2024, 3, 15, tzinfo=UTC)
@@ -92,6 +95,49 @@ def hostile_template() -> None:
     Chat("{% for message in messages %}{{ message.__class__ }}{% endfor %}", lambda text, *, special: [])
 
 
+def judged(folder: Path) -> tuple[Buffer, dict[str, judge.Criterion], str]:
+    """A buffer with one sample that ann called relevant."""
+    buffer, criteria, sample = Buffer(folder / "labels.sqlite"), judge.load(), judge.Sample("tags", {"tag": "tent"})
+    buffer.add_samples([sample], source="served", round=1)
+    buffer.add_label(Label(sample.id, "tags/relevance", "ann", "Yes"), criteria)
+    return buffer, criteria, sample.id
+
+
+def contradicting(folder: Path) -> None:
+    buffer, criteria, sample = judged(folder)
+    buffer.add_label(Label(sample, "tags/relevance", "ann", "No"), criteria)
+
+
+def unknown_criterion(folder: Path) -> None:
+    buffer, _, sample = judged(folder)
+    buffer.add_label(Label(sample, "tags/taste", "ann", "No"), {"tags/relevance": judge.load()["tags/relevance"]})
+
+
+def later_buffer(folder: Path) -> None:
+    buffer, _, _ = judged(folder)
+    with sqlite3.connect(buffer.path) as database:
+        database.execute("UPDATE meta SET format = 9")
+    Buffer(buffer.path)
+
+
+def unjudged(folder: Path) -> None:
+    path = folder / "run.toml"
+    path.write_text(f'out = "{folder}/out"\n[data]\ndataset = "world"\n[llm]\nengine = "fake"\n', encoding="utf-8")
+    milestones.visit(config.load(path))
+
+
+def full_disk(folder: Path) -> None:
+    """No file may grow any further: what a full disk looks like to whoever writes."""
+    buffer, criteria, sample = judged(folder)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+    try:
+        buffer.add_label(Label(sample, "tags/relevance", "bob", "No"), criteria)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert buffer.labels()["annotator"].to_pylist() == ["ann"], "nothing was lost, nothing half written"
+
+
 CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
     (
         "a missing column",
@@ -159,7 +205,7 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         "an unknown key",
         errors.InvalidConfigError,
         lambda _: summary({"hr": 1}),
-        "the summary wants exactly its 47 figures; missing: users, users_evaluated, llm_users, events, events_kept, tokens_raw, tokens_compressed, tokens_budgeted, within_budget, interests_per_user, tags_per_user, answers_valid_raw, evidence_supported_raw, evidence_supported_base, rejected, unscored, interests_changed_by_shuffle, interests_changed_by_model, category_accuracy, beta, hr@20, ndcg@20, hr@20_new, ndcg@20_new, hr@20_popularity, ndcg@20_popularity, hr@20_new_popularity, ndcg@20_new_popularity, hr@20_buy_again, ndcg@20_buy_again, hr@20_new_buy_again, ndcg@20_new_buy_again, beta_sweep, llm_hr@20_new, llm_hr@20_new_swapped, llm_hr@30_category, llm_hr@30_category_popularity, llm_n, explained_by_interest, explained_by_item, explained_by_rule, below_category_floor, llm_calls, llm_reused, seconds, report, bundle; unknown: hr",
+        "the summary wants exactly its 52 figures; missing: users, users_evaluated, llm_users, events, events_kept, tokens_raw, tokens_compressed, tokens_budgeted, within_budget, interests_per_user, tags_per_user, answers_valid_raw, evidence_supported_raw, evidence_supported_base, rejected, unscored, interests_changed_by_shuffle, interests_changed_by_model, category_accuracy, beta, hr@20, ndcg@20, hr@20_new, ndcg@20_new, hr@20_popularity, ndcg@20_popularity, hr@20_new_popularity, ndcg@20_new_popularity, hr@20_buy_again, ndcg@20_buy_again, hr@20_new_buy_again, ndcg@20_new_buy_again, beta_sweep, llm_hr@20_new, llm_hr@20_new_swapped, llm_hr@30_category, llm_hr@30_category_popularity, llm_n, explained_by_interest, explained_by_item, explained_by_rule, below_category_floor, pass_interests, pass_tags, pass_explanations, pass_n, pass_calibrated, llm_calls, llm_reused, seconds, report, bundle; unknown: hr",
     ),
     (
         "no configuration",
@@ -218,6 +264,48 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         "tags/relevance is answered with Yes, No, but ann said 'Maybe'",
     ),
     (
+        "labels of one annotator that contradict each other",
+        errors.JudgeError,
+        contradicting,
+        "ann called tags/relevance of sample HASH 'Yes' and now 'No': take the first back (a label without verdict) before saying otherwise",
+    ),
+    (
+        "a criterion that is not there",
+        errors.JudgeError,
+        unknown_criterion,
+        "there is no criterion 'tags/taste'; there are tags/relevance",
+    ),
+    (
+        "an empty class",
+        errors.JudgeError,
+        lambda folder: judge.rebalance(judged(folder)[0].labels()),
+        "tags/relevance has labels of one class only (Yes); label some outputs that are not, or take labels of earlier rounds in",
+    ),
+    (
+        "a calibration with an empty class",
+        errors.JudgeError,
+        lambda _: calibration.fit([0.5] * 30, [True] * 30, digest="d"),
+        "a calibration needs 10 labels that pass and 10 that do not, but there are 30 and 0; label more, or take the judge's scores as they come",
+    ),
+    (
+        "labels of another version",
+        errors.JudgeError,
+        later_buffer,
+        "the buffer FOLDER/labels.sqlite has format 9, but this recgpt reads up to 1; use the recgpt that wrote it, or a later one",
+    ),
+    (
+        "a full disk",
+        errors.JudgeError,
+        full_disk,
+        "the buffer FOLDER/labels.sqlite could not be read or written: disk I/O error; what was in it stays; is the disk full, or the file another's?",
+    ),
+    (
+        "a milestone without anything judged",
+        errors.JudgeError,
+        unjudged,
+        "FOLDER/out/judge/buffer.sqlite has no verdicts of VERSION; let `recgpt judge run` judge something first",
+    ),
+    (
         "no bundle",
         errors.BundleError,
         lambda folder: recgpt.Recommender.open(folder / "bundles"),
@@ -258,7 +346,7 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
 
 def said(error: BaseException, folder: Path) -> str:
     """The message, with what differs from run to run taken out."""
-    text = str(error).replace(str(folder), "FOLDER")
+    text = re.sub(r"fake/judge=[0-9a-f]{12}", "VERSION", str(error).replace(str(folder), "FOLDER"))
     return re.sub(r"process \d+", "process PID", re.sub(r"\b[0-9a-f]{32}\b", "HASH", text))
 
 

@@ -169,3 +169,27 @@ def test_backward_the_words_and_examples_stand_the_other_way_round():
 
 def test_probabilities_of_far_words_do_not_overflow():
     assert probabilities([-1000.0, -2000.0]) == [1.0, 0.0]
+
+
+def test_reasons_on_request_are_one_checked_sentence_and_change_no_verdict():
+    engine = FakeEngine(scorer=lambda request: [-1.0, -2.0])
+    ruled = {"specificity": "", "category": "", "past_month": "", "season": "out_of_season"}
+    plain = judge.judge([tag(**ruled)], ALL, engine=engine)
+    engine.enqueue('{"reason": "Campers sleep  in tents."}', '{"reason": 7}')
+    found = judge.judge([tag(**ruled)], ALL, engine=engine, reasons=True)
+    rows = {row["criterion"]: row for row in found.table.to_pylist()}
+    assert rows["consistency"]["reason"] == "Campers sleep in tents."
+    assert rows["relevance"]["reason"] is None, "what is no sentence under the schema is left out and counted"
+    assert rows["season"]["reason"] == "out_of_season", "a rule says why itself"
+    assert (found.counts["reasons"], found.counts["reasons_unscored"]) == (1, 1)
+    assert found.table.drop(["reason"]).equals(plain.table.drop(["reason"]))
+    asked = engine.requests[-1].prompt
+    assert asked.user.endswith("The answer is Yes. Say why in one short sentence, as JSON with the field reason.")
+    assert asked.system == engine.requests[0].prompt.system, "so that the sample's prefix is shared"
+    assert judge.judge([tag()], ALL, engine=None, reasons=True).counts["reasons"] == 0
+
+
+def test_a_verdict_that_fails_says_why():
+    found = judge.judge([tag()], ALL, engine=FakeEngine(scorer=lambda request: [-2.0, -1.0]))
+    (row,) = [row for row in found.table.to_pylist() if row["criterion"] == "relevance"]
+    assert row["reason"] == "No: 0.27, and it passes from 0.50 on"

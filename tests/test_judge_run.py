@@ -7,10 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from recgpt import pipeline, schema
+from recgpt import judge, pipeline, schema
 from recgpt.cli import app
 from recgpt.errors import JudgeError, RecGPTError
 from recgpt.judge import Buffer
+from recgpt.judge.buffer import Label
 from recgpt.llm import FakeEngine
 from recgpt.pipeline import judging
 
@@ -119,7 +120,7 @@ def test_the_command_prints_rates_and_refuses_what_is_not_there(shop, tmp_path):
     done = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5", "--json"])
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout.splitlines()[-1])
-    assert set(printed) == {"criteria", "pass", "counts"}
+    assert set(printed) == {"criteria", "pass", "counts", "calibrated", "uncalibrated"}
     assert {row["task"] for row in printed["criteria"]} == {"tags"}
     assert printed["counts"]["samples"] == 5
     people = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5"])
@@ -144,3 +145,52 @@ def test_an_engine_of_ones_own_is_not_closed(shop):
     engine = FakeEngine()
     found = judging.run(pipeline.load(shop), tasks=["interests"], engine=engine)
     assert found.counts["llm"] == len(engine.requests) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_labels_calibrate_the_next_run_and_decide_where_they_are(shop, tmp_path):
+    settings = pipeline.load(shop)
+    config = settings.model_copy(
+        update={"judge": settings.judge.model_copy(update={"buffer": tmp_path / "buffer.sqlite", "samples": 60})}
+    )
+    first = judging.run(config, tasks=["tags"])
+    assert "0 labels pass and 0 do not, 10 of each are needed" in first.uncalibrated["tags/relevance"]
+    assert (first.calibrated, judging.trust(first)) == ({}, "uncalibrated: people have not labeled enough")
+    buffer, criteria = Buffer(tmp_path / "buffer.sqlite"), judge.load()
+    before = buffer.count("verdicts")
+    judging.run(config, tasks=["tags"])
+    assert buffer.count("verdicts") == before, "the same verdicts again are not written again"
+    scores = {row["sample"]: row["score"] for row in first.table.to_pylist() if row["criterion"] == "relevance"}
+    ordered = sorted(scores, key=scores.__getitem__)
+    assert len(ordered) > 24
+    for place, sample in enumerate(ordered[:24]):
+        word = "Yes" if place % 2 else "No"
+        buffer.add_label(Label(sample, "tags/relevance", "ann", word, round=1), criteria)
+    found = judging.run(config, tasks=["tags"], reasons=True)
+    assert found.calibrated == {"tags/relevance": "platt, 24 labels"}
+    assert "tags/consistency" in found.uncalibrated
+    assert found.counts["people"] == 24
+    assert found.counts["reasons"] + found.counts["reasons_unscored"] > 0
+    assert judging.trust(found).startswith("uncalibrated for interests/correlation")
+    rows = [row for row in found.table.to_pylist() if row["criterion"] == "relevance"]
+    assert {row["sample"] for row in rows if row["decided_by"] == "people"} == set(ordered[:24])
+    assert len(buffer.events("calibrated")) == 1
+    kept = dict(buffer.events("calibrated")[0]["curves"]["tags/relevance"])
+    assert kept["digest"] == criteria["tags/relevance"].digest
+    # A dry run reads them too, and writes nothing.
+    counted = [buffer.count(name) for name in ("samples", "verdicts", "labels", "events")]
+    judging.run(config, tasks=["tags"], keep=False)
+    assert [buffer.count(name) for name in ("samples", "verdicts", "labels", "events")] == counted
+
+
+@pytest.mark.slow
+def test_a_server_without_scores_leaves_the_models_part_open(shop):
+    engine = FakeEngine()
+    engine.scores = False
+    found = judging.run(pipeline.load(shop), tasks=["tags"], engine=engine, keep=False)
+    assert engine.requests == []
+    assert found.counts["llm"] == 0
+    assert found.counts["rule"] > 0
+    assert judging.decided(found)["tags"] == 0
+    assert judging.told(found)[0].startswith("tags nobody could tell")

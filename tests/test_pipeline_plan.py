@@ -78,12 +78,16 @@ def test_a_dry_run_changes_nothing_and_foresees_the_first_stage(done) -> None:
     folder, planned, left, outcome = done
     assert left == ["run.toml"]
     asked = {row.stage: row.done + row.failed + row.quarantined for row in pipeline.status(folder / "run.toml")}
-    assert set(planned.llm) == set(asked) == {"interests", "tags", "explanations"}
+    assert set(planned.llm) == set(asked) == {"interests", "tags", "explanations", "judge"}
     assert planned.llm["interests"].reused == 0
     # How many interests are chosen nobody knows before: 51 foreseen of 65 here. Within .2 is the demo's goal.
     assert abs(planned.llm["interests"].rows - asked["interests"]) <= 0.3 * asked["interests"]
     assert planned.llm["tags"].prompt_tokens > planned.llm["tags"].computed_tokens > 0
     assert set(planned.seconds) == set(outcome.figures["seconds"]) - {"total"}
+    assert (folder / "out" / "judge" / "verdicts.parquet").is_file()
+    assert outcome.figures["pass_n"] > 0
+    assert outcome.figures["pass_calibrated"] is False
+    assert all(0 <= outcome.figures[f"pass_{task}"] <= 1 for task in ("interests", "tags", "explanations"))
     disk = sum(
         path.stat().st_size for part in ("out", "bundles") for path in (folder / part).rglob("*") if path.is_file()
     )

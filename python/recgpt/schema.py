@@ -199,7 +199,8 @@ VERDICTS = pa.schema(
         pa.field("as_of", TIMESTAMP),
     ]
 )
-"""What the judge said. `sample`: content hash. `decided_by`: `rule` or `llm`. `verdict`: null where it is unscored."""
+"""What the judge said. `sample`: content hash. `decided_by`: `rule`, `llm` or `people`. `verdict`: null where it is
+unscored. `reason`: why it fails or is unscored, or the model's own sentence where that was asked for."""
 
 LABELS = pa.schema(
     [

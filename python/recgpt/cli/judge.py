@@ -23,13 +23,16 @@ def run(
     config: ConfigFile,
     task: Task = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Most samples a task, instead of the file's.")] = None,
+    reasons: Annotated[
+        bool, typer.Option("--reasons", help="Let the model say why, in one sentence a verdict.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Judge what `recgpt run` left, print pass rates, and keep verdicts and samples for people to check."""
     from recgpt import judge, pipeline
     from recgpt.cli import render
     from recgpt.cli.watch import Terminal
-    from recgpt.pipeline import judging
+    from recgpt.pipeline import judging, milestones
 
     settings = pipeline.load(config)
     for one in task or ():
@@ -38,14 +41,20 @@ def run(
     watch = Terminal()
     try:
         watch.begin("judge", "judging")
-        found = judging.run(settings, limit=limit, tasks=task, progress=watch.progress)
+        found = judging.run(settings, limit=limit, tasks=task, reasons=reasons, progress=watch.progress)
     finally:
         watch.stop()
     rates = judging.rates(found)
     if as_json:
-        typer.echo(json.dumps({"criteria": rates, "pass": found.pass_rates(), "counts": found.counts}))
+        shown = {"criteria": rates, "pass": found.pass_rates(), "counts": found.counts}
+        shown |= {"calibrated": found.calibrated, "uncalibrated": found.uncalibrated}
+        typer.echo(json.dumps(shown))
     else:
-        render.judged(rates, found.pass_rates(), found.counts, folder=settings.out / "judge")
+        notes = [judging.trust(found), milestones.notice(settings)]
+        notes += [f"{key}: {why}" for key, why in found.uncalibrated.items()]
+        if reasons:
+            notes.append(f"{found.counts['reasons']} reasons, {found.counts['reasons_unscored']} without one that fits")
+        render.judged(rates, found.pass_rates(), found.counts, folder=settings.out / "judge", notes=notes)
 
 
 @commands.command()

@@ -141,12 +141,19 @@ def plan(planned: Plan) -> None:
 
 
 def judged(
-    rates: Sequence[Mapping[str, Any]], passed: Mapping[str, float | None], counts: Mapping[str, int], *, folder: Path
+    rates: Sequence[Mapping[str, Any]],
+    passed: Mapping[str, float | None],
+    counts: Mapping[str, int],
+    *,
+    folder: Path,
+    notes: Sequence[str],
 ) -> None:
-    """Print what the judge said."""
+    """Print what the judge said, and on what its scores rest."""
     console = Console(highlight=False)
     columns = ("task", "criterion", "decided_by", "samples", "passed", "failed", "unscored")
-    listing(console, "judge, uncalibrated", columns, rates)
+    listing(console, f"judge, {notes[0]}", columns, rates)
+    for note in notes[1:]:
+        console.print(Text(f"- {note}"), soft_wrap=True)
     for task, rate in passed.items():
         share = "nobody could tell" if rate is None else f"{rate:.0%} pass every criterion"
         console.print(Text(f"{task:<13} {share}"))

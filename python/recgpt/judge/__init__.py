@@ -4,7 +4,20 @@ from recgpt.judge.agreement import Agreement, agreement
 from recgpt.judge.buffer import Buffer
 from recgpt.judge.criteria import TASKS, Criterion, load
 from recgpt.judge.judging import Judged, judge
+from recgpt.judge.people import decide
 from recgpt.judge.rebalance import rebalance
 from recgpt.judge.sample import Sample
 
-__all__ = ["TASKS", "Agreement", "Buffer", "Criterion", "Judged", "Sample", "agreement", "judge", "load", "rebalance"]
+__all__ = [
+    "TASKS",
+    "Agreement",
+    "Buffer",
+    "Criterion",
+    "Judged",
+    "Sample",
+    "agreement",
+    "decide",
+    "judge",
+    "load",
+    "rebalance",
+]

@@ -44,12 +44,21 @@ class Agreement:
     weighted: Scores
 
 
-def agreement(people: Sequence[str], judge: Sequence[str], *, seed: int = 0) -> Agreement:
+def agreement(
+    people: Sequence[str],
+    judge: Sequence[str],
+    *,
+    weights: Sequence[float] | None = None,
+    strata: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Agreement:
     """Compare verdicts on the same samples.
 
     Args:
         people: what people said.
         judge: what the judge said, in the same order.
+        weights: how many outputs each sample stands for; 1 by default. Counts stay counts of labels.
+        strata: from which part of the outputs each sample was drawn; the bootstrap draws within them.
         seed: of the intervals.
 
     Raises:
@@ -64,41 +73,55 @@ def agreement(people: Sequence[str], judge: Sequence[str], *, seed: int = 0) -> 
     names = sorted({*people, *judge})
     place = {name: row for row, name in enumerate(names)}
     pairs = np.array([[place[one], place[other]] for one, other in zip(people, judge, strict=True)])
-    table = _table(pairs, len(names))
+    weigh = np.ones(len(pairs)) if weights is None else np.asarray(weights, np.float64)
+    if len(weigh) != len(pairs) or not np.all(weigh > 0) or (strata is not None and len(strata) != len(pairs)):
+        raise ValueError(f"{len(pairs)} weights above 0 and as many strata were expected")
+    table = _table(pairs, weigh, len(names))
     random = np.random.default_rng(seed)
-    draws = [_table(pairs[random.integers(len(pairs), size=len(pairs))], len(names)) for _ in range(DRAWS)]
+    parts = (
+        [np.arange(len(pairs))]
+        if strata is None
+        else [np.flatnonzero(np.asarray(strata) == one) for one in dict.fromkeys(strata)]
+    )
+    draws = []
+    for _ in range(DRAWS):
+        drawn = np.concatenate([part[random.integers(len(part), size=len(part))] for part in parts])
+        draws.append(_table(pairs[drawn], weigh[drawn], len(names)))
     kappas = [one for one in map(_kappa, draws) if one is not None]
-    by_class = {name: _scores(table, row) for name, row in place.items()}
+    sizes = np.bincount(pairs[:, 0], minlength=len(names))
+    by_class = {name: _scores(table, row, int(sizes[row])) for name, row in place.items()}
+    shares = table.sum(axis=1)
     return Agreement(
         count=len(pairs),
-        accuracy=float(np.trace(table) / len(pairs)),
-        accuracy_interval=_interval([float(np.trace(one) / len(pairs)) for one in draws]),
+        accuracy=float(np.trace(table) / table.sum()),
+        accuracy_interval=_interval([float(np.trace(one) / one.sum()) for one in draws]),
         kappa=_kappa(table),
         kappa_interval=_interval(kappas) if kappas else None,
         by_class=by_class,
         macro=_average(by_class, dict.fromkeys(names, 1.0)),
-        weighted=_average(by_class, {name: float(one.count) for name, one in by_class.items()}),
+        weighted=_average(by_class, {name: float(shares[row]) for name, row in place.items()}),
     )
 
 
-def _table(pairs: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+def _table(pairs: npt.NDArray[np.int64], weights: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.float64]:
     """Count: row = people, column = judge."""
-    return np.bincount(pairs[:, 0] * size + pairs[:, 1], minlength=size * size).reshape(size, size)
+    counted = np.bincount(pairs[:, 0] * size + pairs[:, 1], weights, minlength=size * size)
+    return np.asarray(counted, np.float64).reshape(size, size)
 
 
-def _kappa(table: npt.NDArray[np.int64]) -> float | None:
+def _kappa(table: npt.NDArray[np.float64]) -> float | None:
     total = table.sum()
     chance = float((table.sum(axis=0) * table.sum(axis=1)).sum() / total**2)
-    return None if chance >= 1.0 else float((np.trace(table) / total - chance) / (1.0 - chance))
+    return None if chance > 1.0 - 1e-12 else float((np.trace(table) / total - chance) / (1.0 - chance))
 
 
-def _scores(table: npt.NDArray[np.int64], row: int) -> Scores:
-    hit, said, true = int(table[row, row]), int(table[:, row].sum()), int(table[row].sum())
+def _scores(table: npt.NDArray[np.float64], row: int, count: int) -> Scores:
+    hit, said, true = float(table[row, row]), float(table[:, row].sum()), float(table[row].sum())
     return Scores(
         precision=hit / said if said else None,
         recall=hit / true if true else None,
         f1=2 * hit / (said + true) if said + true else None,
-        count=true,
+        count=count,
     )
 
 

@@ -25,7 +25,7 @@ from recgpt.judge.sample import Sample
 FORMAT = 1
 SOURCES = ("pre-alignment", "self-training", "served")
 """Where a sample came from: the two of section 3.1, and outputs that a run serves."""
-TABLES = ("samples", "verdicts", "labels")
+TABLES = ("samples", "verdicts", "labels", "events")
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (format INTEGER NOT NULL);
@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS labels (
   row INTEGER PRIMARY KEY AUTOINCREMENT, sample TEXT NOT NULL REFERENCES samples (id), criterion TEXT NOT NULL,
   digest TEXT NOT NULL, annotator TEXT NOT NULL, verdict TEXT, note TEXT NOT NULL, seconds REAL,
   round INTEGER NOT NULL, time TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS events (
+  row INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, data TEXT NOT NULL, time TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS labels_sample ON labels (sample, criterion, annotator);
 CREATE INDEX IF NOT EXISTS verdicts_sample ON verdicts (sample, criterion);
 """
@@ -225,12 +227,37 @@ class Buffer:
             if wanted is None or row["id"] in wanted
         }
 
+    def add_event(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Add what befell the judge: it was calibrated, a milestone was opened or closed. `data` is plain JSON."""
+        with self._open() as database:
+            database.execute(
+                "INSERT INTO events (kind, data, time) VALUES (?, ?, ?)",
+                (kind, json.dumps(data, ensure_ascii=False, allow_nan=False), _now()),
+            )
+
+    def events(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """Give the events of one kind, or of all, oldest first: what they carry, with `kind` and `time` beside it."""
+        with self._open() as database:
+            found = database.execute(
+                "SELECT * FROM events WHERE ? IS NULL OR kind = ? ORDER BY row", (kind, kind)
+            ).fetchall()
+        return [
+            json.loads(row["data"]) | {"kind": row["kind"], "time": datetime.fromisoformat(row["time"])}
+            for row in found
+        ]
+
+    def times(self) -> dict[str, datetime]:
+        """Tell when each sample came."""
+        with self._open() as database:
+            found = database.execute("SELECT id, time FROM samples").fetchall()
+        return {row["id"]: datetime.fromisoformat(row["time"]) for row in found}
+
     def round(self) -> int:
         """Give the round of annotation at hand: one after the last round in which people labeled."""
         with self._open() as database:
             return int(database.execute("SELECT coalesce(max(round), 0) + 1 FROM labels").fetchone()[0])
 
-    def count(self, table: Literal["samples", "verdicts", "labels"]) -> int:
+    def count(self, table: Literal["samples", "verdicts", "labels", "events"]) -> int:
         """Count rows, those that were taken back included."""
         with self._open() as database:
             return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
@@ -258,7 +285,8 @@ class Buffer:
             database.execute("COMMIT")
         except sqlite3.Error as error:
             raise JudgeError(
-                f"the buffer {self.path} could not be read or written: {error}; what was in it stays"
+                f"the buffer {self.path} could not be read or written: {error}; what was in it stays; is the disk "
+                "full, or the file another's?"
             ) from error
         finally:
             if database is not None:

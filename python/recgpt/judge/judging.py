@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from recgpt import schema
+from recgpt.judge import reasons as written
 from recgpt.judge.criteria import Criterion
 from recgpt.judge.sample import Sample
 from recgpt.llm import prompts
@@ -31,7 +32,12 @@ class Judged:
     table: pa.Table
     """`schema.VERDICTS`: a row for every sample and criterion, in the order given."""
     counts: Counter[str] = field(default_factory=Counter)
-    """`samples`, `qualified` (passes all), `rule`, `llm`, `unscored` verdicts, `prompt_tokens`, `computed_tokens`."""
+    """`samples`, `qualified` (passes all), verdicts by `rule`, `llm` and `people`, `unscored` ones, `prompt_tokens`,
+    `computed_tokens`; on request `reasons` and `reasons_unscored`."""
+    calibrated: dict[str, str] = field(default_factory=dict)
+    """By key of a criterion that the model decides: on what its scores were calibrated."""
+    uncalibrated: dict[str, str] = field(default_factory=dict)
+    """By key of a criterion that the model decides: why its scores are taken as they come."""
 
     def pass_rates(self) -> dict[str, float | None]:
         """Share of samples of each task that pass every criterion of theirs; unscored ones are left out, not failed."""
@@ -56,6 +62,7 @@ def judge(
     calibration: Mapping[str, Calibrated] | None = None,
     thresholds: Mapping[str, float] | None = None,
     backward: bool = False,
+    reasons: bool = False,
     progress: Progress | None = None,
 ) -> Judged:
     """Judge every sample by every criterion of its task.
@@ -67,6 +74,7 @@ def judge(
         calibration: by key of criterion; others are taken as they come.
         thresholds: least probability with which an output passes, by key; .5 where none is given.
         backward: name the words of a scale, and their examples, worst first: what changes is position bias.
+        reasons: let the model write a sentence behind each verdict of its own (`judge.reasons`).
         progress: called with (done, total) requests.
 
     Returns:
@@ -104,6 +112,8 @@ def judge(
             passes.append(row["passed"])
             rows.append(row)
         counts["qualified"] += bool(own) and all(passes)
+    if reasons and engine is not None:
+        written.explain(rows, samples, criteria, engine=engine, counts=counts, progress=progress)
     return Judged(schema.rows(rows, schema.VERDICTS), counts)
 
 
@@ -170,7 +180,9 @@ def _by_scores(
     score = math.fsum(share for word, share in zip(criterion.scale, shares, strict=True) if word in criterion.passes)
     if criterion.key in calibration:
         score = min(1.0, max(0.0, calibration[criterion.key](score)))
-    passed = score >= thresholds.get(criterion.key, 0.5)
+    least = thresholds.get(criterion.key, 0.5)
+    passed = score >= least
     # The likeliest word on the side of the verdict, so that word and verdict never contradict each other.
     side = [place for place, word in enumerate(criterion.scale) if (word in criterion.passes) == passed]
     row |= {"score": score, "passed": passed, "verdict": criterion.scale[max(side, key=lambda place: shares[place])]}
+    row["reason"] = None if passed else f"{row['verdict']}: {score:.2f}, and it passes from {least:.2f} on"

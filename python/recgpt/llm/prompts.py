@@ -42,6 +42,7 @@ INPUTS = {
     "tags_rank": {"attributes", "interests", "clicks", "purchases", "searches", "date", "season"},
     "tags_reason": {"facts", "beginning"},
     "judge": {"sample", "question", "examples", "scale"},
+    "judge_reason": {"sample", "question", "verdict"},
     "explanations": {"item", "interest", "date", "season", "beginning"},
 }
 """What the stages hand to their prompts. A wording of one's own must have a slot for each."""

@@ -162,12 +162,22 @@ class ServingConfig(_Section):
 class JudgeConfig(_Section):
     """What the judge reads and where it writes."""
 
-    samples: int = Field(60, ge=1)
+    samples: int = Field(30, ge=1)
     """Most samples of each task, drawn by the seed."""
     criteria: Path | None = None
     """A folder with criteria of your own, TASK/NAME.toml each (`recgpt.judge.criteria`)."""
     buffer: Path | None = None
     """The file of samples, verdicts and labels; by default judge/buffer.sqlite in `out`."""
+    people: int = Field(100, ge=1)
+    """Most samples of each task that a milestone asks people to label."""
+    half_width: float = Field(0.05, gt=0, lt=1)
+    """Half of the 95 % interval on agreement that a milestone wants; fewer samples are drawn where fewer reach it."""
+    every_days: int = Field(30, ge=1)
+    """A milestone is overdue so many days after the last one."""
+    accuracy: Share = 0.75
+    """The model decides under a criterion only while the lower end of its measured accuracy reaches this."""
+    accuracy_of: dict[str, Share] = {}
+    """The same for single criteria, such as `"tags/relevance" = 0.9`."""
 
 
 class Config(_Section):

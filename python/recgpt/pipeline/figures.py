@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt import evaluation
+from recgpt import evaluation, judge
+from recgpt.pipeline import judging
 from recgpt.text import plural
 
 if TYPE_CHECKING:
@@ -67,6 +68,9 @@ def gather(run: Stages) -> dict[str, Any]:
         "explained_by_item": _explained(run, "item"),
         "explained_by_rule": _explained(run, "rule"),
         "below_category_floor": run.predicted.counts["below_floor"],
+        **{f"pass_{task}": run.verdicts.pass_rates().get(task) for task in judge.TASKS},
+        "pass_n": sum(judging.decided(run.verdicts).values()),
+        "pass_calibrated": not run.verdicts.uncalibrated,
         "llm_calls": run.engine.calls,
         "llm_reused": run.engine.reused,
         **run.judged.figures,

@@ -24,8 +24,9 @@ from recgpt.interests.rules import claim_terms
 from recgpt.judge import Buffer, Judged, Sample
 from recgpt.llm.engine import Engine, Progress
 from recgpt.phrases import discreet, no_invented_claim
-from recgpt.pipeline import engines
+from recgpt.pipeline import engines, milestones
 from recgpt.pipeline.config import Config
+from recgpt.pipeline.milestones import buffer_path, learn, scores, version_of
 from recgpt.tags import checkers as tagged
 from recgpt.tags.engagement import read
 from recgpt.tags.words import stems
@@ -145,7 +146,9 @@ def _interests(tables: Tables) -> list[Sample]:
 def _tags(tables: Tables) -> list[Sample]:
     table = tables("tags", "tags")
     rows = _by_model(table)
-    now: datetime | None = rows[0]["as_of"] if rows else None
+    if not rows:
+        return []
+    now: datetime | None = rows[0]["as_of"]
     wanted = tables.config.tags
     log = read(tables("logs", "events"), tables("tags", "item_tags"), tables.items, now=now, config=wanted)
     known = frozenset(log.categories)
@@ -175,6 +178,7 @@ def _tags(tables: Tables) -> list[Sample]:
                     "shopper": _known(tables.attributes.get(row["user_id"])),
                     "interest": row["interest"] or "none",
                     "reason": row["reason"] or "none",
+                    "category": category or "none",
                     "tag": tag,
                 },
                 user_id=row["user_id"],
@@ -236,15 +240,22 @@ def run(
     *,
     limit: int | None = None,
     tasks: Sequence[str] | None = None,
+    reasons: bool = False,
+    keep: bool = True,
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Judged:
     """Judge what a run kept; verdicts go to `out/judge/verdicts.parquet` and with their samples into the buffer.
 
+    The model's scores are calibrated on the labels that stand in the buffer; a person's own label decides instead of
+    the model, and under criteria for which its last milestone found the judge too weak, people alone decide.
+
     Args:
         config: of the run.
         limit: most samples a task; the configuration's `judge.samples` by default.
         tasks: all by default.
+        reasons: let the model write a sentence behind each verdict of its own.
+        keep: write; without it, nothing is changed (`--dry-run`).
         engine: an open one; by default the run's own is opened and closed again.
         progress: called with (done, total) requests.
 
@@ -254,22 +265,84 @@ def run(
     """
     made = samples(config, limit=config.judge.samples if limit is None else limit, tasks=tasks)
     criteria = judge.load(config.judge.criteria)
+    path = buffer_path(config)
+    # Opened before the model works: a buffer that cannot be written should cost no time.
+    buffer = Buffer(path) if keep or path.exists() else None
     opened = None if engine is not None else engines.open_engine(config.llm, config.out / "llm")
     try:
         answering = opened if engine is None else engine
-        judged = judge.judge(made, criteria, engine=answering, progress=progress)
-        version = answering.name if answering is not None else ""
+        assert answering is not None
+        known = learn(buffer, criteria, answering, keep=keep, progress=progress)
+        judged = judge.judge(
+            made,
+            criteria,
+            # A server that cannot score leaves the model's verdicts unscored; rules decide theirs all the same.
+            engine=answering if scores(answering) else None,
+            calibration=known.curves,
+            thresholds={key: curve.threshold for key, curve in known.curves.items()},
+            reasons=reasons,
+            progress=progress,
+        )
+        version = version_of(answering, criteria)
     finally:
         if opened is not None:
             opened.close()
-    folder = config.out / "judge"
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(judged.table, folder / "verdicts.parquet", compression="zstd")
-    buffer = Buffer(config.judge.buffer or folder / "buffer.sqlite")
-    rounds = buffer.round()
-    buffer.add_samples(made, source="served", round=rounds)
-    buffer.add_verdicts(judged.table, criteria, judge=version, round=rounds)
-    return judged
+    judged.calibrated = {key: f"{one.method}, {one.labels} labels" for key, one in known.curves.items()}
+    judged.uncalibrated = known.missing
+    final = judge.decide(judged, known.people, milestones.withheld(buffer, version), criteria)
+    if keep and buffer is not None:
+        folder = config.out / "judge"
+        folder.mkdir(parents=True, exist_ok=True)
+        pq.write_table(final.table, folder / "verdicts.parquet", compression="zstd")
+        rounds = buffer.round()
+        buffer.add_samples(made, source="served", round=rounds)
+        new = milestones.unsaid(judged.table, buffer.verdicts(judge=version))
+        buffer.add_verdicts(new, criteria, judge=version, round=rounds)
+        milestones.see(buffer, things(config))
+    return final
+
+
+def things(config: Config) -> set[str]:
+    """Name every interest, tag and category that the tables of a run speak of."""
+    tables = Tables(config)
+    columns = (
+        tables("interests", "interests")["interest"],
+        tables("tags", "tags")["tag"],
+        tables("tags", "tags")["category"],
+        tables.items["category"],
+    )
+    return {text for column in columns for text in pc.unique(column).to_pylist() if text}
+
+
+def told(judged: Judged) -> list[str]:
+    """Say in two lines how many outputs of each task pass every criterion, on what that rests, and who decided."""
+    rates, counted = judged.pass_rates(), decided(judged)
+    shares = [
+        f"{task} {'nobody could tell' if rate is None else f'{rate:.0%} of {counted[task]} pass'}"
+        for task, rate in rates.items()
+    ]
+    counts = judged.counts
+    return [
+        f"{', '.join(shares) or 'nothing to judge'} ({trust(judged)})",
+        f"{counts['llm']:,} verdicts by the model, {counts['rule']:,} by rules, {counts['people']:,} by people",
+    ]
+
+
+def decided(judged: Judged) -> dict[str, int]:
+    """Count outputs of each task of which somebody could say whether they pass."""
+    passed: dict[str, dict[str, list[bool | None]]] = {}
+    for row in judged.table.select(["task", "sample", "passed"]).to_pylist():
+        passed.setdefault(row["task"], {}).setdefault(row["sample"], []).append(row["passed"])
+    return {task: sum(False in own or None not in own for own in samples.values()) for task, samples in passed.items()}
+
+
+def trust(judged: Judged) -> str:
+    """Say whether people taught the model's scores."""
+    if not judged.uncalibrated:
+        return "calibrated on people's labels"
+    if not judged.calibrated:
+        return "uncalibrated: people have not labeled enough"
+    return f"uncalibrated for {', '.join(judged.uncalibrated)}"
 
 
 def rates(judged: Judged) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from recgpt.index import ExactIndex
 from recgpt.llm import LlamaCpp, ledger
 from recgpt.llm.planning import Planned, Tally
 from recgpt.llm.reader import Status
-from recgpt.pipeline import engines, preflight, servers
+from recgpt.pipeline import engines, milestones, preflight, servers, training
 from recgpt.pipeline.config import Config, resolve
 from recgpt.pipeline.run import DOING, Stages
 from recgpt.pipeline.watch import Clock, Silent, Watch
@@ -67,9 +67,13 @@ class _Dry(Stages):
         )
         return servers.check_adapters(self.config.llm, planned)
 
+    def judge(self, summary: list[str], *, keep: bool = False) -> None:
+        """Count what the judge would ask; the buffer stays as it is."""
+        super().judge(summary, keep=keep)
+
     def retrieval(self, summary: list[str]) -> None:
         """Take the towers of the run if they are there, else train one epoch."""
-        trained, own = self.real / "retrieval" / self.towers_key(), self.config.out / "retrieval" / self.towers_key()
+        trained, own = self.real / "retrieval" / training.key(self), self.config.out / "retrieval" / training.key(self)
         if (trained / "done").exists() and not self.fresh:
             shutil.copytree(trained, own)
             super().retrieval(summary)
@@ -115,7 +119,10 @@ def plan(
     with tempfile.TemporaryDirectory(prefix="recgpt-dry-run-") as folder:
         out, bundles = Path(folder) / "out", Path(folder) / "bundles"
         serving = config.serving.model_copy(update={"bundles": bundles})
-        dry = _Dry(config.model_copy(update={"out": out, "serving": serving}), Clock(watch or Silent()), notes)
+        judge = config.judge.model_copy(update={"buffer": milestones.buffer_path(config)})
+        dry = _Dry(
+            config.model_copy(update={"out": out, "serving": serving, "judge": judge}), Clock(watch or Silent()), notes
+        )
         dry.real, dry.fresh = config.out, fresh
         try:
             for stage, doing in DOING.items():

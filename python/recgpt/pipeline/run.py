@@ -30,6 +30,7 @@ from recgpt.pipeline import (
     engines,
     figures,
     households,
+    judging,
     page,
     preflight,
     served,
@@ -39,7 +40,6 @@ from recgpt.pipeline import (
     training,
 )
 from recgpt.pipeline.config import Config, resolve
-from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.watch import Clock, Silent, Watch
 from recgpt.text import plural
 
@@ -51,6 +51,7 @@ DOING = {
     "tags": "predicting tags",
     "retrieval": "training the towers",
     "explanations": "writing explanations",
+    "judge": "judging a sample of what the model kept",
     "serving": "building and publishing the bundle",
     "evaluation": "judging on the held-out days",
 }
@@ -262,7 +263,7 @@ class Stages:
 
     def retrieval(self, summary: list[str]) -> None:
         """Stage 6: the towers, trained once for the same input, and the exact index."""
-        self.towers_folder = self.config.out / "retrieval" / self.towers_key()
+        self.towers_folder = self.config.out / "retrieval" / training.key(self)
         # The marker comes last, so that a folder without it is one whose writing was stopped.
         if (self.towers_folder / "done").exists():
             self.towers = retrieval.load(self.towers_folder)
@@ -276,12 +277,6 @@ class Stages:
         summary.append(f"{len(self.towers.user_ids):,} users, {len(self.towers.item_ids):,} items")
         self.beta = beta.read(self)
         summary.append(f"beta {self.beta:g}")
-
-    def towers_key(self) -> str:
-        """Name the towers by all that they are trained on."""
-        known = [str(self.now), str(self.config.retrieval), str(self.config.serving.beta == "auto")]
-        known += [self.config.data.truth] if self.now is None else []
-        return fingerprint(self.events, self.items, self.item_tags, *known)
 
     def explanations(self, summary: list[str]) -> None:
         """Stage 7: why, for each item that the drawn users will be served, and for the item alone."""
@@ -310,6 +305,11 @@ class Stages:
         counts = self.written.counts
         summary.append(f"{counts['kept']} texts by the model; {self.written.rejections.num_rows} rejected or unscored")
         summary.append(f"{counts['by_rule']:,} items have a text by rule")
+
+    def judge(self, summary: list[str], *, keep: bool = True) -> None:
+        """Judge a sample of what the model kept; nothing is taken out, what fails says why in its own table."""
+        self.verdicts = judging.run(self.config, engine=self.engine, keep=keep, progress=self.clock.watch.progress)
+        summary += judging.told(self.verdicts)
 
     def serving(self, summary: list[str]) -> None:
         """Stage 8: build, check and publish a bundle."""

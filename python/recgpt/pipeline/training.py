@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 from recgpt import retrieval
 from recgpt.evaluation import svg
+from recgpt.pipeline.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from recgpt.pipeline.run import Stages
 
 CHECKPOINT = "checkpoint.safetensors"
 """In the folder of the towers until they are done."""
+
+
+def key(run: Stages) -> str:
+    """Name the towers by all that they are trained on."""
+    known = [str(run.now), str(run.config.retrieval), str(run.config.serving.beta == "auto")]
+    known += [run.config.data.truth] if run.now is None else []
+    return fingerprint(run.events, run.items, run.item_tags, *known)
 
 
 def train(run: Stages) -> retrieval.Towers:

@@ -1,0 +1,113 @@
+"""Commands of the people behind the judge: `recgpt judge milestone` and `recgpt judge card`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from recgpt.cli.commands import AsJson, ConfigFile
+from recgpt.cli.judge import commands
+
+if TYPE_CHECKING:
+    from recgpt.pipeline.milestones import Milestone
+
+
+@commands.command()
+def milestone(
+    config: ConfigFile,
+    open_now: Annotated[bool, typer.Option("--open", help="Open one although none is due.")] = False,
+    close_now: Annotated[
+        bool, typer.Option("--close", help="Close the open one with the labels that are there.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Open a milestone where one is due, show how far it is, or close it: does the judge still agree with people?"""
+    from recgpt import pipeline
+    from recgpt.pipeline import milestones
+
+    found = milestones.visit(pipeline.load(config), open_now=open_now, close_now=close_now)
+    typer.echo(json.dumps(dataclasses.asdict(found))) if as_json else show(found)
+
+
+@commands.command()
+def card(
+    config: ConfigFile,
+    html: Annotated[Path | None, typer.Option(help="Write the page here; else judge/card.html in `out`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write the judge's card: model, prompts, thresholds, data, agreement with people, known failures."""
+    from recgpt import pipeline
+    from recgpt.pipeline import judge_card
+
+    settings = pipeline.load(config)
+    found = judge_card.gather(settings)
+    path = judge_card.write(html or settings.out / "judge" / "card.html", found)
+    typer.echo(json.dumps(found) if as_json else f"{path} and {path.with_suffix('.json')}")
+
+
+def show(found: Milestone) -> None:
+    """Print a milestone for people."""
+    console = Console(width=max(Console().width, 120), highlight=False)
+
+    def say(text: str) -> None:
+        console.print(Text(text), soft_wrap=True)
+
+    late = ", OVERDUE" if found.overdue else ""
+    console.rule(Text(f"milestone: {found.state}{late}", style="bold"))
+    say(f"judge {found.judge}")
+    for why in found.why:
+        say(f"- {why}")
+    for task, plan in found.plans.items():
+        say(
+            f"{task:<13} {plan['labels']} of {plan['outputs']} outputs to label; expected interval +-"
+            f"{plan['half_width']:.3f}, drawn at random it would be +-{plan['half_width_at_random']:.3f}"
+        )
+    if found.state in ("opened", "open"):
+        say(f"{found.labeled} of {found.asked} samples are labeled; label the others with `recgpt judge review`")
+    _figures(console, "the milestone before", found.last)
+    _figures(console, "before: the judge as it judged", found.before)
+    _figures(console, "after: calibrated on these labels too, each fifth by the others", found.after)
+    for fall in found.falls:
+        say(f"- degraded: {fall}")
+    for key, why in found.withheld.items():
+        say(f"- {key}: {why}")
+    if found.next:
+        say(f"the next one is due on {found.next}")
+
+
+def _figures(console: Console, title: str, figures: Mapping[str, Mapping[str, Any]]) -> None:
+    from recgpt.cli.render import listing
+
+    rows = []
+    for key, one in figures.items():
+        low, high = one["passes"]["accuracy_interval"]
+        new = one["false_rejects_novel"]
+        rows.append(
+            {
+                "of": key,
+                "labels": one["labels"],
+                "accuracy": f"{one['passes']['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
+                **{name: _number(one[name]) for name in ("precision", "recall", "f1")},
+                "kappa": _number(one["passes"]["kappa"]),
+                "by class": "; ".join(
+                    f"{name} {_number(part['precision'])}/{_number(part['recall'])} of {part['count']}"
+                    for name, part in (one["words"] or one["passes"])["by_class"].items()
+                ),
+                "novel: false rejects": f"{new['rejected']} of {new['passing']}" if new["passing"] else "-",
+            }
+        )
+    if rows:
+        listing(console, title, tuple(rows[0]), rows)
+        kinds = {key: one["averaging"] for key, one in figures.items() if "/" not in key}
+        console.print(Text("precision, recall, F1: " + ", ".join(f"{key} {kind}" for key, kind in kinds.items())))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

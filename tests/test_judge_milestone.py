@@ -1,0 +1,413 @@
+"""Milestones: drawn where the judge is unsure, closed on labels, degraded by a stated rule, and who decides then."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from datetime import UTC, datetime, timedelta
+
+import drifts
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from recgpt import judge, pipeline, schema
+from recgpt.cli import app
+from recgpt.errors import JudgeError
+from recgpt.judge import Buffer, Sample, draw, milestone, people
+from recgpt.judge.buffer import Label
+from recgpt.judge.draw import Case
+from recgpt.llm import FakeEngine
+from recgpt.pipeline import judge_card, judging, milestones
+
+ALL = judge.load()
+ON = "tags/relevance"
+TAGS = ("tags/consistency", "tags/relevance")
+CONFIG = """
+out = "{folder}/out"
+[data]
+dataset = "world"
+[llm]
+engine = "fake"
+households = 3
+[judge]
+people = 60
+half_width = 0.01
+accuracy = 0.6
+"""
+
+
+def case(place: int, *, passed: bool = True, novel: bool = False, stratum: str = "all", weight: float = 1.0) -> Case:
+    word = "Yes" if passed else "No"
+    verdict = {"verdict": word, "passed": passed, "score": 0.9 if passed else 0.1, "decided_by": "llm"}
+    return Case(f"s{place}", "tags", stratum, weight, novel, {ON: verdict})
+
+
+def say(cases, wrong=()):
+    """People who agree with the judge but in some places."""
+    words = {}
+    for place, one in enumerate(cases):
+        passed = one.verdicts[ON]["passed"] != (place in wrong)
+        words[one.sample, ON] = "Yes" if passed else "No"
+    return words
+
+
+# --- which outputs, and how many
+
+
+@pytest.mark.slow
+def test_a_stratified_draw_is_unbiased_and_narrower_than_one_at_random():
+    """Over 150 draws of 100 labels from 2,000 outputs whose truth is known."""
+    world, random = drifts.planted(0), np.random.default_rng(0)
+    rows = drifts.outputs(world, "none", 0.0, random)
+    table, _ = drifts.judged(world, rows, random)
+    truth = np.array([row[3] for row in rows])
+    right = np.array(table["passed"].to_pylist()) == truth
+    found, plain = [], []
+    for seed in range(150):
+        cases, plans = draw.draw(table, most=100, half_width=0.001, seed=seed)
+        assert len(cases) == plans["tags"].labels == 100
+        weights = np.array([one.weight for one in cases])
+        found.append(np.average(right[[int(one.sample) for one in cases]], weights=weights))
+        plain.append(right[np.random.default_rng(seed).choice(len(right), 100, replace=False)].mean())
+    assert abs(np.mean(found) - right.mean()) < 3 * np.std(found) / math.sqrt(150)
+    assert np.std(found) < 0.92 * np.std(plain)
+    assert plans["tags"].half_width < plans["tags"].half_width_at_random
+
+
+def test_more_labels_go_where_the_judge_is_unsure_and_no_more_than_the_interval_needs():
+    world, random = drifts.planted(0), np.random.default_rng(1)
+    table, _ = drifts.judged(world, drifts.outputs(world, "none", 0.0, random), random)
+    cases, _ = draw.draw(table, most=200, half_width=0.001)
+    size = {name: sum(one.stratum == name for one in cases) for name in {one.stratum for one in cases}}
+    assert size["tags/known 8"] > 1.5 * size["tags/known 1"]
+    few, plans = draw.draw(table, most=2000, half_width=0.1)
+    assert len(few) < 100
+    assert plans["tags"].half_width <= 0.1
+    again, _ = draw.draw(table.take(np.arange(table.num_rows)[::-1]), most=200, half_width=0.001)
+    assert sorted(map(str, again)) == sorted(map(str, cases))
+    rest, _ = draw.draw(table, most=200, exclude={one.sample for one in cases})
+    assert not {one.sample for one in rest} & {one.sample for one in cases}
+
+
+@given(
+    st.dictionaries(st.sampled_from([f"{kind} {n}" for kind in ("known", "novel") for n in range(4)]),
+                    st.integers(1, 60), min_size=1),
+    st.integers(1, 120),
+)  # fmt: skip
+def test_labels_are_shared_out_whole(sizes, labels):
+    counts = draw.allocate(sizes, dict.fromkeys(sizes, 0.1), labels)
+    assert all(min(2, size) <= counts[name] <= size for name, size in sizes.items())
+    least = sum(min(2, size) for size in sizes.values())
+    assert sum(counts.values()) == max(min(labels, sum(sizes.values())), least) or "novel" in str(sizes)
+    new = sum(count for name, count in counts.items() if name.startswith("novel"))
+    there = sum(size for name, size in sizes.items() if name.startswith("novel"))
+    assert new >= min(draw.NOVEL, min(labels, sum(sizes.values())) // 2, there)
+
+
+# --- comparison
+
+
+def test_figures_have_the_form_of_table_9_by_task_and_criterion():
+    cases = [case(place, passed=place % 4 != 0) for place in range(80)]
+    found = milestone.compare(cases, say(cases, wrong={0, 1, 2, 3}), ALL)
+    assert list(found) == ["tags", ON]
+    one = found[ON]
+    # The judge lets 60 pass; people 58 of those and 1 of the other 20... places 0 (No) and 1, 2, 3 (Yes) are wrong.
+    assert one["labels"] == 80
+    assert one["passes"]["accuracy"] == pytest.approx(76 / 80)
+    assert (one["precision"], one["recall"]) == (pytest.approx(57 / 60), pytest.approx(57 / 58))
+    assert one["averaging"] == "of the class that passes"
+    assert one["false_rejects"]["rejected"] == 1
+    assert one["false_rejects_novel"] == {"passing": 0, "rejected": 0, "share": None, "interval": None}
+    low, high = one["passes"]["accuracy_interval"]
+    assert low < 76 / 80 < high
+    assert one["passes"]["kappa_interval"][0] < one["passes"]["kappa"]
+
+
+def test_weights_count_what_a_label_stands_for():
+    cases = [case(n, weight=9.0, stratum="sure") for n in range(10)]
+    cases += [case(n, weight=1.0, stratum="unsure") for n in range(10, 20)]
+    found = milestone.compare(cases, say(cases, wrong=range(10, 20)), ALL)[ON]["passes"]
+    assert found["accuracy"] == pytest.approx(0.9)
+    assert found["accuracy_interval"] == (pytest.approx(0.9), pytest.approx(0.9)), "drawn within the strata"
+    assert found["by_class"]["passes"]["count"] == 10, "counts are of labels"
+
+
+def test_levels_are_compared_by_word_too_and_explanations_are_averaged_by_size():
+    verdict = {"verdict": "Good", "passed": True, "score": 0.8, "decided_by": "llm"}
+    key = "explanations/factuality"
+    cases = [Case(f"e{n}", "explanations", "all", 1.0, False, {key: verdict}) for n in range(10)]
+    words = {(f"e{n}", key): "Excellent" if n < 4 else "Good" if n < 8 else "Bad" for n in range(10)}
+    one = milestone.compare(cases, words, ALL)[key]
+    assert one["words"]["accuracy"] == pytest.approx(0.4)
+    assert one["passes"]["accuracy"] == pytest.approx(0.8)
+    assert one["averaging"] == "weighted over both classes"
+    assert one["recall"] == pytest.approx(one["passes"]["accuracy"]), "as in the paper's explanation row"
+
+
+def test_a_label_of_another_scale_is_an_error():
+    with pytest.raises(JudgeError, match="is answered with Yes, No, but a label says 'Excellent'"):
+        milestone.compare([case(0)], {("s0", ON): "Excellent"}, ALL)
+
+
+# --- the rule
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("drift", "least"), [("behavior", 12), ("items", 12), ("criteria", 10)])
+def test_a_drift_is_caught(drift, least):
+    """Twelve worlds; `benches/judge.py --only drifts` has a hundred."""
+    assert drifts.alarms(drift, range(12)) >= least
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_without_a_drift_there_is_hardly_an_alarm():
+    assert drifts.alarms("none", range(25)) <= 1
+
+
+def test_a_judge_that_turns_away_what_is_new_is_degraded_though_it_is_accurate_in_the_mean():
+    old = [case(n, passed=n % 2 == 0) for n in range(200)]
+    before = milestone.measure(old, say(old), ALL)
+    new = [*old, *(case(1000 + n, passed=False, novel=True) for n in range(12))]
+    after = milestone.measure(new, say(new, wrong=range(200, 212)), ALL)
+    mean = after[ON].accuracy
+    assert mean > 0.94
+    fall = milestone.degraded(before, after)[0]
+    assert fall.what == "false rejects of what is novel"
+    assert "novel 0.00 -> 1.00" in str(fall)
+    assert milestone.degraded(before, before) == []
+
+
+def test_a_judge_serves_above_the_stated_accuracy_only():
+    cases = [case(place, passed=place % 2 == 0) for place in range(100)]
+    good = milestone.compare(cases, say(cases, wrong=range(4)), ALL)
+    poor = milestone.compare(cases, say(cases, wrong=range(30)), ALL)
+    assert milestone.serves(good, ALL, 0.75, {}) == {}
+    assert "people decide" in milestone.serves(good, ALL, 0.75, {ON: 0.99})[ON]
+    assert set(milestone.serves(poor, ALL, 0.75, {})) == {ON}
+
+
+def test_when_a_milestone_is_due():
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    closed = {"kind": "milestone closed", "judge": "v1", "time": now - timedelta(days=10)}
+    every = timedelta(days=30)
+    assert milestone.due([], "v1", now=now, every=every)[0].startswith("first")
+    assert milestone.due([closed], "v1", now=now, every=every) == []
+    assert milestone.due([closed], "v2", now=now, every=every)[0].startswith("version")
+    (late,) = milestone.due([closed], "v1", now=now + timedelta(days=30), every=every)
+    assert late.startswith("overdue: the last milestone closed on 2026-02-19")
+    fall = milestone.Fall(ON, "accuracy", 0.9, 0.7, 0.001)
+    assert milestone.due([closed], "v1", now=now, every=every, falls=[fall]) == [
+        "degraded: tags/relevance: accuracy 0.90 -> 0.70 (p = 0.001)"
+    ]
+
+
+# --- people
+
+
+def test_most_people_decide_and_of_equally_many_the_newest():
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    said = [("a", "Yes"), ("b", "No"), ("c", "No"), ("a", "No"), ("b", "Yes")]
+    rows = [
+        {"sample": "s" if place < 3 else "t", "task": "tags", "criterion": ON, "annotator": who, "verdict": word,
+         "note": "", "seconds": None, "round": 1, "source": "served", "time": start + timedelta(hours=place)}
+        for place, (who, word) in enumerate(said)
+    ]  # fmt: skip
+    assert people.said(schema.rows(rows, schema.LABELS)) == {("s", ON): "No", ("t", ON): "Yes"}
+
+
+def test_people_decide_instead_of_the_model_and_what_it_may_not_decide_is_unscored():
+    engine = FakeEngine(scorer=lambda request: [-1.0, -2.0])
+    ruled = {"specificity": "", "category": "", "past_month": "", "season": ""}
+    two = [Sample("tags", {"tag": name}, ruled=ruled) for name in ("tent", "stove")]
+    judged = judge.judge(two, ALL, engine=engine)
+    assert judged.counts["qualified"] == 2
+    words = {(two[0].id, "tags/relevance"): "No", (two[0].id, "tags/consistency"): "Yes"}
+    found = judge.decide(judged, words, {"tags/relevance": "too weak"}, ALL)
+    rows = {(row["sample"], row["criterion"]): row for row in found.table.to_pylist()}
+    assert rows[two[0].id, "relevance"]["decided_by"] == "people"
+    assert rows[two[0].id, "relevance"]["reason"] == "people said No"
+    assert rows[two[1].id, "relevance"]["passed"] is None
+    assert rows[two[1].id, "relevance"]["reason"] == "too weak"
+    assert (found.counts["people"], found.counts["llm"], found.counts["unscored"]) == (2, 1, 1)
+    assert (found.counts["rule"], found.counts["qualified"]) == (8, 0)
+    assert judged.pass_rates() == {"tags": 1.0}
+    assert found.pass_rates() == {"tags": 0.0}
+
+
+# --- the whole round
+
+
+class Shop:
+    """A buffer of judged tags without a pipeline behind it, a judge that is right in nine of ten cases, and people."""
+
+    def __init__(self, folder) -> None:
+        path = folder / "run.toml"
+        path.write_text(CONFIG.format(folder=folder), encoding="utf-8")
+        self.path, self.config = path, pipeline.load(path)
+        self.buffer = Buffer(milestones.buffer_path(self.config))
+        self.wrong: set[str] = set()
+        self.engine = FakeEngine(scorer=self.score)
+        self.version = milestones.version_of(self.engine, ALL)
+        self.serve("tent", 200)
+
+    def score(self, request):
+        number = int(request.prompt.user.split("tag: ")[1].split()[-1 if "\n" not in request.prompt.user else 1])
+        sure = 0.5 + (number % 7) / 5
+        return [0.0, -sure] if (number % 2 == 0) != (number % 10 == 3) else [-sure, 0.0]
+
+    def truth(self, sample) -> bool:
+        return int(sample.fields["tag"].split()[1]) % 2 == 0
+
+    def serve(self, word, count) -> None:
+        made = [Sample("tags", {"category": "x", "tag": f"{word} {place} ."}) for place in range(count)]
+        self.buffer.add_samples(made, source="served", round=1)
+        table = judge.judge(made, ALL, engine=self.engine).table
+        self.buffer.add_verdicts(table, ALL, judge=self.version, round=1)
+        milestones.see(self.buffer, {sample.fields["tag"] for sample in made})
+
+    def label(self, ids, *, turned=()) -> None:
+        for key, sample in self.buffer.samples(ids).items():
+            for criterion in TAGS:
+                passed = self.truth(sample) != (key in turned)
+                self.buffer.add_label(Label(key, criterion, "ann", "Yes" if passed else "No", round=1), ALL)
+
+    def visit(self, **rest):
+        return milestones.visit(self.config, engine=self.engine, **rest)
+
+    def asked(self):
+        return [one["sample"] for one in self.buffer.events("milestone opened")[-1]["cases"]]
+
+
+@pytest.fixture
+def shop(tmp_path):
+    return Shop(tmp_path)
+
+
+def test_a_milestone_is_opened_labeled_and_closed_and_shows_before_and_after(shop):
+    assert "never measured" in milestones.notice(shop.config)
+    first = shop.visit()
+    assert "waits for labels of 60 samples" in milestones.notice(shop.config)
+    assert (first.state, first.why[0].split(":")[0], first.asked) == ("opened", "first", 60)
+    assert first.plans["tags"]["half_width"] < first.plans["tags"]["half_width_at_random"]
+    shop.label(shop.asked()[:20])
+    waiting = shop.visit()
+    assert (waiting.state, waiting.labeled, waiting.asked) == ("open", 20, 60)
+    assert shop.visit(now=datetime.now(UTC) + timedelta(days=31)).overdue
+    shop.label(shop.asked())
+    done = shop.visit()
+    assert done.state == "closed"
+    assert done.before[ON]["labels"] == done.after[ON]["labels"] == 60
+    assert 0.8 < done.before[ON]["passes"]["accuracy"] < 0.97
+    assert done.after[ON]["passes"]["accuracy"] >= done.before[ON]["passes"]["accuracy"] - 0.05
+    assert json.loads(json.dumps(dataclasses.asdict(done)))["after"][ON]["labels"] == 60
+    # Calibrated from now on, and quiet until something happens.
+    assert len(shop.buffer.events("calibrated")) == 1
+    known = milestones.learn(shop.buffer, ALL, shop.engine, keep=True)
+    assert known.curves.keys() == set(TAGS)
+    assert "tags/relevance" not in known.missing
+    assert "interests/willingness" in known.missing
+    milestones.learn(shop.buffer, ALL, shop.engine, keep=True)
+    assert len(shop.buffer.events("calibrated")) == 1, "the same labels teach nothing new"
+    assert shop.visit().state == "not due"
+    assert milestones.notice(shop.config).startswith("people last measured the judge on")
+    assert milestones.notice(shop.config, now=datetime.now(UTC) + timedelta(days=31)).startswith("OVERDUE")
+    assert shop.visit(now=datetime.now(UTC) + timedelta(days=31)).overdue
+
+
+def test_labels_that_disagree_later_open_a_milestone_and_a_weak_judge_stops_serving(shop):
+    shop.visit()
+    shop.label(shop.asked())
+    assert shop.visit().withheld == {}
+    shop.serve("lamp", 60)
+    new = [key for key, one in shop.buffer.samples().items() if one.fields["tag"].startswith("lamp")]
+    shop.label(new, turned=new[:40])
+    found = shop.visit()
+    assert found.state == "opened"
+    assert found.falls
+    assert any(why.startswith("degraded: tags/relevance: accuracy") for why in found.why)
+    asked = shop.asked()
+    assert not set(asked) & set(new)
+    shop.label(asked, turned=asked[::2])
+    done = shop.visit()
+    assert done.last[ON]["passes"]["accuracy"] > done.before[ON]["passes"]["accuracy"]
+    assert ON in done.withheld
+    assert milestones.withheld(shop.buffer, shop.version)[ON] == done.withheld[ON]
+    assert milestones.withheld(shop.buffer, "another model") == {}
+
+
+def test_what_came_after_the_calibration_is_novel(shop):
+    assert milestones.novel(shop.buffer, shop.buffer.samples(), None) == set()
+    since = datetime.now(UTC)
+    shop.serve("kite", 3)
+    found = milestones.novel(shop.buffer, shop.buffer.samples(), since)
+    assert {shop.buffer.samples()[key].fields["tag"] for key in found} == {f"kite {n} ." for n in range(3)}
+
+
+def test_nothing_judged_and_nothing_labeled_are_said(tmp_path, shop):
+    path = tmp_path / "other.toml"
+    path.write_text(CONFIG.format(folder=tmp_path / "other"), encoding="utf-8")
+    with pytest.raises(JudgeError, match="let `recgpt judge run` judge something first"):
+        milestones.visit(pipeline.load(path), engine=shop.engine)
+    shop.visit()
+    with pytest.raises(JudgeError, match="has no labels yet; label its 60 samples first"):
+        shop.visit(close_now=True)
+    few = shop.config.model_copy(update={"judge": shop.config.judge.model_copy(update={"people": 1000})})
+    shop.label(shop.buffer.samples())
+    shop.visit()
+    with pytest.raises(JudgeError, match=r"has labels already; raise judge\.samples"):
+        milestones.visit(few, engine=shop.engine, open_now=True)
+
+
+def test_the_card_says_what_is_known_and_what_is_not(shop, monkeypatch):
+    monkeypatch.setattr("recgpt.pipeline.engines.model", lambda _: shop.engine)
+    empty = judge_card.gather(shop.config)
+    assert (empty["checked"], empty["overdue"], empty["agreement"]) == (None, True, {})
+    assert "people never measured this judge" in empty["failures"]
+    shop.visit()
+    asked = shop.asked()
+    shop.label(asked, turned=asked[::2])
+    shop.visit()
+    milestones.learn(shop.buffer, ALL, shop.engine, keep=True)
+    card = judge_card.gather(shop.config)
+    assert card["judge"] == shop.version
+    assert card["milestones"] == 1
+    assert card["data"]["by_criterion"].keys() == set(TAGS)
+    assert card["data"]["annotators"] == 1
+    assert card["withheld"].keys() == set(TAGS)
+    (relevance,) = [one for one in card["criteria"] if one["criterion"] == ON]
+    assert relevance["calibration"] == "platt, 60 labels"
+    path = judge_card.write(shop.config.out / "judge" / "card.html", card | {"failures": ["<script>alert(1)</script>"]})
+    page = path.read_text(encoding="utf-8")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "default-src 'none'" in page
+    assert json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["judge"] == shop.version
+
+
+def test_the_commands(shop, monkeypatch):
+    monkeypatch.setattr("recgpt.pipeline.engines.model", lambda _: shop.engine)
+    path = str(shop.path)
+    shown = CliRunner().invoke(app, ["judge", "milestone", path])
+    assert shown.exit_code == 0, shown.output
+    assert "milestone: opened" in shown.stdout
+    assert "drawn at random it would be" in shown.stdout
+    shop.label(shop.asked())
+    closed = CliRunner().invoke(app, ["judge", "milestone", path])
+    assert "before: the judge as it judged" in closed.stdout
+    assert "of the class that passes" in closed.stdout
+    again = CliRunner().invoke(app, ["judge", "milestone", path, "--json"])
+    assert json.loads(again.stdout)["state"] == "not due"
+    card = CliRunner().invoke(app, ["judge", "card", path, "--json"])
+    assert json.loads(card.stdout)["checked"]
+    assert (shop.config.out / "judge" / "card.html").is_file()
+
+
+def test_a_stage_that_says_nothing_is_said():
+    assert judging.told(judge.judge([], ALL, engine=None))[0].startswith("nothing to judge")
