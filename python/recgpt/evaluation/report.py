@@ -209,7 +209,8 @@ def _plots(
         "frontier": frontier,
         "betas": svg.bars([*marks, *levels], title="HR@20 on new items by beta, beside the baselines"),
         "places": by_popularity(places, "page_view_rate", "Share of all places"),
-        "hits": by_popularity(places, "ctr", "Hits a place"),
+        # What was bought is a hit by its meaning.
+        "hits": by_popularity({who: one for who, one in places.items() if who != "bought"}, "ctr", "Hits a place"),
         "tokens": svg.ridges(tokens, x="tokens a shopper (logarithmic)", title="Tokens of the histories"),
         "training": svg.curve(validation_curve, x="epoch", y="validation", title="Training of the towers"),
         "interests": svg.bars(
