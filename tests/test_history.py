@@ -167,9 +167,9 @@ class TestLines:
         assert table["receipt"][0].as_py()["layout"] == min(history.LAYOUTS, key=lengths.__getitem__)
         assert table["receipt"][1].as_py()["layout"] == "sequence"
 
-    def test_items_that_share_a_brief_are_numbered_by_id(self):
+    def test_items_that_share_a_brief_are_numbered_in_the_order_of_meeting(self):
         log = events(("ann", "4", "cart", "2017-12-01"), ("ann", "1", "cart", "2017-12-02"))
-        assert texts(log, layout="item")["ann"] == "17-12-01 (cart) | Tea #2\n17-12-02 (cart) | Tea"
+        assert texts(log, layout="item")["ann"] == "17-12-01 (cart) | Tea\n17-12-02 (cart) | Tea #2"
 
     def test_counts_on_request(self):
         log = events(

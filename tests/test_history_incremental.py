@@ -149,8 +149,8 @@ class TestByHand:
         both.add(events(("ann", "0", "cart", at("2017-12-11"))), NOW + timedelta(days=2))
         assert both.texts()["ann"].split("\n") == [
             "16-03 (cart) | Tea",
-            "17-12-01 (cart) | Tea #3",
-            "17-12-11 (cart) | Tea #2",
+            "17-12-01 (cart) | Tea #2",
+            "17-12-11 (cart) | Tea #3",
         ]
 
     def test_a_late_event_changes_the_closed_part(self):
@@ -313,8 +313,8 @@ class TestSaving:
             path.write_bytes(good)
         history.State.load(tmp_path, BRIEFS, **both.options)
         index = tmp_path / "state.json"
-        index.write_text(index.read_text().replace('"format": 1', '"format": 2'))
-        with pytest.raises(errors.BundleError, match="has format 2"):
+        index.write_text(index.read_text().replace('"format": 2', '"format": 1'))
+        with pytest.raises(errors.BundleError, match="has format 1"):
             history.State.load(tmp_path, BRIEFS, **both.options)
 
     def test_a_crash_while_saving_leaves_the_state_of_before(self, both, tmp_path, monkeypatch):

@@ -291,11 +291,8 @@ def value(plan: Plan) -> dict[str, Any]:
     print(quality.layout_lines(tables))
     print(quality.coverage_lines(windows))
     stable = {
-        f"{words}-token items, {layout}": quality.stability(
-            generate(records, "heavy", words=words), counts, layout=layout, threads=plan.threads
-        )
+        f"{words}-token items": quality.stability(generate(records, "heavy", words=words), counts, threads=plan.threads)
         for words in (6, LONG_ITEMS)
-        for layout in (quality.CHEAPEST, "item-split")
     }
     print(quality.stability_lines(stable))
     return {

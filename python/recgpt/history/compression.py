@@ -20,9 +20,10 @@ from recgpt.history.crossing import cross
 from recgpt.history.days import EPOCH
 from recgpt.llm.tokenizer import Tokenizer
 
-LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split")
-"""Which things share a line: contexts with equal items, or items with equal contexts; anywhere, or in one bucket. Last:
-`item`, but without the lines whose labels would cost more tokens than their items once more in each bucket."""
+LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split", "by-bucket")
+"""Which things share a line: contexts with equal items, or items with equal contexts; anywhere, or in one bucket. Then
+`item` without the lines whose labels would cost more tokens than their items once more in each bucket; and in each
+bucket whichever of the two by bucket costs less."""
 
 UNDATED = "undated"
 """Written for an event without a time."""
@@ -68,13 +69,15 @@ def compress(
             filtered first. None for all.
         budget: most tokens a text may have; None for no limit.
         time_zone: IANA name of the zone in which days begin.
-        layout: one of `LAYOUTS`, or `cheapest`: per user the one with the fewest tokens; ties go to the first. With
-            `stable` only those by bucket are asked, because in the others a new month moves early lines.
+        layout: one of `LAYOUTS`, or `cheapest`: per user the one of the first five with the fewest tokens; ties go to
+            the first. With `stable` that is `by-bucket`, because in the first two and the fifth a new month moves early
+            lines, and a choice for a whole text may change with any day.
         counts: write ` x3` after what happened three times in one context.
         long_labels: `2017-12-03` instead of `17-12-03` (years outside 2000 to 2099 always have four digits).
-        stable: days only in the month of `now`, months back to the January before, else years, and nothing of the open
-            month shares a line with the rest; so all lines of closed months stay byte-identical while days are added
-            within a month. Undated events stand in the open part. Holds for texts that the budget did not cut.
+        stable: days only in the month of `now`, else months, and nothing of the open month shares a line with the rest;
+            so all lines of closed months stay byte-identical while days are added within a month, and, in the layouts
+            by bucket, for ever: a new month, a new year and any later `now` only append to them. Undated events stand
+            in the open part. Holds for texts that the budget did not cut, and as long as no event comes late.
         row_ids: begin each line with `r<line number> `.
         threads: None for one a core.
         categories: what items fold into: a mapping or a table of `item_id, category`; default: the column of `briefs`.

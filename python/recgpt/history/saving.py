@@ -27,7 +27,7 @@ from recgpt.history.memory import Cut, Memory, Order, Part
 from recgpt.history.seams import Now
 from recgpt.history.vocabulary import Rows, Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 """To be raised whenever the files change, or the kernel writes other texts than before."""
 INDEX = "state.json"
 

@@ -219,8 +219,7 @@ class State:
         rows = memory.open.take(wanted[memory.open.user])
         if len(rows.user):
             met = memory.past.met(rows, self._vocabulary, now)
-            for made in self._kernel.open(rows, met, memory.closed_part.layouts, now):
-                memory.open_part.put(made)
+            memory.open_part.put(self._kernel.open(rows, met, now))
         for user in users.tolist():
             memory.cut.pop(user, None)
         if self._budget is None:

@@ -9,6 +9,7 @@ mod cells;
 pub mod columns;
 mod dates;
 mod ladder;
+mod lines;
 mod partition;
 mod pieces;
 mod readings;
@@ -41,7 +42,7 @@ pub struct Options {
     /// Local day number of `now`.
     pub today: i32,
     pub budget: Option<u64>,
-    /// `None`: the cheapest for each user; with `stable` of those that only append.
+    /// `None`: the cheapest for each user; with `stable` for each bucket, so that texts only grow.
     pub layout: Option<Layout>,
     pub counts: bool,
     pub long_labels: bool,

@@ -1,7 +1,8 @@
 //! Sets of contexts, as paths in a tree.
 
+use super::lines::Lines;
 use super::pieces::Group;
-use super::readings::{Lines, MIX};
+use super::readings::MIX;
 
 /// No set: the root of the tree.
 pub const NONE: u32 = 0;

@@ -4,9 +4,10 @@ use super::catalogue::Entries;
 use super::cells::Cells;
 use super::dates::Dates;
 use super::ladder::{Fate, Ladder};
+use super::lines::Lines;
 use super::partition::Record;
 use super::pieces::{additive, Pieces};
-use super::readings::{Cell, Layout, Lines, Reader};
+use super::readings::{Cell, Layout, Reader};
 use super::write::{self, Buffer, Things};
 use super::Options;
 
@@ -165,8 +166,8 @@ impl<'a> Worker<'a> {
         enough
     }
 
-    /// Puts the lines with the fewest tokens into `best`. With `stable` the closed part alone decides, if there is one.
-    /// Lines `to_write` without a rival are not counted: writing them does.
+    /// Puts the lines with the fewest tokens into `best`. Lines `to_write` without a rival are not counted: writing them
+    /// does.
     fn shortest(&mut self, cut: bool, to_write: bool) -> Choice {
         let one;
         let layouts: &[Layout] = match self.options.layout {
@@ -174,11 +175,10 @@ impl<'a> Worker<'a> {
                 one = [layout];
                 &one
             }
-            None if self.options.stable => &Layout::BY_BUCKET,
-            None => &Layout::ALL,
+            None if self.options.stable => &Layout::STABLE,
+            None => &Layout::RACE,
         };
-        let open = self.dates.open;
-        let mut best: Option<(u64, Choice)> = None;
+        let mut best: Option<Choice> = None;
         for &layout in layouts {
             let (cells, things) = if cut {
                 (&self.cells, &self.things)
@@ -190,33 +190,27 @@ impl<'a> Worker<'a> {
                 things,
                 &mut self.pieces,
                 layout,
-                open,
+                self.dates.open,
                 &mut self.lines,
             );
             if to_write && layouts.len() == 1 {
                 std::mem::swap(&mut self.lines, &mut self.best);
                 return Choice { layout, tokens: 0 };
             }
-            let tokens = self.count(self.lines.len(), cut);
-            let closed = self.lines.closed(open);
-            let judged = if self.options.stable && closed > 0 && layouts.len() > 1 {
-                self.count(closed, cut)
-            } else {
-                tokens
-            };
-            if best.as_ref().is_none_or(|(least, _)| judged < *least) {
-                best = Some((judged, Choice { layout, tokens }));
+            let tokens = self.count(cut);
+            if best.as_ref().is_none_or(|best| tokens < best.tokens) {
+                best = Some(Choice { layout, tokens });
                 std::mem::swap(&mut self.lines, &mut self.best);
             }
         }
-        let Some((_, choice)) = best else {
+        let Some(choice) = best else {
             unreachable!("there is at least one layout")
         };
         choice
     }
 
-    /// Exact tokens of the first lines.
-    fn count(&mut self, lines: usize, cut: bool) -> u64 {
+    /// Exact tokens of the lines.
+    fn count(&mut self, cut: bool) -> u64 {
         let things = if cut {
             &self.things
         } else {
@@ -224,12 +218,11 @@ impl<'a> Worker<'a> {
         };
         let row_ids = self.options.row_ids;
         if self.additive {
-            return write::tokens(&self.lines, lines, things, &mut self.pieces, row_ids);
+            return write::tokens(&self.lines, things, &mut self.pieces, row_ids);
         }
         self.scratch.truncate(0);
         write::text(
             &self.lines,
-            lines,
             things,
             self.entries,
             &mut self.pieces,
@@ -250,7 +243,6 @@ impl<'a> Worker<'a> {
         let start = out.len();
         let tokens = write::text(
             &self.best,
-            self.best.len(),
             things,
             self.entries,
             &mut self.pieces,

@@ -1,8 +1,8 @@
 //! Lines to text, and lines to an exact token count without the text.
 
 use super::catalogue::{Entries, Slot, WIDE};
+use super::lines::Lines;
 use super::pieces::Pieces;
-use super::readings::Lines;
 use super::spare::Spare;
 
 /// What follows the name of a thing.
@@ -89,16 +89,10 @@ fn marks(mark: Mark, end: End) -> (String, String) {
     }
 }
 
-/// Exact tokens of the first `count` lines as a text of their own.
-pub fn tokens(
-    lines: &Lines,
-    count: usize,
-    things: &Things,
-    pieces: &mut Pieces<'_>,
-    row_ids: bool,
-) -> u64 {
+/// Exact tokens of all lines.
+pub fn tokens(lines: &Lines, things: &Things, pieces: &mut Pieces<'_>, row_ids: bool) -> u64 {
     let mut total = 0;
-    for (line, (groups, written)) in lines.iter().take(count).enumerate() {
+    for (line, (groups, written)) in lines.iter().enumerate() {
         total += if row_ids { of_row_id(line, pieces) } else { 0 };
         let spaced = row_ids || (line == 0 && pieces.prefixes);
         for (place, &group) in groups.iter().enumerate() {
@@ -106,7 +100,7 @@ pub fn tokens(
                 .label(group)
                 .count(spaced || place > 0, place + 1 < groups.len());
         }
-        let end = if line + 1 == count {
+        let end = if line + 1 == lines.len() {
             End::Text
         } else {
             End::Line
@@ -273,10 +267,9 @@ impl Buffer {
 /// Things whose text is long enough to ask for its memory at once.
 const MANY: usize = 1 << 15;
 
-/// Writes the first `count` lines as a text of their own and gives its exact tokens, if counts of pieces add up.
+/// Writes all lines and gives the text's exact tokens, if counts of pieces add up.
 pub fn text(
     lines: &Lines,
-    count: usize,
     things: &Things,
     entries: &Entries<'_>,
     pieces: &mut Pieces<'_>,
@@ -296,7 +289,7 @@ pub fn text(
         out.expect(names + labels.sum::<usize>());
     }
     let mut total = 0;
-    for (line, (groups, written)) in lines.iter().take(count).enumerate() {
+    for (line, (groups, written)) in lines.iter().enumerate() {
         if row_ids {
             total += of_row_id(line, pieces);
             out.append(format!("r{}", line + 1).as_bytes());
@@ -317,7 +310,7 @@ pub fn text(
         out.pop();
         out.push(b' ');
         out.push(b'|');
-        let end = if line + 1 == count {
+        let end = if line + 1 == lines.len() {
             End::Text
         } else {
             End::Line
@@ -345,7 +338,7 @@ pub fn text(
             }
         }
         out.pop();
-        if line + 1 < count {
+        if line + 1 < lines.len() {
             out.push(b'\n');
         }
     }
