@@ -288,19 +288,8 @@ def compress(
         taken = 0
         best, name = after(0)
         if budget is not None and count(best) > budget:
-            too_long, taken = 0, len(steps)
-            kinds = [(kind, which.level if kind == "widen" else 0) for kind, which in steps]
-            for end in (row for row in range(1, len(steps) + 1) if kinds[row - 1 : row] != kinds[row : row + 1]):
-                if count(after(end)[0]) <= budget:
-                    taken = end
-                    break
-                too_long = end
-            while taken - too_long > 1:
-                middle = (too_long + taken) // 2
-                if count(after(middle)[0]) <= budget:
-                    taken = middle
-                else:
-                    too_long = middle
+            # The fewest steps after which the text fits, tried one after the other.
+            taken = next(number for number in range(1, len(steps) + 1) if count(after(number)[0]) <= budget)
             best, name = after(taken)
 
         fate: Counter[str] = Counter()

@@ -225,6 +225,17 @@ impl<'a> Pieces<'a> {
         label
     }
 
+    /// Tokens that labels of a line have less than after spaces and before commas, at most: the first one without a space
+    /// where lines have no numbers, the last one without a comma.
+    pub fn saved(&self, row_ids: bool) -> i64 {
+        let less = |from: u32, to: u32| i64::from(from) - i64::from(to);
+        let at_start = self.buckets.iter().map(|label| less(label[1], label[0]));
+        let ends = self.named.iter().flatten();
+        let at_end = ends.map(|named| less(named[2], named[1])).max();
+        let at_start = if row_ids { None } else { at_start.max() };
+        at_start.unwrap_or(0).max(0) + at_end.unwrap_or(0).max(0)
+    }
+
     /// Tokens of ` (purchase, cart)`, before what follows.
     fn of_behaviors(&self, mask: u32, end: usize) -> u32 {
         let last = mask.ilog2();

@@ -3,24 +3,30 @@
 use super::catalogue::Entries;
 use super::cells::Cells;
 use super::dates::Dates;
-use super::ladder::{Fate, Ladder};
+use super::descent::Standing;
+use super::floor::Floor;
+use super::ladder::Ladder;
 use super::lines::Lines;
 use super::partition::Record;
 use super::pieces::{additive, Pieces};
+use super::places::Fate;
 use super::readings::{Cell, Layout, Reader};
 use super::write::{self, Buffer, Things};
 use super::Options;
 
 /// What one thread works with; its memory is reused from user to user.
 pub struct Worker<'a> {
-    dates: &'a Dates,
-    entries: &'a Entries<'a>,
-    options: &'a Options,
+    pub dates: &'a Dates,
+    pub entries: &'a Entries<'a>,
+    pub options: &'a Options,
     /// The code of `other`.
     other: u32,
-    additive: bool,
-    pieces: Pieces<'a>,
-    whole: Cells,
+    pub additive: bool,
+    pub pieces: Pieces<'a>,
+    pub whole: Cells,
+    /// What stands where on the way down, and the least that it can cost.
+    pub standing: Standing,
+    pub floor: Floor,
     /// The cut history on its way down.
     cells: Vec<Cell>,
     things: Things,
@@ -43,9 +49,9 @@ pub struct Receipt {
     pub layout: Layout,
 }
 
-struct Choice {
+pub struct Choice {
     layout: Layout,
-    tokens: u64,
+    pub tokens: u64,
 }
 
 impl<'a> Worker<'a> {
@@ -64,6 +70,8 @@ impl<'a> Worker<'a> {
             additive: additive(pieces.tokenizer),
             pieces,
             whole: Cells::default(),
+            standing: Standing::default(),
+            floor: Floor::default(),
             cells: Vec::new(),
             things: Things::default(),
             reader: Reader::default(),
@@ -93,19 +101,17 @@ impl<'a> Worker<'a> {
         if let Some(ladder) = &ladder {
             self.descend(ladder, 0);
         }
-        let mut cut = ladder.is_some();
+        let cut = ladder.is_some();
         let start = out.len();
         let mut choice = self.shortest(cut, true);
         choice.tokens = self.write(cut, choice.tokens, out);
         if let Some(budget) = self.options.budget {
             if choice.tokens > budget {
-                let ladder = ladder.take().unwrap_or_else(|| self.ladder(records));
-                let steps = self.search(&ladder, budget);
-                self.descend(&ladder, steps);
-                cut = true;
-                choice = self.shortest(cut, true);
+                let mut ladder = ladder.take().unwrap_or_else(|| self.ladder(records));
+                let steps;
+                (steps, choice) = self.search(&mut ladder, budget);
                 out.truncate(start);
-                choice.tokens = self.write(cut, choice.tokens, out);
+                choice.tokens = self.write(true, choice.tokens, out);
                 fate = ladder.fate(steps);
             }
         }
@@ -128,7 +134,7 @@ impl<'a> Worker<'a> {
         )
     }
 
-    fn descend(&mut self, ladder: &Ladder<'_>, steps: usize) {
+    pub fn descend(&mut self, ladder: &Ladder<'_>, steps: usize) {
         ladder.cells(
             steps,
             &self.whole.things,
@@ -138,46 +144,20 @@ impl<'a> Worker<'a> {
         );
     }
 
-    /// The number of steps to take: the first kind of step whose end fits, then halving inside it. One step less would
-    /// not fit. Whatever fits a budget fits every larger one too, so more budget never leads further down.
-    fn search(&mut self, ladder: &Ladder<'_>, budget: u64) -> usize {
-        let mut fits = |steps: usize| {
-            self.descend(ladder, steps);
-            self.shortest(true, false).tokens <= budget
-        };
-        let (mut too_long, mut enough) = (0, ladder.steps());
-        for end in ladder.ends() {
-            if end > too_long {
-                if fits(end) {
-                    enough = end;
-                    break;
-                }
-                too_long = end;
-            }
+    /// The layouts that are asked for.
+    pub fn layouts(&self) -> &'static [Layout] {
+        const ALL: &[Layout] = &Layout::ALL;
+        match self.options.layout {
+            Some(layout) => &ALL[layout as usize..=layout as usize],
+            None if self.options.stable => &Layout::STABLE,
+            None => &Layout::RACE,
         }
-        while enough - too_long > 1 {
-            let middle = usize::midpoint(too_long, enough);
-            if fits(middle) {
-                enough = middle;
-            } else {
-                too_long = middle;
-            }
-        }
-        enough
     }
 
     /// Puts the lines with the fewest tokens into `best`. Lines `to_write` without a rival are not counted: writing them
     /// does.
-    fn shortest(&mut self, cut: bool, to_write: bool) -> Choice {
-        let one;
-        let layouts: &[Layout] = match self.options.layout {
-            Some(layout) => {
-                one = [layout];
-                &one
-            }
-            None if self.options.stable => &Layout::STABLE,
-            None => &Layout::RACE,
-        };
+    pub fn shortest(&mut self, cut: bool, to_write: bool) -> Choice {
+        let layouts = self.layouts();
         let mut best: Option<Choice> = None;
         for &layout in layouts {
             let (cells, things) = if cut {

@@ -70,6 +70,15 @@ impl Things {
         }
     }
 
+    /// The entry and the mark with which a thing, or a category, of so many events is written.
+    pub fn marked(&self, is_thing: bool, row: u32, shown: u64) -> (u32, Mark) {
+        if !is_thing {
+            return (row, Mark { number: 0, shown });
+        }
+        let number = self.marks.get(row as usize).map_or(0, |mark| mark.number);
+        (self.rows[row as usize], Mark { number, shown })
+    }
+
     fn mark(&self, thing: u32) -> Option<Mark> {
         let mark = *self.marks.get(thing as usize)?;
         (!mark.is_empty()).then_some(mark)
@@ -110,7 +119,8 @@ pub fn tokens(lines: &Lines, things: &Things, pieces: &mut Pieces<'_>, row_ids: 
     total
 }
 
-fn of_row_id(line: usize, pieces: &mut Pieces<'_>) -> u64 {
+/// Tokens of what a line begins with where lines have numbers.
+pub fn of_row_id(line: usize, pieces: &mut Pieces<'_>) -> u64 {
     let before = if line == 0 && pieces.prefixes {
         " "
     } else {
@@ -150,7 +160,12 @@ pub fn cost(thing: u32, things: &Things, pieces: &mut Pieces<'_>) -> u64 {
 
 fn of_marked(thing: u32, end: End, things: &Things, pieces: &mut Pieces<'_>) -> u64 {
     let slot = &things.slots[thing as usize];
-    let Some(mark) = things.mark(thing) else {
+    of_slot(slot, things.mark(thing), end, pieces)
+}
+
+#[inline]
+fn of_slot(slot: &Slot, mark: Option<Mark>, end: End, pieces: &mut Pieces<'_>) -> u64 {
+    let Some(mark) = mark else {
         return u64::from(end.tokens(slot));
     };
     let (number, shown) = marks(mark, end);
@@ -160,6 +175,12 @@ fn of_marked(thing: u32, end: End, things: &Things, pieces: &mut Pieces<'_>) -> 
         .map(|text| pieces.count(text))
         .sum::<u32>();
     u64::from(u32::from(slot.text) + pieces)
+}
+
+/// Tokens of a thing before a comma, before a line break, and as the end of a text.
+pub fn weigh(slot: &Slot, mark: Mark, pieces: &mut Pieces<'_>) -> [u64; 3] {
+    let mark = (!mark.is_empty()).then_some(mark);
+    [End::Comma, End::Line, End::Text].map(|end| of_slot(slot, mark, end, pieces))
 }
 
 /// The whole text of many users.
