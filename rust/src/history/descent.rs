@@ -108,9 +108,10 @@ impl Worker<'_> {
     }
 
     fn stand(&mut self, ladder: &Ladder<'_>, steps: usize) {
-        let layouts = self.layouts();
+        let (layouts, things) = (self.layouts(), self.whole.things.rows.len());
         let (open, row_ids) = (self.dates.open, self.options.row_ids);
-        self.floor.clear(layouts, open, row_ids, &self.pieces);
+        self.floor
+            .clear(layouts, things, (open, row_ids), &self.pieces);
         self.standing.clear();
         ladder.left(steps, |place, events, shown| {
             self.put(place, events, shown);

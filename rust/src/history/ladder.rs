@@ -104,31 +104,29 @@ impl<'a> Ladder<'a> {
     /// Adds the folds. They come when all widening is done, so each atom is reached by one fold at most.
     pub fn order_folds(&mut self) {
         let widened = self.taken(self.steps());
-        let mut items: Vec<(u64, u64)> = (0..)
+        let mut items: Vec<u128> = (0..)
             .zip(&self.atoms)
             .filter(|(_, atom)| atom.category != NEVER)
             .map(|(row, atom)| {
-                let bucket = u64::from(self.bucket(atom, widened));
-                (
-                    bucket << 32 | u64::from(atom.category),
-                    u64::from(atom.thing) << 32 | row,
-                )
+                let bucket = u128::from(self.bucket(atom, widened));
+                let item = u128::from(atom.thing) << 32 | row;
+                bucket << 96 | u128::from(atom.category) << 64 | item
             })
             .collect();
         items.sort_unstable();
         let mut folds: Vec<_> = items
-            .chunk_by(|left, right| left.0 == right.0)
+            .chunk_by(|left, right| left >> 64 == right >> 64)
             .map(|same| {
-                let things = same.chunk_by(|left, right| left.1 >> 32 == right.1 >> 32);
-                let key = same[0].0;
+                let things = same.chunk_by(|left, right| left >> 32 == right >> 32);
+                let key = (same[0] >> 64) as u64;
                 (key >> 32, std::cmp::Reverse(things.count()), key, same)
             })
             .filter(|fold| fold.1 .0 > 1)
             .collect();
         folds.sort_unstable_by_key(|&(bucket, things, key, _)| (bucket, things, key));
         for (step, (.., same)) in folds.into_iter().enumerate() {
-            self.folds.push(same.iter().map(|&(_, item)| item as u32));
-            for &(_, item) in same {
+            self.folds.push(same.iter().map(|&item| item as u32));
+            for &item in same {
                 self.atoms[item as u32 as usize].fold = step as u32;
             }
         }
@@ -137,27 +135,26 @@ impl<'a> Ladder<'a> {
     /// Adds the drops, after the folds; behind the last one nothing is left.
     pub fn order_drops(&mut self) {
         let before = self.taken(self.steps());
-        let mut places: Vec<(Place, u32)> = (0..)
+        let mut places: Vec<u128> = (0..)
             .zip(&self.atoms)
-            .map(|(row, atom)| (self.place(atom, before).0, row))
+            .map(|(row, atom)| u128::from(self.place(atom, before).0 .0) << 32 | row)
             .collect();
         places.sort_unstable();
         let mut drops: Vec<_> = places
-            .chunk_by(|left, right| left.0 == right.0)
+            .chunk_by(|left, right| left >> 32 == right >> 32)
             .map(|same| {
-                let events = |&(_, row): &(Place, u32)| self.atoms[row as usize].events;
-                (same.iter().map(events).sum::<u64>(), same)
+                let events = |&row: &u128| self.atoms[row as u32 as usize].events;
+                let place = Place((same[0] >> 32) as u64);
+                let which = u64::from(place.is_thing()) << 40 | u64::from(place.row()) << 8;
+                let key = u64::from(place.bucket()) << 41 | which | u64::from(place.behavior());
+                (same.iter().map(events).sum::<u64>(), key, same)
             })
             .collect();
-        drops.sort_unstable_by_key(|&(events, same)| {
-            let place = same[0].0;
-            let which = (place.is_thing(), place.row(), place.behavior());
-            (events, place.bucket(), which)
-        });
-        for (step, (_, same)) in drops.into_iter().enumerate() {
-            self.drops.push(same.iter().map(|&(_, row)| row));
-            for &(_, row) in same {
-                self.atoms[row as usize].drop = step as u32;
+        drops.sort_unstable_by_key(|&(events, key, _)| (events, key));
+        for (step, (.., same)) in drops.into_iter().enumerate() {
+            self.drops.push(same.iter().map(|&row| row as u32));
+            for &row in same {
+                self.atoms[row as u32 as usize].drop = step as u32;
             }
         }
     }
@@ -258,21 +255,23 @@ impl<'a> Ladder<'a> {
     /// What is left after some steps: by place how many events, and the number that is written behind it, if any.
     pub fn left(&self, steps: usize, mut take: impl FnMut(Place, u64, u64)) {
         let taken = self.taken(steps);
-        let mut placed: Vec<(Place, u32, u64)> = self
+        // Place, thing and events as one number; a user has fewer than 2^32 events.
+        let mut placed: Vec<u128> = self
             .atoms
             .iter()
             .filter(|atom| atom.drop as usize >= taken.drops)
-            .map(|atom| (self.place(atom, taken).0, atom.thing, atom.events))
+            .map(|atom| {
+                let place = u128::from(self.place(atom, taken).0 .0);
+                place << 64 | u128::from(atom.thing) << 32 | u128::from(atom.events)
+            })
             .collect();
         placed.sort_unstable();
-        for same in placed.chunk_by(|left, right| left.0 == right.0) {
-            let events = same.iter().map(|atom| atom.2).sum();
-            let distinct = same.chunk_by(|left, right| left.1 == right.1).count() as u64;
-            take(
-                same[0].0,
-                events,
-                self.shown(same[0].0.is_thing(), events, distinct),
-            );
+        for same in placed.chunk_by(|left, right| left >> 64 == right >> 64) {
+            let place = Place((same[0] >> 64) as u64);
+            let events = same.iter().map(|&atom| u64::from(atom as u32)).sum();
+            let things = same.chunk_by(|left, right| left >> 32 == right >> 32);
+            let shown = self.shown(place.is_thing(), events, things.count() as u64);
+            take(place, events, shown);
         }
     }
 
@@ -296,20 +295,23 @@ impl<'a> Ladder<'a> {
         things: &mut Things,
     ) {
         // What is written, where, by which behavior; a thing with another count is written as another one.
-        let mut written: Vec<((bool, u32, u64), u16, u32)> = Vec::new();
+        let mut written: Vec<u128> = Vec::new();
         self.left(steps, |place, _, shown| {
-            let what = (place.is_thing(), place.row(), shown);
-            written.push((what, place.bucket(), place.behavior()));
+            let what = u128::from(place.is_thing()) << 32 | u128::from(place.row());
+            let context = u128::from(place.bucket()) << 8 | u128::from(place.behavior());
+            written.push(what << 64 | u128::from(shown) << 24 | context);
         });
         written.sort_unstable();
         out.clear();
         things.clear();
-        for same in written.chunk_by(|left, right| left.0 == right.0) {
-            let (is_thing, row, shown) = same[0].0;
-            let (entry, mark) = whole.marked(is_thing, row, shown);
+        for same in written.chunk_by(|left, right| left >> 24 == right >> 24) {
+            let what = (same[0] >> 64) as u64;
+            let shown = (same[0] as u64) >> 24;
+            let (entry, mark) = whole.marked(what >> 32 == 1, what as u32, shown);
             things.marks.push(mark);
             things.rows.push(entry);
-            for &(_, bucket, behavior) in same {
+            for &one in same {
+                let (bucket, behavior) = ((one >> 8) as u16, one as u32 & 0xFF);
                 let thing = things.rows.len() as u32 - 1;
                 match out.last_mut() {
                     Some(cell) if (cell.thing, cell.bucket) == (thing, bucket) => {

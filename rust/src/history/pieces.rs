@@ -9,6 +9,7 @@ use ahash::AHashMap;
 
 use super::catalogue::WIDE;
 use super::dates::Dates;
+use super::write::{self, Mark};
 use super::Options;
 use crate::calendar::iso;
 use crate::tokenizer::Tokenizer;
@@ -107,6 +108,7 @@ pub struct Pieces<'a> {
     labels: Vec<(Group, Label)>,
     known: usize,
     memo: Memo,
+    marks: AHashMap<Mark, [u32; 3]>,
     /// Tokens of each bucket's label at the beginning of a line and after a space.
     buckets: Vec<[u32; 2]>,
     /// Tokens of each behavior, first or not in its brackets, before `,`, `)` and `),`.
@@ -137,6 +139,7 @@ impl<'a> Pieces<'a> {
             labels: vec![FREE; 1 << 10],
             known: 0,
             memo: Memo::default(),
+            marks: AHashMap::new(),
             buckets: Vec::new(),
             named: Vec::new(),
             days: vec![u32::MAX; dates.days.len()],
@@ -272,6 +275,16 @@ impl<'a> Pieces<'a> {
             iso(self.dates.days[stretch]),
             self.behaviors[behavior as usize]
         )
+    }
+
+    /// Tokens of marks before a comma, before a line break, and as the end of a text.
+    pub fn of_mark(&mut self, mark: Mark) -> [u32; 3] {
+        if let Some(&counts) = self.marks.get(&mark) {
+            return counts;
+        }
+        let counts = write::of_mark(mark, |text| self.count(text));
+        self.marks.insert(mark, counts);
+        counts
     }
 
     /// Tokens of a piece that begins a line or begins with a space; asked of the tokenizer once in its life.

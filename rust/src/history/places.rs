@@ -34,7 +34,7 @@ pub struct Fate {
 /// Where an atom stands after some steps, as one number, which sorts five times as fast as its parts: bucket, behavior,
 /// whether it is a thing or a category (which sum up what is older, so they come first), and which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place(u64);
+pub struct Place(pub u64);
 
 impl Place {
     pub fn new(bucket: u16, behavior: u32, is_thing: bool, row: u32) -> Self {

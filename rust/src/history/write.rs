@@ -8,9 +8,9 @@ use super::spare::Spare;
 /// What follows the name of a thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    Text,
     Comma,
     Line,
+    Text,
 }
 
 impl End {
@@ -33,7 +33,7 @@ impl End {
 }
 
 /// What is written after a name: ` #2` from 2 up, ` x3` from 1 up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Mark {
     pub number: u32,
     pub shown: u64,
@@ -168,13 +168,17 @@ fn of_slot(slot: &Slot, mark: Option<Mark>, end: End, pieces: &mut Pieces<'_>) -
     let Some(mark) = mark else {
         return u64::from(end.tokens(slot));
     };
-    let (number, shown) = marks(mark, end);
-    let pieces = [number, shown]
-        .iter()
-        .filter(|text| !text.is_empty())
-        .map(|text| pieces.count(text))
-        .sum::<u32>();
-    u64::from(u32::from(slot.text) + pieces)
+    u64::from(u32::from(slot.text) + pieces.of_mark(mark)[end as usize])
+}
+
+/// Tokens of marks before a comma, before a line break, and as the end of a text.
+pub fn of_mark(mark: Mark, mut count: impl FnMut(&str) -> u32) -> [u32; 3] {
+    [End::Comma, End::Line, End::Text].map(|end| {
+        let (number, shown) = marks(mark, end);
+        let texts = [number, shown];
+        let written = texts.iter().filter(|text| !text.is_empty());
+        written.map(|text| count(text)).sum()
+    })
 }
 
 /// Tokens of a thing before a comma, before a line break, and as the end of a text.
