@@ -124,7 +124,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn ladder(&mut self, records: &[Record]) -> Ladder<'a> {
+    pub fn ladder(&mut self, records: &[Record]) -> Ladder<'a> {
         Ladder::new(
             records,
             &mut self.whole,
