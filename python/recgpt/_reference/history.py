@@ -143,14 +143,14 @@ def lines(
         return sorted(bits.items())
 
     if layout == "by-bucket":
-        made = []
+        cheaper: list[tuple[Any, Any]] = []
         for bucket in sorted({bucket for bucket, _, _ in triples}):
-            own = [triple for triple in triples if triple[0] == bucket]
-            made += min(
-                (lines(own, name, order, tokens) for name in LAYOUTS[2:4]),
+            inside = [triple for triple in triples if triple[0] == bucket]
+            cheaper += min(
+                (lines(inside, name, order, tokens) for name in LAYOUTS[2:4]),
                 key=lambda rival: sum(sum(tokens(*line)) for line in rival),
             )
-        return made
+        return cheaper
     scope = (lambda bucket: (bucket.open, bucket)) if layout.endswith("by-bucket") else (lambda bucket: (bucket.open,))
     sets: dict[Any, set[Any]] = defaultdict(set)
     for bucket, behavior, written in triples:

@@ -25,6 +25,9 @@ LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-spl
 `item` without the lines whose labels would cost more tokens than their items once more in each bucket; and in each
 bucket whichever of the two by bucket costs less."""
 
+MAX_THREADS = 1024
+"""More than any machine has cores; each one starts at once and has memory of its own."""
+
 UNDATED = "undated"
 """Written for an event without a time."""
 
@@ -202,9 +205,12 @@ def check_options(
     """Refuse options that do not fit, and look the time zone up."""
     if now is not None and now.tzinfo is None:
         raise NaiveTimestampError(f"`now` must carry a time zone, but it is {now}; for example now.replace(tzinfo=UTC)")
-    for name, value, least in (("budget", budget, 0), ("threads", threads, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise InvalidConfigError(f"`{name}` must be None or a whole number from {least} up, but it is {value!r}")
+    for name, value, least, most in (("budget", budget, 0, 2**64 - 1), ("threads", threads, 1, MAX_THREADS)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most):
+            raise InvalidConfigError(
+                f"`{name}` must be None or a whole number from {least} to {most}, but it is {value!r}; None stands for "
+                + ("no limit" if name == "budget" else "one a core")
+            )
     if layout not in (*LAYOUTS, "cheapest"):
         raise InvalidConfigError(f"`layout` must be one of {', '.join((*LAYOUTS, 'cheapest'))}, but it is {layout!r}")
     try:
@@ -221,7 +227,7 @@ def read_events(kept: schema.ArrowStream, name: str) -> pa.Table:
     came: Any = kept if isinstance(kept, pa.Table) or not hasattr(kept, "__arrow_c_stream__") else pa.table(kept)
 
     def wanted(field: pa.Field) -> pa.Field:
-        if not isinstance(came, pa.Table) or field.name not in came.column_names:
+        if not isinstance(came, pa.Table) or came.column_names.count(field.name) != 1:
             return field
         kind = came.schema.field(field.name).type
         number = pa.types.is_integer(kind) and field.name in ("user_id", "item_id")
