@@ -58,7 +58,8 @@ def compress(
     become years, oldest first, save the last three; the rarest behaviors become `other`; the items of a category become
     one count (`Dairy x12`) where there are two or more, oldest bucket first and there the fullest category first;
     triples are dropped, those with the fewest events first and among them the oldest; an empty text is the last rung.
-    Items without a category and queries are not folded. A larger budget never drops more nor leaves less in full.
+    Items without a category and queries are not folded. The fewest steps are taken after which the text fits, so with a
+    larger budget no event is shown less exactly.
 
     Args:
         kept: reliable events, `schema.EVENTS`; their order does not matter. Ids may also be whole numbers, and any text

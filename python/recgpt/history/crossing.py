@@ -258,8 +258,9 @@ def _ranks(
     seen = time < now_us
     if wanted is not None:
         seen &= wanted
-    time, position = time[seen], position[seen]
-    rank, days = ranked(np.where(time == NO_TIME, NO_TIME, time // 1_000_000), position, zone)
+    second, position = time[seen], position[seen]
+    second[second != NO_TIME] //= 1_000_000
+    rank, days = ranked(second, position, zone)
     return pa.chunked_array([pa.array(rank)]), pa.array(seen), days
 
 
@@ -270,18 +271,28 @@ def read_moments(events: pa.Table, name: str, wanted: npt.NDArray[np.bool_] | No
         TimestampRangeError: a wanted timestamp lies outside the years 1970 to 9999.
     """
     stamp = events["timestamp"]
-    time: Longs = stamp.cast(pa.int64()).fill_null(NO_TIME).to_numpy()
-    wrong = stamp.is_valid().to_numpy() & ((time < 0) | (time >= END_US))
+    time = _longs(stamp, NO_TIME)
+    wrong = (time < 0) | (time >= END_US)
+    if stamp.null_count:
+        wrong &= stamp.is_valid().to_numpy()
     outside = np.flatnonzero(wrong if wanted is None else wrong & wanted)
     if len(outside):
         raise TimestampRangeError(
             f"`{name}.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {time[outside[0]]} us "
             "since 1970; check the unit of the timestamps"
         )
-    position = np.full(len(time), NO_POSITION)
     if _has_values(events, "position"):
-        position = events["position"].cast(pa.int64()).fill_null(NO_POSITION).to_numpy()
-    return time, position
+        return time, _longs(events["position"], NO_POSITION)
+    return time, np.full(len(time), NO_POSITION)
+
+
+def _longs(column: pa.ChunkedArray, missing: int) -> Longs:
+    """Read whole numbers, without a copy where none is missing: here each copy is as much as a log's moments."""
+    column = column.cast(pa.int64())
+    if column.null_count:
+        column = column.fill_null(missing)
+    found: Longs = column.chunk(0).to_numpy() if column.num_chunks == 1 else column.to_numpy()
+    return found
 
 
 def ranked(second: Longs, position: Longs, zone: ZoneInfo) -> tuple[Longs, Shifts]:
