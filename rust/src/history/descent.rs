@@ -34,7 +34,7 @@ impl Worker<'_> {
         }
         let before = ladder.steps();
         ladder.order_folds();
-        if let Some(first) = self.first_fold(ladder, &least, budget) {
+        if let Some(first) = first_fold(ladder, &least, budget) {
             if let Some(found) = self.walk(ladder, before + first, budget) {
                 return found;
             }
@@ -49,19 +49,7 @@ impl Worker<'_> {
         found
     }
 
-    /// The first fold after which the things that are still named need not be too long.
-    fn first_fold(&self, ladder: &Ladder<'_>, least: &[u64], budget: u64) -> Option<usize> {
-        let mut last = vec![0; least.len()];
-        for atom in &ladder.atoms {
-            let last = &mut last[atom.thing as usize];
-            *last = atom.fold.max(*last);
-        }
-        let [.., widened, folded, _] = ladder.ends();
-        let gone = last.iter().zip(least).map(|(&last, &least)| (last, least));
-        first(gone, folded - widened, budget)
-    }
-
-    /// The same for drops, categories among the things.
+    /// The first drop after which what is still named need not be too long, categories among the things.
     fn first_drop(&self, ladder: &Ladder<'_>, least: &[u64], budget: u64) -> usize {
         let mut last = vec![None; least.len()];
         let mut categories: AHashMap<u32, u32> = AHashMap::new();
@@ -233,6 +221,18 @@ fn weigh(
         entries.slot(entry)
     };
     write::weigh(slot, mark, pieces)
+}
+
+/// The first fold after which the things that are still named need not be too long.
+fn first_fold(ladder: &Ladder<'_>, least: &[u64], budget: u64) -> Option<usize> {
+    let mut last = vec![0; least.len()];
+    for atom in &ladder.atoms {
+        let last = &mut last[atom.thing as usize];
+        *last = atom.fold.max(*last);
+    }
+    let [.., widened, folded, _] = ladder.ends();
+    let gone = last.iter().zip(least).map(|(&last, &least)| (last, least));
+    first(gone, folded - widened, budget)
 }
 
 /// The first of some steps after which no more than the budget is left; each pair is gone after a step, the first being

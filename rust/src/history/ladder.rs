@@ -208,7 +208,9 @@ impl<'a> Ladder<'a> {
             } else {
                 self.drops.get(before.drops)
             };
-            rows.iter().for_each(|&row| take(&self.atoms[row as usize]));
+            for &row in rows {
+                take(&self.atoms[row as usize]);
+            }
         } else {
             let bucket = if after.days > before.days {
                 self.days[before.days]

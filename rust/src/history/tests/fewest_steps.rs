@@ -66,6 +66,8 @@ fn merging() -> Tokenizer {
     Tokenizer::bpe(Bpe::new(tokens, &kinds, &merges.map(str::to_owned), "smollm").unwrap())
 }
 
+// Switches of one call, not states of a machine.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone)]
 struct Case {
     /// Days before today, entry, behavior.
