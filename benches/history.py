@@ -7,7 +7,7 @@ do the same filter in the timed part, and must write the same lines first. Metho
 own; only medians of one rotation are divided. With `--full` there are 50 million records and a user of 10 million.
 
 Sections may be run apart: figures are kept in `out/bench/history.json`, and the last line, one JSON object, has all of
-them; figures of another machine are refused.
+them; figures of another machine are refused, and those of another build forgotten.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from history_bench import journey, machine
-from history_bench.sections import SECTIONS, Plan
+from history_bench.plan import Plan
+from history_bench.sections import SECTIONS
 
 from recgpt import _core
 
@@ -33,15 +34,18 @@ FIRST = (
 """The fields that the last line begins with; what was not measured is null."""
 
 
-def kept(here: dict[str, Any], fresh: bool) -> dict[str, Any]:
-    """Read the sections measured before, if they are this machine's."""
+def kept(here: dict[str, Any], build: str, fresh: bool) -> dict[str, Any]:
+    """Read the sections measured before, if they are this machine's; those of another build are left out."""
     if fresh or not KEPT.exists():
         return {}
     before: dict[str, Any] = json.loads(KEPT.read_text())
     if before["machine"] != here:
         sys.exit(f"{KEPT} was measured on {before['machine']}, but this is {here}; start anew with --fresh")
     sections: dict[str, Any] = before["sections"]
-    return sections
+    old = [name for name, section in sections.items() if section.get("build") != build]
+    if old:
+        print(f"measured with another build and forgotten: {', '.join(old)}")
+    return {name: section for name, section in sections.items() if name not in old}
 
 
 def main() -> None:
@@ -59,21 +63,23 @@ def main() -> None:
     if unknown := set(wanted) - SECTIONS.keys():
         parser.error(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
     here = machine.describe()
-    sections = kept(here["machine"], asked.fresh)
+    build = machine.build()
+    sections = kept(here["machine"], build, asked.fresh)
     plan = Plan(round(asked.records * 1e6), asked.rounds, asked.threads, asked.full, journey.model())
     print(*(f"{key}: {value}" for part in ("machine", "versions") for key, value in here[part].items()), sep=", ")
     model = plan.model.name if plan.model else "none: a token is a byte"
     print(f"load of the last minute: {here['load_1min']}, threads: {plan.threads}, model: {model}")
     for name in wanted:
         figures = SECTIONS[name](plan)
-        stamp = {"records": plan.records, "rounds": plan.rounds, "threads": plan.threads}
+        stamp = {"records": plan.records, "rounds": plan.rounds, "threads": plan.threads, "full": plan.full}
+        stamp["build"] = build
         sections[name] = stamp | {"load": machine.describe()["load_1min"], "figures": figures}
         KEPT.parent.mkdir(parents=True, exist_ok=True)
         KEPT.write_text(json.dumps({"machine": here["machine"], "sections": sections}, indent=1))
     figures = {key: value for section in sections.values() for key, value in section["figures"].items()}
     last = {"bench": "history"} | {key: figures.pop(key, None) for key in FIRST} | figures
     measured = {name: {key: row[key] for key in row if key != "figures"} for name, row in sections.items()}
-    print(json.dumps(last | {"measured": measured} | here | {"build": _core.build_profile}))
+    print(json.dumps(last | {"measured": measured} | here | {"build": build, "profile": _core.build_profile}))
 
 
 if __name__ == "__main__":

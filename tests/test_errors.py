@@ -41,6 +41,13 @@ def history(table: pa.Table) -> pa.Table:
     return recgpt.history.compress(kept, BRIEFS, now=NOW, tokenizer=Tokenizer.bytes())
 
 
+KEPT = recgpt.logs.normalize(log(), time_zone="UTC").events.select(["user_id", "item_id", "behavior", "timestamp"])
+
+
+def compressed(table: pa.Table = KEPT, **options: Any) -> pa.Table:
+    return recgpt.history.compress(table, BRIEFS, now=NOW, tokenizer=Tokenizer.bytes(), **options)
+
+
 def far(microseconds: int) -> pa.Array:
     return pa.array([microseconds], pa.int64()).cast(pa.timestamp("us"))
 
@@ -156,6 +163,38 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         errors.InvalidTableError,
         lambda _: recgpt.schema.table([1], recgpt.schema.ITEMS, name="items"),
         "`items` must be a table with __arrow_c_stream__ (pyarrow, polars, pandas, duckdb), but it is a list; convert it, for example with pyarrow.table(...)",
+    ),
+    (
+        "too many threads for a history",
+        errors.InvalidConfigError,
+        lambda _: compressed(threads=4096),
+        "`threads` must be None or a whole number from 1 to 1024, but it is 4096; None stands for one a core",
+    ),
+    (
+        "a budget that no computer counts",
+        errors.InvalidConfigError,
+        lambda _: compressed(budget=2**64),
+        "`budget` must be None or a whole number from 0 to 18446744073709551615, but it is 18446744073709551616; None stands for no limit",
+    ),
+    (
+        "a column twice",
+        errors.InvalidTableError,
+        lambda _: compressed(KEPT.append_column("item_id", KEPT["item_id"])),
+        "`kept` is not usable: column `item_id` comes 2 times; keep or rename all but one",
+    ),
+    (
+        "a text that is no text",
+        errors.InvalidTableError,
+        lambda _: compressed(KEPT.set_column(1, "item_id", pa.array([b"caf\xe9"]).view(pa.string()))),
+        "`kept` is not usable: column `item_id` must be UTF-8, but holds b'caf\\xe9'; decode it before, for example with bytes.decode(..., errors='replace')",
+    ),
+    (
+        "a text that is no text in a dictionary",
+        errors.InvalidTableError,
+        lambda _: compressed(
+            KEPT.set_column(2, "behavior", pa.DictionaryArray.from_arrays([0], pa.array([b"\xff"]).view(pa.string())))
+        ),
+        "`kept` is not usable: column `behavior` must be UTF-8, but holds b'\\xff'; decode it before, for example with bytes.decode(..., errors='replace')",
     ),
     (
         "an empty log",

@@ -160,6 +160,12 @@ class TestNumbers:
         text = told(LOG.set_column(0, "user_id", users.cast(pa.large_string())))
         assert by_text(apart) == by_text(text)
 
+    @pytest.mark.parametrize("users", [[10**15, 9, 10], [2**64 - 1, 9, 10**19], [-(2**63), -9, 2**63 - 1]], ids=str)
+    def test_whole_numbers_go_by_value_however_wide(self, users):
+        kind = pa.uint64() if max(users) >= 2**63 else pa.int64()
+        log = LOG.slice(0, 3).set_column(0, "user_id", pa.array(users, kind))
+        assert told(log)["user_id"].to_pylist() == [str(user) for user in sorted(users)]
+
     @pytest.mark.parametrize("ends", [(-(2**63), 2**63 - 1), (2**63 - 1, 2**63 - 1), (-(2**63), -(2**63) + 5)])
     def test_the_ends_of_the_range(self, ends):
         users = np.array([ends[row % 2] for row in range(ROWS)], np.int64)

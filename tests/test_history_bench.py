@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from recgpt import _reference, schema
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benches"))
 
-from history_bench import catalogue, ours, peer_python, rules, workload
+from history_bench import catalogue, machine, ours, peer_python, rules, workload
 from history_bench.workload import BEHAVIORS, CLICK, NOW, NOW_US, START_US
 
 RECORDS = 20_000
@@ -80,6 +81,30 @@ def test_plain_python_writes_what_recgpt_writes(work: workload.Workload) -> None
     plain = peer_python.pairs(peer_python.compress(peer_python.prepare(work)))
     assert len(made) == len(plain) > 1
     assert rules.digest(made) == rules.digest(plain)
+
+
+def test_figures_of_another_build_are_forgotten_and_of_another_machine_refused(tmp_path, monkeypatch, capsys) -> None:
+    import history as bench
+
+    file = tmp_path / "history.json"
+    monkeypatch.setattr(bench, "KEPT", file)
+    here, build = {"cpu": "this"}, machine.build()
+    assert bench.kept(here, build, fresh=False) == {}
+    new, old = {"build": build, "figures": {"a": 1}}, {"build": "other", "figures": {"b": 1}}
+    file.write_text(json.dumps({"machine": here, "sections": {"speed": new, "memory": old, "real": {"figures": {}}}}))
+    assert bench.kept(here, build, fresh=False) == {"speed": new}
+    assert "another build and forgotten: memory, real" in capsys.readouterr().out
+    assert bench.kept(here, build, fresh=True) == {}
+    with pytest.raises(SystemExit, match="was measured on"):
+        bench.kept({"cpu": "that"}, build, fresh=False)
+
+
+def test_the_kinds_of_columns_say_the_same(work: workload.Workload) -> None:
+    from recgpt.llm.tokenizer import Tokenizer
+
+    told = [ours.pairs(ours.compress(ours.prepare(make(work), Tokenizer.bytes()))) for make in ours.COLUMNS.values()]
+    # Texts go in another order of users, and positions may change the order inside a second.
+    assert len({rules.digest(pairs) for pairs in told}) == 1
 
 
 def test_a_digest_sees_what_differs() -> None:

@@ -20,15 +20,22 @@ from .workload import NOW, Workload
 
 
 def measure(
-    work: Workload, counts: Tokenizer, *, layout: str, rounds: int, threads: int, warm_up: int = 2
+    work: Workload,
+    counts: Tokenizer,
+    *,
+    layout: str,
+    rounds: int,
+    threads: int,
+    budget: int | None = None,
+    warm_up: int = 2,
 ) -> dict[str, Any]:
     """Add the last days of a log one by one, and compress the whole log before each time; in one process, in turns.
 
     Every day's result must equal the full one, or the bench stops.
     """
-    data = ours.prepare(work, counts)
+    data = ours.prepare(work, counts, categories=budget is not None)
     briefs = data.catalogue
-    options = {"tokenizer": counts, "keep": schema.RELIABLE, "layout": layout, "threads": threads}
+    options = {"tokenizer": counts, "keep": schema.RELIABLE, "layout": layout, "threads": threads, "budget": budget}
     moments = [NOW - timedelta(days=back) for back in range(rounds, -1, -1)]
     state = history.State(briefs, **options)
     build, _ = _timed(lambda: state.add(_between(work.events, None, moments[0]), now=moments[0]))

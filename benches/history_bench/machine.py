@@ -15,6 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from recgpt import _core
+
 PACKAGES = ("numpy", "pyarrow", "polars", "duckdb", "pandas")
 
 
@@ -38,6 +40,16 @@ def describe() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = "absent"
     return {"machine": machine, "versions": versions, "load_1min": round(os.getloadavg()[0], 2)}
+
+
+def build() -> str:
+    """Name the compiled core and the package, so that figures of two builds never stand in one line."""
+    package = Path(_core.__file__).parent
+    sources = sorted(package.glob("history/*.py"))
+    digest = hashlib.sha256(Path(_core.__file__).read_bytes())
+    for source in sources:
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 class Peak:

@@ -47,6 +47,24 @@ def prepare(work: Workload, counts: Tokenizer, *, categories: bool = False) -> P
     return data
 
 
+def as_texts(work: Workload) -> Workload:
+    """Give the log with ids as texts, as most shops have them."""
+    events = work.events
+    for name in ("user_id", "item_id"):
+        events = events.set_column(events.column_names.index(name), name, events[name].cast(pa.large_string()))
+    return Workload(f"{work.name}, ids as texts", events, work.texts)
+
+
+def with_positions(work: Workload) -> Workload:
+    """Give the log with a position in each record, here the row."""
+    rows = pa.array(np.arange(work.events.num_rows))
+    return Workload(f"{work.name}, with positions", work.events.append_column("position", rows), work.texts)
+
+
+COLUMNS = {"numbers": lambda work: work, "texts": as_texts, "positions": with_positions}
+"""The kinds of columns in which a log may come."""
+
+
 def compress(data: Prepared, **options: Any) -> pa.Table:
     """Compress with `item` lines unless told otherwise; `keep` are the behaviors that stay."""
     options = {"keep": schema.RELIABLE, "now": NOW, "layout": "item"} | options

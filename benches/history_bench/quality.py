@@ -102,18 +102,19 @@ def coverage_lines(tables: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
-def stability(work: Workload, counts: Tokenizer, *, layout: str, threads: int | None) -> dict[str, float]:
+def stability(work: Workload, counts: Tokenizer, *, threads: int | None) -> dict[str, float]:
     """Compress with `stable=True` on two neighboring days; give the share of tokens that stand unchanged at the start.
 
-    The share is of the later text, the one that a key-value cache would have to read again. In the middle of a month,
-    on its last day, and where the month changes, which regroups the closed lines. `costs` is what `stable=True` takes
-    in tokens against the tightest text of the same day in any layout.
+    The share is of the later text, the one that a key-value cache would have to read again: in the middle of a month,
+    on its last day, where the month changes, and on New Year's Day. `costs` is what `stable=True` takes in tokens
+    against the tightest text of the same day in any layout.
     """
     data = ours.prepare(work, counts, categories=True)
-    of = partial(ours.compress, data, layout=layout, threads=threads)
-    month_end = NOW.replace(day=1) - timedelta(hours=1)
+    of = partial(ours.compress, data, layout=CHEAPEST, threads=threads)
+    month_end, evening = NOW.replace(day=1) - timedelta(hours=1), timedelta(hours=23)
+    days = {"": NOW, "_last_day": month_end, "_new_month": month_end + timedelta(days=1)}
     found = {}
-    for name, now in (("", NOW), ("_last_day", month_end), ("_new_month", month_end + timedelta(days=1))):
+    for name, now in (days | {"_new_year": NOW.replace(month=1, day=1) + evening}).items():
         before, after = of(now=now - timedelta(days=1), stable=True), of(now=now, stable=True)
         old = dict(ours.pairs(before))
         same = [_unchanged(old.get(user, ""), text) for user, text in ours.pairs(after)]
@@ -133,7 +134,8 @@ def stability_lines(tables: dict[str, dict[str, float]]) -> str:
     lines += [
         f"  {title:38} in a month {row['unchanged_median_user']:.1%} {row['unchanged_worst_user']:.1%}, its last day "
         f"{row['unchanged_median_user_last_day']:.1%} {row['unchanged_worst_user_last_day']:.1%}, where it changes "
-        f"{row['unchanged_median_user_new_month']:.1%} {row['unchanged_worst_user_new_month']:.1%}; "
+        f"{row['unchanged_median_user_new_month']:.1%} {row['unchanged_worst_user_new_month']:.1%}, on New Year's Day "
+        f"{row['unchanged_median_user_new_year']:.1%} {row['unchanged_worst_user_new_year']:.1%}; "
         f"{row['costs']:.2f}x the tightest"
         for title, row in tables.items()
     ]

@@ -24,7 +24,7 @@ class Worker:
     """A process that runs one method; a context manager."""
 
     def __init__(self, folder: Path, method: str, threads: int, **settings: Any) -> None:
-        self.method, self.threads = method, threads
+        self.method, self.threads, self.settings = method, threads, settings
         benches = Path(__file__).parent.parent
         path = os.pathsep.join([str(benches), os.environ.get("PYTHONPATH", str(benches.parent / "python"))])
         self.process = subprocess.Popen(

@@ -2,7 +2,8 @@
 
 A process of its own, because polars fixes its threads when it is imported, and because memory is only comparable in a
 process that has done nothing else. Requests: `{"run": form}` times one run, `{"digest": form}` hashes its texts,
-`{"peak": form}` measures a first run's memory. Answers are one JSON line each.
+`{"peak": form}` measures a first run's memory. Answers are one JSON line each. Ours has the forms `layout`,
+`layout/uncounted` and `layout/budget`.
 """
 
 from __future__ import annotations
@@ -68,11 +69,17 @@ class Method:
             from . import ours as module
 
             model = settings.get("model")
-            self.data = module.prepare(work, module.tokenizer(Path(model) if model else None))
-            calls = {"": module.compress, "uncounted": module.uncounted}
-            self.call = lambda form: calls[form.partition("/")[2]](
-                self.data, layout=form.partition("/")[0], threads=threads
-            )
+            work = module.COLUMNS[settings.get("columns", "numbers")](work)
+            tokenizer = module.tokenizer(Path(model) if model else None)
+            self.data = module.prepare(work, tokenizer, categories=settings.get("categories", False))
+
+            def call(form: str) -> pa.Table:
+                layout, _, more = form.partition("/")
+                if more == "uncounted":
+                    return module.uncounted(self.data, layout=layout, threads=threads)
+                return module.compress(self.data, layout=layout, threads=threads, budget=int(more) if more else None)
+
+            self.call = call
         self.pairs = module.pairs
 
     def run(self, form: str) -> dict[str, Any]:

@@ -256,6 +256,9 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
             else:
                 defects.append(f"column `{field.name}` is missing (it has {', '.join(came.column_names) or 'none'})")
             continue
+        if (times := came.column_names.count(field.name)) > 1:
+            defects.append(f"column `{field.name}` comes {times} times; keep or rename all but one")
+            continue
         column = came.column(field.name)
         if pa.types.is_timestamp(column.type) and column.type.tz is None and column.null_count < len(column):
             # A cast would read local times as UTC without a word.
@@ -265,6 +268,11 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             defects.append(f"column `{field.name}` must be {field.type}, but it is {column.type}: {error}")
             continue
+        if (wrong := _not_text(columns[-1])) is not None:
+            defects.append(
+                f"column `{field.name}` must be UTF-8, but holds {wrong[:40]!r}; decode it before, for example "
+                "with bytes.decode(..., errors='replace')"
+            )
         if not field.nullable and columns[-1].null_count:
             defects.append(f"column `{field.name}` has {columns[-1].null_count} nulls; fill or remove those rows")
     if defects:
@@ -272,6 +280,23 @@ def table(data: ArrowStream, schema: pa.Schema, *, name: str) -> pa.Table:
     if naive:
         raise NaiveTimestampError(f"{naive}; state one with recgpt.logs.normalize(..., time_zone=...)")
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _not_text(column: pa.ChunkedArray) -> bytes | None:
+    """Give the first value of a column of texts, or of its dictionaries, that is no text."""
+    of_dictionary = pa.types.is_dictionary(column.type)
+    if (column.type.value_type if of_dictionary else column.type) not in (pa.string(), pa.large_string()):
+        return None
+    for chunk in column.chunks:
+        values = chunk.dictionary if of_dictionary else chunk
+        try:
+            values.validate(full=True)
+        except pa.ArrowInvalid:
+            for value in values.cast(pa.large_binary()).to_pylist():
+                if value is not None and value.decode(errors="ignore").encode() != value:
+                    return bytes(value)
+            raise
+    return None
 
 
 def cast(column: pa.ChunkedArray, wanted: pa.DataType) -> pa.ChunkedArray:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 RELIABLE = ("favorite", "purchase", "cart", "detail_view", "review_read", "search")
-LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split")
+LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split", "by-bucket")
 RECENT_MONTHS = 3
 
 
@@ -44,12 +44,10 @@ def bucket_of(day: date | None, today: date, stable: bool) -> Bucket:
         return Bucket(stable, date.min, 0)
     exact = Bucket(False, day, 3)
     if stable:
-        if (day.year, day.month) == (today.year, today.month):
-            return exact._replace(open=True)
-        wide = 1 if day.year >= today.year - 1 else 2
-    else:
-        age = (today - day).days
-        wide = 0 if age <= 30 else 1 if age <= 365 else 2
+        same = (day.year, day.month) == (today.year, today.month)
+        return exact._replace(open=True) if same else exact.coarser()
+    age = (today - day).days
+    wide = 0 if age <= 30 else 1 if age <= 365 else 2
     for _ in range(wide):
         exact = exact.coarser()
     return exact
@@ -144,6 +142,15 @@ def lines(
             bits[bucket] += 1 << behaviors.index(behavior)
         return sorted(bits.items())
 
+    if layout == "by-bucket":
+        cheaper: list[tuple[Any, Any]] = []
+        for bucket in sorted({bucket for bucket, _, _ in triples}):
+            inside = [triple for triple in triples if triple[0] == bucket]
+            cheaper += min(
+                (lines(inside, name, order, tokens) for name in LAYOUTS[2:4]),
+                key=lambda rival: sum(sum(tokens(*line)) for line in rival),
+            )
+        return cheaper
     scope = (lambda bucket: (bucket.open, bucket)) if layout.endswith("by-bucket") else (lambda bucket: (bucket.open,))
     sets: dict[Any, set[Any]] = defaultdict(set)
     for bucket, behavior, written in triples:
@@ -224,12 +231,11 @@ def compress(
         raw = "\n".join(f"{local or 'undated'} ({behavior}) | {entry[2]}" for *_, entry, _, behavior, local in seen)
         placed = [(bucket, behavior, entry) for bucket, _, entry, _, behavior, _ in seen]
 
-        # Entries in order of first appearance; items that share a text are numbered by id, closed ones first.
+        # Entries in order of first appearance; items that share a text are numbered in it.
         entries = list(dict.fromkeys(entry for *_, entry in placed))
-        closed = {entry for bucket, _, entry in placed if not bucket.open}
         used: Counter[str] = Counter()
         named: dict[Any, str] = {}
-        for entry in sorted(entries, key=lambda entry: (entry not in closed, entry)):
+        for entry in entries:
             used[entry[2]] += 1
             named[entry] = entry[2] + (f" #{used[entry[2]]}" if used[entry[2]] > 1 else "")
         names = [named[entry] for entry in entries]
@@ -253,12 +259,10 @@ def compress(
                 shown = number if kind == "category" or (counts and number > 1) else 0
                 triples.append((bucket, behavior, (kind, names.index(name) if kind == "entry" else name, shown)))
             choices = []
-            asked = [layout] if layout != "cheapest" else LAYOUTS[2:4] if stable else LAYOUTS
+            asked = [layout] if layout != "cheapest" else LAYOUTS[5:] if stable else LAYOUTS[:5]
             for tie, choice in enumerate(asked):
-                made = lines(triples, choice, order, tokens)
-                closed_part = [line for line in made if not line[0][0][0].open]
-                judged = count(write(closed_part if stable and closed_part else made))
-                choices.append((judged, tie, write(made), choice))
+                text = write(lines(triples, choice, order, tokens))
+                choices.append((count(text), tie, text, choice))
             return min(choices)[2:]
 
         def pieces(contexts: Any, things: Any) -> tuple[list[str], list[str]]:
@@ -284,19 +288,8 @@ def compress(
         taken = 0
         best, name = after(0)
         if budget is not None and count(best) > budget:
-            too_long, taken = 0, len(steps)
-            kinds = [(kind, which.level if kind == "widen" else 0) for kind, which in steps]
-            for end in (row for row in range(1, len(steps) + 1) if kinds[row - 1 : row] != kinds[row : row + 1]):
-                if count(after(end)[0]) <= budget:
-                    taken = end
-                    break
-                too_long = end
-            while taken - too_long > 1:
-                middle = (too_long + taken) // 2
-                if count(after(middle)[0]) <= budget:
-                    taken = middle
-                else:
-                    too_long = middle
+            # The fewest steps after which the text fits, tried one after the other.
+            taken = next(number for number in range(1, len(steps) + 1) if count(after(number)[0]) <= budget)
             best, name = after(taken)
 
         fate: Counter[str] = Counter()

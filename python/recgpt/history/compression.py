@@ -20,9 +20,13 @@ from recgpt.history.crossing import cross
 from recgpt.history.days import EPOCH
 from recgpt.llm.tokenizer import Tokenizer
 
-LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split")
-"""Which things share a line: contexts with equal items, or items with equal contexts; anywhere, or in one bucket. Last:
-`item`, but without the lines whose labels would cost more tokens than their items once more in each bucket."""
+LAYOUTS = ("sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split", "by-bucket")
+"""Which things share a line: contexts with equal items, or items with equal contexts; anywhere, or in one bucket. Then
+`item` without the lines whose labels would cost more tokens than their items once more in each bucket; and in each
+bucket whichever of the two by bucket costs less."""
+
+MAX_THREADS = 1024
+"""More than any machine has cores; each one starts at once and has memory of its own."""
 
 UNDATED = "undated"
 """Written for an event without a time."""
@@ -54,7 +58,8 @@ def compress(
     become years, oldest first, save the last three; the rarest behaviors become `other`; the items of a category become
     one count (`Dairy x12`) where there are two or more, oldest bucket first and there the fullest category first;
     triples are dropped, those with the fewest events first and among them the oldest; an empty text is the last rung.
-    Items without a category and queries are not folded. A larger budget never drops more nor leaves less in full.
+    Items without a category and queries are not folded. The fewest steps are taken after which the text fits, so with a
+    larger budget no event is shown less exactly.
 
     Args:
         kept: reliable events, `schema.EVENTS`; their order does not matter. Ids may also be whole numbers, and any text
@@ -68,13 +73,15 @@ def compress(
             filtered first. None for all.
         budget: most tokens a text may have; None for no limit.
         time_zone: IANA name of the zone in which days begin.
-        layout: one of `LAYOUTS`, or `cheapest`: per user the one with the fewest tokens; ties go to the first. With
-            `stable` only those by bucket are asked, because in the others a new month moves early lines.
+        layout: one of `LAYOUTS`, or `cheapest`: per user the one of the first five with the fewest tokens; ties go to
+            the first. With `stable` that is `by-bucket`, because in the first two and the fifth a new month moves early
+            lines, and a choice for a whole text may change with any day.
         counts: write ` x3` after what happened three times in one context.
         long_labels: `2017-12-03` instead of `17-12-03` (years outside 2000 to 2099 always have four digits).
-        stable: days only in the month of `now`, months back to the January before, else years, and nothing of the open
-            month shares a line with the rest; so all lines of closed months stay byte-identical while days are added
-            within a month. Undated events stand in the open part. Holds for texts that the budget did not cut.
+        stable: days only in the month of `now`, else months, and nothing of the open month shares a line with the rest;
+            so all lines of closed months stay byte-identical while days are added within a month, and, in the layouts
+            by bucket, for ever: a new month, a new year and any later `now` only append to them. Undated events stand
+            in the open part. Holds for texts that the budget did not cut, and as long as no event comes late.
         row_ids: begin each line with `r<line number> `.
         threads: None for one a core.
         categories: what items fold into: a mapping or a table of `item_id, category`; default: the column of `briefs`.
@@ -199,9 +206,12 @@ def check_options(
     """Refuse options that do not fit, and look the time zone up."""
     if now is not None and now.tzinfo is None:
         raise NaiveTimestampError(f"`now` must carry a time zone, but it is {now}; for example now.replace(tzinfo=UTC)")
-    for name, value, least in (("budget", budget, 0), ("threads", threads, 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise InvalidConfigError(f"`{name}` must be None or a whole number from {least} up, but it is {value!r}")
+    for name, value, least, most in (("budget", budget, 0, 2**64 - 1), ("threads", threads, 1, MAX_THREADS)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most):
+            raise InvalidConfigError(
+                f"`{name}` must be None or a whole number from {least} to {most}, but it is {value!r}; None stands for "
+                + ("no limit" if name == "budget" else "one a core")
+            )
     if layout not in (*LAYOUTS, "cheapest"):
         raise InvalidConfigError(f"`layout` must be one of {', '.join((*LAYOUTS, 'cheapest'))}, but it is {layout!r}")
     try:
@@ -218,7 +228,7 @@ def read_events(kept: schema.ArrowStream, name: str) -> pa.Table:
     came: Any = kept if isinstance(kept, pa.Table) or not hasattr(kept, "__arrow_c_stream__") else pa.table(kept)
 
     def wanted(field: pa.Field) -> pa.Field:
-        if not isinstance(came, pa.Table) or field.name not in came.column_names:
+        if not isinstance(came, pa.Table) or came.column_names.count(field.name) != 1:
             return field
         kind = came.schema.field(field.name).type
         number = pa.types.is_integer(kind) and field.name in ("user_id", "item_id")

@@ -72,18 +72,19 @@ def cross(
     stamp = events["timestamp"]
     clock: tuple[int, int] | None = None
     if stamp.null_count or _has_values(events, "position"):
-        moments, seen, days = _ranks(events, now_us, zone)
+        moments, seen, days = _ranks(events, _wanted(behavior), now_us, zone)
     else:
         moments, seen = stamp.cast(pa.int64()), None
         clock = (now_us, max(0, now_us - _SPAN_US) // 1_000_000)
         oldest = (pc.min(moments).as_py() or 0) // 1_000_000 if zone.utcoffset(None) is None else 0
         days = shifts(zone, min(max(oldest, clock[1]), now_us // 1_000_000), now_us // 1_000_000)
-    columns = {"user": user.values, "moment": moments, "behavior": behavior.values, "item": item.values}
+    columns = {"user": user.values, "behavior": behavior.values, "item": item.values}
     if query is not None:
         columns["query"] = query.values
     table = pa.table(columns)
     if seen is not None:
         table = table.filter(seen)
+    table = table.add_column(1, "moment", moments)
     none: Meaning = (0, None, 0)
     return Crossing(
         users,
@@ -139,12 +140,20 @@ def _codes(values: pa.Array, among: pa.Array) -> Codes:
 
 def code_users(column: pa.ChunkedArray) -> tuple[pa.Array | int, Encoded]:
     """Give users their codes, and the id of each code or the number that code 0 stands for."""
-    if pa.types.is_integer(column.type) and column.type != pa.uint64() and len(column):
+    if pa.types.is_integer(column.type) and len(column):
         ends = pc.min_max(column).as_py()
         span = ends["max"] - ends["min"] + 1
         # The kernel counts by code, so gaps cost memory and time, but less than looking each id up.
-        if span <= 4 * len(column) + 65_536:
+        if span <= 4 * len(column) + 65_536 and column.type != pa.uint64():
             return ends["min"], Encoded(column, (ends["min"], None, span))
+        encoded = column.dictionary_encode().unify_dictionaries()
+        numbers = encoded.chunk(0).dictionary
+        indices = pa.chunked_array([chunk.indices for chunk in encoded.chunks])
+        order = pc.array_sort_indices(numbers)
+        codes = np.empty(len(order), np.int32)
+        codes[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
+        users = numbers.take(order).cast(pa.large_string())
+        return users, Encoded(indices, (0, codes, len(users)))
     values, indices = _dictionary(column)
     users = values.unique()
     users = users.take(pc.array_sort_indices(users))
@@ -194,13 +203,27 @@ def code_items(column: pa.ChunkedArray, catalogue: Catalogue) -> tuple[Encoded, 
         if known and (entries is None or entries.min() >= 0):
             return Encoded(column, (base, entries, size if entries is not None else span)), []
     values, indices = _dictionary(column)
-    entry = pc.index_in(values, value_set=catalogue.ids)
+    entry = _entries(values, catalogue)
     unknown: Any = values.filter(entry.is_null()).unique()
     unknown = unknown.take(pc.array_sort_indices(unknown))
     missing = pc.index_in(values, value_set=unknown).to_numpy(zero_copy_only=False)
     codes = entry.fill_null(-1).to_numpy(zero_copy_only=False)
     codes = np.where(codes >= 0, codes, size + np.nan_to_num(missing)).astype(np.int32)
     return Encoded(indices, (0, codes, size + len(unknown))), unknown.to_pylist()
+
+
+def _entries(values: pa.Array, catalogue: Catalogue) -> pa.Array:
+    """Look ids up. As numbers in a table that is there, because a set of all ids takes longer to make than the call."""
+    numbers, table = schema.whole_numbers(values), catalogue.numbers
+    if numbers is None or table is None:
+        return pc.index_in(values, value_set=catalogue.ids)
+    base, entries = table
+    # Ids far off would wrap, so they are brought near first, to where nothing is known either.
+    size = len(catalogue.ids) if entries is None else len(entries)
+    place = np.clip(numbers.to_numpy(), base - 1, base + size) - base
+    inside = (place >= 0) & (place < size)
+    found = place if entries is None else entries[np.where(inside, place, 0)]
+    return pa.array(found, pa.int32(), mask=~inside | (found < 0))
 
 
 def code_queries(events: pa.Table, first: int) -> tuple[Encoded | None, list[str]]:
@@ -215,11 +238,30 @@ def code_queries(events: pa.Table, first: int) -> tuple[Encoded | None, list[str
     return Encoded(indices, (0, codes, nothing + 1)), list(distinct)
 
 
-def _ranks(events: pa.Table, now_us: int, zone: ZoneInfo) -> tuple[pa.ChunkedArray, pa.Array, Shifts]:
-    """Order events by second and position, those without a time first; give ranks, who is seen, and days by rank."""
+def _wanted(behavior: Encoded) -> npt.NDArray[np.bool_] | None:
+    """Tell which rows have a wanted behavior; None: all."""
+    code = behavior.meaning[1]
+    if code is None or np.all(code >= 0):
+        return None
+    wanted: npt.NDArray[np.bool_] = code[behavior.values.to_numpy()] >= 0
+    return wanted
+
+
+def _ranks(
+    events: pa.Table, wanted: npt.NDArray[np.bool_] | None, now_us: int, zone: ZoneInfo
+) -> tuple[pa.ChunkedArray, pa.Array, Shifts]:
+    """Order events by second and position, those without a time first; give who is seen, their ranks, and days by rank.
+
+    Only those are ranked, because ranking a log takes eight times the memory of its moments.
+    """
     time, position = read_moments(events, "kept")
-    rank, days = ranked(np.where(time == NO_TIME, NO_TIME, time // 1_000_000), position, zone)
-    return pa.chunked_array([pa.array(rank)]), pa.array((time == NO_TIME) | (time < now_us)), days
+    seen = time < now_us
+    if wanted is not None:
+        seen &= wanted
+    second, position = time[seen], position[seen]
+    second[second != NO_TIME] //= 1_000_000
+    rank, days = ranked(second, position, zone)
+    return pa.chunked_array([pa.array(rank)]), pa.array(seen), days
 
 
 def read_moments(events: pa.Table, name: str, wanted: npt.NDArray[np.bool_] | None = None) -> tuple[Longs, Longs]:
@@ -229,27 +271,47 @@ def read_moments(events: pa.Table, name: str, wanted: npt.NDArray[np.bool_] | No
         TimestampRangeError: a wanted timestamp lies outside the years 1970 to 9999.
     """
     stamp = events["timestamp"]
-    time: Longs = stamp.cast(pa.int64()).fill_null(NO_TIME).to_numpy()
-    wrong = stamp.is_valid().to_numpy() & ((time < 0) | (time >= END_US))
+    time = _longs(stamp, NO_TIME)
+    wrong = (time < 0) | (time >= END_US)
+    if stamp.null_count:
+        wrong &= stamp.is_valid().to_numpy()
     outside = np.flatnonzero(wrong if wanted is None else wrong & wanted)
     if len(outside):
         raise TimestampRangeError(
             f"`{name}.timestamp` must lie in the years 1970 to 9999, but row {outside[0]} is {time[outside[0]]} us "
             "since 1970; check the unit of the timestamps"
         )
-    position = np.full(len(time), NO_POSITION)
     if _has_values(events, "position"):
-        position = events["position"].cast(pa.int64()).fill_null(NO_POSITION).to_numpy()
-    return time, position
+        return time, _longs(events["position"], NO_POSITION)
+    return time, np.full(len(time), NO_POSITION)
+
+
+def _longs(column: pa.ChunkedArray, missing: int) -> Longs:
+    """Read whole numbers, without a copy where none is missing: here each copy is as much as a log's moments."""
+    column = column.cast(pa.int64())
+    if column.null_count:
+        column = column.fill_null(missing)
+    found: Longs = column.chunk(0).to_numpy() if column.num_chunks == 1 else column.to_numpy()
+    return found
 
 
 def ranked(second: Longs, position: Longs, zone: ZoneInfo) -> tuple[Longs, Shifts]:
     """Order moments by UTC second (-1: undated) and position; give each its rank, and from which rank on which day."""
-    order = np.lexsort((position, second))
-    new = (np.diff(second[order]) != 0) | (np.diff(position[order]) != 0)
-    rank = np.zeros(len(second), np.int64)
-    rank[order] = np.concatenate([[0], np.cumsum(new)])
-    first = order[np.concatenate([[True], new])]
+    if not len(second):
+        return second, (np.zeros(1, np.int64), np.full(1, NO_DAY, np.int64))
+    later = second[1:] > second[:-1]
+    same = second[1:] == second[:-1]
+    if np.all(later | (same & (position[1:] >= position[:-1]))):
+        # In order already, as most logs are.
+        new = np.concatenate([[True], later | (position[1:] != position[:-1])])
+        first = np.flatnonzero(new)
+        rank = np.cumsum(new) - 1
+    else:
+        order = np.lexsort((position, second))
+        new = np.concatenate([[True], (np.diff(second[order]) != 0) | (np.diff(position[order]) != 0)])
+        first = order[new]
+        rank = np.zeros(len(second), np.int64)
+        rank[order] = np.cumsum(new) - 1
     day = np.full(len(first), NO_DAY, np.int64)
     dated = second[first] >= 0
     day[dated] = local_days(second[first][dated], zone)

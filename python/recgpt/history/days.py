@@ -16,6 +16,8 @@ END_US = 253_402_300_800_000_000
 NO_DAY = -(2**31)
 """The day number of an event without a time."""
 _DAY = 86_400
+_FEW_YEARS = 200
+"""So many years are looked up without asking which of them occur, which takes three copies of the log's moments."""
 
 Shifts = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 """From each of these UTC seconds on, local time is ahead by so many seconds."""
@@ -33,10 +35,16 @@ def local_days(seconds: npt.NDArray[np.int64], zone: ZoneInfo) -> npt.NDArray[np
     """Give each UTC second its local day, counted from 1970-01-01."""
     if not len(seconds):
         return seconds
-    years = np.unique(seconds.astype("datetime64[s]").astype("datetime64[Y]").astype(int)) + 1970
-    starts, offsets = _join(zone, years.tolist(), int(seconds.min()))
-    found = np.searchsorted(starts, seconds, side="right") - 1
-    return (seconds + offsets[np.maximum(found, 0)]) // _DAY
+    first, last = int(seconds.min()), int(seconds.max())
+    years = list(range(_year(first), _year(last) + 1))
+    if len(years) > _FEW_YEARS:
+        years = (np.unique(seconds.astype("datetime64[s]").astype("datetime64[Y]").astype(int)) + 1970).tolist()
+    starts, offsets = _join(zone, years, first)
+    shift = offsets
+    if len(starts) > 1:
+        shift = offsets[np.maximum(np.searchsorted(starts, seconds, side="right") - 1, 0)]
+    days: npt.NDArray[np.int64] = (seconds + shift) // _DAY
+    return days
 
 
 def _join(zone: ZoneInfo, years: Iterable[int], first: int) -> Shifts:

@@ -38,9 +38,7 @@ def _buckets(second: Longs, now: Now) -> Longs | None:
     before, after = _months(days)
     if not np.any(before > after):
         return None
-    month = _months(local_days(second, now.zone))
-    years: Longs = month // 12
-    return np.where(years + 1 < _months(np.array([now.today]))[0] // 12, years * 12, month)
+    return _months(local_days(second, now.zone))
 
 
 def _months(days: Longs) -> Longs:

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from recgpt.history.days import END_US
 from recgpt.history.meetings import Past
@@ -47,28 +45,6 @@ class Part:
             self.followed[made.users] = followed
 
 
-class Order(NamedTuple):
-    """What decides the order of users: numbers go by value where `compress` would see few gaps between them."""
-
-    numbers: bool
-    least: int
-    most: int
-    rows: int
-
-    def add(self, column: pa.ChunkedArray) -> Order:
-        """Look at the ids of more rows."""
-        numbers = self.numbers and pa.types.is_integer(column.type) and column.type != pa.uint64()
-        if not numbers:
-            return Order(False, 0, 0, self.rows + len(column))
-        ends = pc.min_max(column).as_py()
-        least, most = (min(self.least, ends["min"]), max(self.most, ends["max"])) if self.rows else ends.values()
-        return Order(True, least, most, self.rows + len(column))
-
-    def by_value(self) -> bool:
-        """Tell whether ids are ordered as numbers."""
-        return self.numbers and self.most - self.least + 1 <= 4 * self.rows + 65_536
-
-
 class Cut(NamedTuple):
     """The whole text of a user whom the budget cut."""
 
@@ -83,7 +59,8 @@ class Memory:
 
     vocabulary: Vocabulary
     past: Past
-    order: Order = field(default_factory=lambda: Order(True, 0, 0, 0))
+    numbers: bool = True
+    """Whether all user ids came as whole numbers, which go by value."""
     now: Now | None = None
     """The moment of the last `add`."""
     open: Rows = field(default_factory=nobody)

@@ -23,11 +23,11 @@ import pyarrow.compute as pc
 
 from recgpt.errors import BundleError, InvalidConfigError
 from recgpt.history.meetings import Meetings, Past
-from recgpt.history.memory import Cut, Memory, Order, Part
+from recgpt.history.memory import Cut, Memory, Part
 from recgpt.history.seams import Now
 from recgpt.history.vocabulary import Rows, Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 """To be raised whenever the files change, or the kernel writes other texts than before."""
 INDEX = "state.json"
 
@@ -46,7 +46,7 @@ def write(folder: Path, memory: Memory, made_with: Mapping[str, Any]) -> None:
         "format": FORMAT,
         "made_with": dict(made_with),
         "now": None if now is None else [now.us, now.today, now.first, now.end],
-        "order": list(memory.order),
+        "numbers": memory.numbers,
         "oldest": memory.oldest,
         "ranks": memory.ranks,
         "behaviors": memory.vocabulary.behaviors,
@@ -155,7 +155,7 @@ def _memory(index: Mapping[str, Any], tables: Mapping[str, pa.Table], vocabulary
     return Memory(
         vocabulary,
         Past(rows["past"], vocabulary, nobody, meetings=meetings, late=rows["late"]),
-        order=Order(*index["order"]),
+        numbers=bool(index["numbers"]),
         now=None if now is None else Now(now[0], nobody.zone, *now[1:]),
         open=rows["open"],
         future=rows["future"],

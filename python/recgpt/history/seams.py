@@ -1,11 +1,11 @@
 """The closed and the open part of histories, compressed apart and so that they can be put together exactly.
 
-With `stable=True` no line of a closed month depends on the open month. The open part depends on the closed one in
-three ways: its layout is the closed part's; things stand in the order in which the user first met them, which may be
-long ago; and of things with equal texts those of the closed part are numbered first. So the open events are compressed
-together with a stand-in for the closed part: one event of the month before for each closed thing that matters, in the
-order of meeting. In every layout they make one line, which is cut off again. What that line takes in tokens, a line
-break included, is measured by compressing it once more before a closing event whose cost is known.
+With `stable=True` no line of a closed month depends on the open month. The open part depends on the closed one in one
+way: things stand, and things with equal texts are numbered, in the order in which the user first met them, which may be
+long ago. So the open events are compressed together with a stand-in for the closed part: one event of the month before
+for each closed thing that matters, in the order of meeting. In every layout they make one line, which is cut off again.
+What that line takes in tokens, a line break included, is measured by compressing it once more before a closing event
+whose cost is known.
 """
 
 from __future__ import annotations
@@ -126,25 +126,24 @@ class Kernel:
 
     def whole(self, rows: Rows, now: Now, budget: int | None) -> Made:
         """Compress users from all their events."""
-        return self._run(rows, _line(rows, now), now, layout=self.layout, budget=budget)
+        return self._run(rows, _line(rows, now), now, budget=budget)
 
     def closed(self, rows: Rows, now: Now) -> Closed:
         """Compress closed parts, as whole texts and as beginnings of texts."""
         line = _line(rows, now)
-        made = self._run(rows, line, now, layout=self.layout)
+        made = self._run(rows, line, now)
         ends = self._closing(made.users.astype(np.int32))
         moments = np.concatenate([line.moments, np.full(len(ends.user), line.after)])
-        followed = self._run(joined([rows, ends]), line._replace(moments=moments), now, layout=self.layout)
+        followed = self._run(joined([rows, ends]), line._replace(moments=moments), now)
         tokens_in = followed.receipts[:, 0]
         return Closed(made, followed.tokens[:-1] - followed.tokens[-1], tokens_in[:-1] - tokens_in[-1])
 
-    def open(self, rows: Rows, met: Rows, layouts: npt.NDArray[np.int8], now: Now) -> list[Made]:
+    def open(self, rows: Rows, met: Rows, now: Now) -> Made:
         """Compress open parts.
 
         Args:
             rows: open events.
             met: closed events that stand for the closed part, by user and in the order of meeting.
-            layouts: of the closed part of each user code; -1 where there is none.
             now: the moment.
         """
         second = np.where(rows.time == NO_TIME, NO_TIME, rows.time // 1_000_000)
@@ -152,33 +151,29 @@ class Kernel:
         place = np.arange(len(met.user)) - np.searchsorted(met.user, met.user)
         before = int(place.max()) + 1 if len(place) else 0
         met = met._replace(behavior=np.zeros_like(met.behavior))
-        cut = np.zeros((len(layouts) + 1, 2), np.int64)
+        users = len(self.vocabulary.names)
+        cut = np.zeros((users + 1, 2), np.int64)
         if before:
             starts, days = np.r_[0, starts + before], np.r_[now.first - 1, days]
             ends = self._closing(np.unique(met.user))
             moments = np.concatenate([place, np.full(len(ends.user), before)])
             line = _Line(moments, before, None, (np.array([0, before]), np.array([now.first - 1, now.today])))
-            beginning = self._run(joined([met, ends]), line, now, layout=0)
+            beginning = self._run(joined([met, ends]), line, now)
             numbers = np.column_stack([beginning.tokens, beginning.receipts[:, 0]])
             cut[beginning.users] = numbers - numbers[-1]
-        stands_in = np.zeros(len(layouts), bool)
+        stands_in = np.zeros(users, bool)
         stands_in[met.user] = True
-        found = []
-        for layout in np.unique(layouts[rows.user]).tolist():
-            mine, theirs = layouts[rows.user] == layout, layouts[met.user] == layout
-            both = joined([met.take(theirs), rows.take(mine)])
-            line = _Line(np.concatenate([place[theirs], rank[mine] + before]), 0, None, (starts, days))
-            made = self._run(both, line, now, layout=self.layout if layout < 0 else layout)
-            with_line = stands_in[made.users].tolist()
-            texts = [
-                text[text.index(b"\n") + 1 :] if has else text for has, text in zip(with_line, made.texts, strict=True)
-            ]
-            receipts = made.receipts.copy()
-            receipts[:, :2] -= cut[made.users][:, ::-1]
-            events = np.bincount(rows.user[mine], minlength=len(layouts))[made.users]
-            receipts[:, 2:4] = events[:, None]
-            found.append(made._replace(texts=texts, tokens=receipts[:, 1], receipts=receipts))
-        return found
+        made = self._run(
+            joined([met, rows]), _Line(np.concatenate([place, rank + before]), 0, None, (starts, days)), now
+        )
+        texts = [
+            text[text.index(b"\n") + 1 :] if has else text
+            for text, has in zip(made.texts, stands_in[made.users].tolist(), strict=True)
+        ]
+        receipts = made.receipts.copy()
+        receipts[:, :2] -= cut[made.users][:, ::-1]
+        receipts[:, 2:4] = np.bincount(rows.user, minlength=users)[made.users][:, None]
+        return made._replace(texts=texts, tokens=receipts[:, 1], receipts=receipts)
 
     def _closing(self, users: Ints) -> Rows:
         """Give each user, and one user of whom nothing else is known, an event that is about nothing."""
@@ -187,7 +182,7 @@ class Kernel:
         none, nothing = np.zeros(size, np.int32), np.full(size, self.vocabulary.first, np.int32)
         return Rows(user, np.full(size, NO_TIME), np.full(size, NO_POSITION), none, nothing)
 
-    def _run(self, rows: Rows, line: _Line, now: Now, *, layout: int | None, budget: int | None = None) -> Made:
+    def _run(self, rows: Rows, line: _Line, now: Now, *, budget: int | None = None) -> Made:
         names = behavior_names(self.vocabulary.behaviors)
         place = {name: row for row, name in enumerate(names)}
         behaviors = np.array([place[name] for name in self.vocabulary.behaviors], np.int32)
@@ -206,7 +201,7 @@ class Kernel:
             days=line.days,
             today=now.today,
             budget=budget,
-            layout=layout,
+            layout=self.layout,
             counts=self.counts,
             long_labels=self.long_labels,
             stable=True,

@@ -118,7 +118,7 @@ class State:
         memory.ranks |= ranks
         self._check_reach(rows.take(seen), moment)
         if table.num_rows:
-            memory.order = memory.order.add(table["user_id"])
+            memory.numbers &= pa.types.is_integer(table["user_id"].type)
         before = [memory.future, memory.open, memory.past.rows, *memory.past.late]
         try:
             return self._step(rows, seen, moment, anew=len(known) > 2)
@@ -219,8 +219,7 @@ class State:
         rows = memory.open.take(wanted[memory.open.user])
         if len(rows.user):
             met = memory.past.met(rows, self._vocabulary, now)
-            for made in self._kernel.open(rows, met, memory.closed_part.layouts, now):
-                memory.open_part.put(made)
+            memory.open_part.put(self._kernel.open(rows, met, now))
         for user in users.tolist():
             memory.cut.pop(user, None)
         if self._budget is None:
@@ -237,7 +236,7 @@ class State:
     def _table(self, users: Index) -> pa.Table:
         memory = self._memory
         names = self._vocabulary.names
-        key = int if memory.order.by_value() else str
+        key = int if memory.numbers else str
         users = np.array(sorted(users.tolist(), key=lambda user: key(names[user])), np.intp)
         receipts = memory.receipts(users)
         closed, opened = memory.closed_part, memory.open_part

@@ -82,7 +82,9 @@ class HistoryConfig(_Section):
 
     budget: int = Field(1500, ge=0)
     """Most tokens that a history may take in the interest prompt."""
-    layout: Literal["cheapest", "sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split"] = "cheapest"
+    layout: Literal[
+        "cheapest", "sequence", "item", "sequence-by-bucket", "item-by-bucket", "item-split", "by-bucket"
+    ] = "cheapest"
 
 
 class ServerConfig(_Section):

@@ -8,6 +8,7 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use recgpt_core::history::catalogue::{Catalogue, Entries};
 use recgpt_core::history::columns::{Batch, Codes, Ints, Log, Nullable, Valid};
+use recgpt_core::history::rows::{rows as numbers, Request};
 use recgpt_core::history::{compress, Clock, Layout, Options};
 use recgpt_core::tokenizer::Tokenizer;
 
@@ -230,6 +231,33 @@ fn call(data: &mut Unstructured<'_>) -> Result<()> {
                     "receipts add up"
                 );
             }
+        }
+    }
+    let request = Request {
+        items: data.int_in_range(0..=9)?,
+        entries: 9,
+        behaviors: names.len(),
+        today: options.today,
+        stable: options.stable,
+        threads: options.threads,
+    };
+    if let Ok((labels, found)) = numbers(&log, clock, &days, request) {
+        for rows in found {
+            let ends = rows.offsets[rows.offsets.len() - 1] as usize;
+            assert_eq!(rows.offsets.len(), rows.users.len() + 1);
+            assert_eq!(
+                [rows.buckets.len(), rows.behaviors.len(), rows.items.len()],
+                [ends; 3]
+            );
+            assert!(rows
+                .buckets
+                .iter()
+                .all(|&row| usize::from(row) < labels.len()));
+            assert!(rows
+                .items
+                .iter()
+                .all(|&item| (item as usize) < request.items));
+            assert!(rows.behaviors.iter().all(|&mask| mask > 0));
         }
     }
     Ok(())

@@ -4,11 +4,15 @@
 //! first, save the last `RECENT_MONTHS`; (3) the rarest behaviors become `other`, at first two, never the most frequent;
 //! (4) the items of a category become one count where there are two or more, oldest bucket first and in it the fullest
 //! category first; (5) triples are dropped, those with the fewest events first and among them the oldest.
+//!
+//! The fewest steps are taken after which the text fits (`descent` finds them), so a larger budget never shows an event
+//! less exactly.
 
 use super::catalogue::Entries;
 use super::cells::Cells;
 use super::dates::Dates;
 use super::partition::Record;
+use super::places::{atoms, Atom, Fate, Place, Runs, NEVER};
 use super::readings::Cell;
 use super::write::{Mark, Things};
 use crate::calendar::Level;
@@ -16,57 +20,21 @@ use crate::calendar::Level;
 /// Months that stay apart under any budget: an interest has to be seen coming back.
 pub const RECENT_MONTHS: usize = 3;
 
-const NEVER: u32 = u32::MAX;
-
-/// Events of one user that share bucket, behavior and thing.
-#[derive(Debug, Clone, Copy)]
-struct Atom {
-    bucket: u16,
-    behavior: u32,
-    thing: u32,
-    /// An entry, or `NEVER`.
-    category: u32,
-    events: u64,
-    /// How rare its behavior is: 0 for the rarest.
-    rarity: u32,
-    /// The fold and the drop that reach it.
-    fold: u32,
-    drop: u32,
-}
-
 /// How many of each kind of step have been taken.
 #[derive(Default, Clone, Copy)]
-struct Taken {
+pub struct Taken {
     days: usize,
     months: usize,
     rare: usize,
     folds: usize,
-    drops: usize,
+    pub drops: usize,
 }
 
-/// What became of a user's events.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Fate {
-    pub full: u64,
-    pub coarsened: u64,
-    pub folded: u64,
-    pub dropped: u64,
-}
-
-/// Where an atom stands after some steps: bucket, behavior, whether a thing or a category, and which.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    bucket: u16,
-    behavior: u32,
-    /// Categories stand before things: they sum up what is older.
-    is_thing: bool,
-    row: u32,
-}
-
-/// All steps for one user.
+/// All steps for one user; folds and drops once they are asked for, because most users need none.
 pub struct Ladder<'a> {
     dates: &'a Dates,
-    atoms: Vec<Atom>,
+    /// By bucket.
+    pub atoms: Vec<Atom>,
     counts: bool,
     /// The code of `other`.
     other: u32,
@@ -74,8 +42,8 @@ pub struct Ladder<'a> {
     /// All but the recent ones.
     months: Vec<u16>,
     rare: usize,
-    folds: usize,
-    drops: usize,
+    folds: Runs,
+    drops: Runs,
 }
 
 impl<'a> Ladder<'a> {
@@ -94,25 +62,25 @@ impl<'a> Ladder<'a> {
             days: Vec::new(),
             months: Vec::new(),
             rare: 0,
-            folds: 0,
-            drops: 0,
+            folds: Runs::default(),
+            drops: Runs::default(),
         };
         let level = |bucket: u16| dates.buckets[bucket as usize].level;
-        let buckets = || ladder.atoms.iter().map(|atom| atom.bucket);
-        let days = sorted(buckets().filter(|&bucket| level(bucket) == Level::Day));
-        let mut months = sorted(
-            buckets()
-                .map(|bucket| match level(bucket) {
-                    Level::Day => dates.coarser[bucket as usize],
-                    _ => bucket,
-                })
-                .filter(|&bucket| level(bucket) == Level::Month),
-        );
-        months.truncate(months.len().saturating_sub(RECENT_MONTHS));
-        (ladder.days, ladder.months) = (days, months);
+        // Atoms come by bucket, and wider buckets in the same order.
+        let mut buckets: Vec<u16> = ladder.atoms.iter().map(|atom| atom.bucket).collect();
+        buckets.dedup();
+        let of = |wanted: Level| move |&bucket: &u16| level(bucket) == wanted;
+        ladder.days = buckets.iter().copied().filter(of(Level::Day)).collect();
+        let wider = buckets.iter().map(|&bucket| match level(bucket) {
+            Level::Day => dates.coarser[bucket as usize],
+            _ => bucket,
+        });
+        ladder.months = wider.filter(of(Level::Month)).collect();
+        ladder.months.sort_unstable();
+        ladder.months.dedup();
+        let old = ladder.months.len().saturating_sub(RECENT_MONTHS);
+        ladder.months.truncate(old);
         ladder.rank_behaviors();
-        ladder.order_folds();
-        ladder.order_drops();
         ladder
     }
 
@@ -133,87 +101,78 @@ impl<'a> Ladder<'a> {
         self.rare = rare.len().saturating_sub(2);
     }
 
-    /// Folds come when all widening is done, so each atom is reached by one fold at most.
-    fn order_folds(&mut self) {
-        let widened = Taken {
-            days: self.days.len(),
-            months: self.months.len(),
-            ..Taken::default()
-        };
-        let mut items: Vec<(u16, u32, u32, usize)> = self
-            .atoms
-            .iter()
-            .enumerate()
+    /// Adds the folds. They come when all widening is done, so each atom is reached by one fold at most.
+    pub fn order_folds(&mut self) {
+        let widened = self.taken(self.steps());
+        let mut items: Vec<u128> = (0..)
+            .zip(&self.atoms)
             .filter(|(_, atom)| atom.category != NEVER)
-            .map(|(row, atom)| (self.bucket(atom, widened), atom.category, atom.thing, row))
+            .map(|(row, atom)| {
+                let bucket = u128::from(self.bucket(atom, widened));
+                let item = u128::from(atom.thing) << 32 | row;
+                bucket << 96 | u128::from(atom.category) << 64 | item
+            })
             .collect();
         items.sort_unstable();
         let mut folds: Vec<_> = items
-            .chunk_by(|left, right| (left.0, left.1) == (right.0, right.1))
+            .chunk_by(|left, right| left >> 64 == right >> 64)
             .map(|same| {
-                let things = same.chunk_by(|left, right| left.2 == right.2).count();
-                (same[0].0, std::cmp::Reverse(things), same[0].1, same)
+                let things = same.chunk_by(|left, right| left >> 32 == right >> 32);
+                let key = (same[0] >> 64) as u64;
+                (key >> 32, std::cmp::Reverse(things.count()), key, same)
             })
             .filter(|fold| fold.1 .0 > 1)
             .collect();
-        folds.sort_unstable_by_key(|&(bucket, things, category, _)| (bucket, things, category));
-        for (step, (.., same)) in folds.iter().enumerate() {
-            for &(.., row) in *same {
-                self.atoms[row].fold = step as u32;
+        folds.sort_unstable_by_key(|&(bucket, things, key, _)| (bucket, things, key));
+        for (step, (.., same)) in folds.into_iter().enumerate() {
+            self.folds.push(same.iter().map(|&item| item as u32));
+            for &item in same {
+                self.atoms[item as u32 as usize].fold = step as u32;
             }
         }
-        self.folds = folds.len();
     }
 
-    fn order_drops(&mut self) {
+    /// Adds the drops, after the folds; behind the last one nothing is left.
+    pub fn order_drops(&mut self) {
         let before = self.taken(self.steps());
-        let mut places: Vec<(Place, usize)> = self
-            .atoms
-            .iter()
-            .enumerate()
-            .map(|(row, atom)| (self.place(atom, before).0, row))
+        let mut places: Vec<u128> = (0..)
+            .zip(&self.atoms)
+            .map(|(row, atom)| u128::from(self.place(atom, before).0 .0) << 32 | row)
             .collect();
         places.sort_unstable();
-        let mut drops: Vec<(u64, &[(Place, usize)])> = places
-            .chunk_by(|left, right| left.0 == right.0)
+        let mut drops: Vec<_> = places
+            .chunk_by(|left, right| left >> 32 == right >> 32)
             .map(|same| {
-                (
-                    same.iter().map(|&(_, row)| self.atoms[row].events).sum(),
-                    same,
-                )
+                let events = |&row: &u128| self.atoms[row as u32 as usize].events;
+                let place = Place((same[0] >> 32) as u64);
+                let which = u64::from(place.is_thing()) << 40 | u64::from(place.row()) << 8;
+                let key = u64::from(place.bucket()) << 41 | which | u64::from(place.behavior());
+                (same.iter().map(events).sum::<u64>(), key, same)
             })
             .collect();
-        drops.sort_unstable_by_key(|&(events, same)| {
-            let Place {
-                bucket,
-                behavior,
-                is_thing,
-                row,
-            } = same[0].0;
-            (events, bucket, is_thing, row, behavior)
-        });
-        self.drops = drops.len();
-        for (step, (_, same)) in drops.into_iter().enumerate() {
-            for &(_, row) in same {
-                self.atoms[row].drop = step as u32;
+        drops.sort_unstable_by_key(|&(events, key, _)| (events, key));
+        for (step, (.., same)) in drops.into_iter().enumerate() {
+            self.drops.push(same.iter().map(|&row| row as u32));
+            for &row in same {
+                self.atoms[row as u32 as usize].drop = step as u32;
             }
         }
     }
 
-    /// Number of steps; after the last one nothing is left.
+    /// Number of steps so far.
     pub fn steps(&self) -> usize {
         self.ends()[4]
     }
 
-    /// Where each kind of step ends, so that a search need not leap over kinds.
+    /// Where each kind of step ends.
     pub fn ends(&self) -> [usize; 5] {
         let mut end = 0;
         [
             self.days.len(),
             self.months.len(),
             self.rare,
-            self.folds,
-            self.drops,
+            self.folds.len(),
+            self.drops.len(),
         ]
         .map(|steps| {
             end += steps;
@@ -221,7 +180,7 @@ impl<'a> Ladder<'a> {
         })
     }
 
-    fn taken(&self, mut steps: usize) -> Taken {
+    pub fn taken(&self, mut steps: usize) -> Taken {
         let mut take = |most: usize| {
             let taken = steps.min(most);
             steps -= taken;
@@ -231,8 +190,39 @@ impl<'a> Ladder<'a> {
             days: take(self.days.len()),
             months: take(self.months.len()),
             rare: take(self.rare),
-            folds: take(self.folds),
-            drops: take(self.drops),
+            folds: take(self.folds.len()),
+            drops: take(self.drops.len()),
+        }
+    }
+
+    /// Hands over the atoms that a step reaches, the first one being step 1.
+    pub fn reached(&self, step: usize, mut take: impl FnMut(&Atom)) {
+        let (before, after) = (self.taken(step - 1), self.taken(step));
+        if after.rare > before.rare {
+            let rarities = if before.rare == 0 { 0 } else { after.rare }..=after.rare;
+            let reached = |atom: &&Atom| rarities.contains(&(atom.rarity as usize));
+            self.atoms.iter().filter(reached).for_each(take);
+        } else if after.folds > before.folds || after.drops > before.drops {
+            let rows = if after.folds > before.folds {
+                self.folds.get(before.folds)
+            } else {
+                self.drops.get(before.drops)
+            };
+            for &row in rows {
+                take(&self.atoms[row as usize]);
+            }
+        } else {
+            let bucket = if after.days > before.days {
+                self.days[before.days]
+            } else {
+                self.months[before.months]
+            };
+            let place = |end: u32| {
+                self.atoms
+                    .partition_point(|atom| u32::from(self.bucket(atom, before)) < end)
+            };
+            let (from, to) = (place(u32::from(bucket)), place(u32::from(bucket) + 1));
+            self.atoms[from..to].iter().for_each(take);
         }
     }
 
@@ -252,16 +242,49 @@ impl<'a> Ladder<'a> {
     }
 
     /// Where an atom stands after some steps, and whether it is folded.
-    fn place(&self, atom: &Atom, taken: Taken) -> (Place, bool) {
+    pub fn place(&self, atom: &Atom, taken: Taken) -> (Place, bool) {
         let rare = taken.rare > 0 && atom.rarity as usize <= taken.rare;
         let folded = (atom.fold as usize) < taken.folds;
-        let place = Place {
-            bucket: self.bucket(atom, taken),
-            behavior: if rare { self.other } else { atom.behavior },
-            is_thing: !folded,
-            row: if folded { atom.category } else { atom.thing },
-        };
+        let place = Place::new(
+            self.bucket(atom, taken),
+            if rare { self.other } else { atom.behavior },
+            !folded,
+            if folded { atom.category } else { atom.thing },
+        );
         (place, rare || folded)
+    }
+
+    /// What is left after some steps: by place how many events, and the number that is written behind it, if any.
+    pub fn left(&self, steps: usize, mut take: impl FnMut(Place, u64, u64)) {
+        let taken = self.taken(steps);
+        // Place, thing and events as one number; a user has fewer than 2^32 events.
+        let mut placed: Vec<u128> = self
+            .atoms
+            .iter()
+            .filter(|atom| atom.drop as usize >= taken.drops)
+            .map(|atom| {
+                let place = u128::from(self.place(atom, taken).0 .0);
+                place << 64 | u128::from(atom.thing) << 32 | u128::from(atom.events)
+            })
+            .collect();
+        placed.sort_unstable();
+        for same in placed.chunk_by(|left, right| left >> 64 == right >> 64) {
+            let place = Place((same[0] >> 64) as u64);
+            let events = same.iter().map(|&atom| u64::from(atom as u32)).sum();
+            let things = same.chunk_by(|left, right| left >> 32 == right >> 32);
+            let shown = self.shown(place.is_thing(), events, things.count() as u64);
+            take(place, events, shown);
+        }
+    }
+
+    /// The number behind a thing or a category of so many events and distinct things; 0 if there is none.
+    pub fn shown(&self, is_thing: bool, events: u64, distinct: u64) -> u64 {
+        match (is_thing, self.counts) {
+            (true, true) if events > 1 => events,
+            (true, _) => 0,
+            (false, true) => events,
+            (false, false) => distinct,
+        }
     }
 
     /// The history after `steps` steps.
@@ -273,53 +296,24 @@ impl<'a> Ladder<'a> {
         out: &mut Vec<Cell>,
         things: &mut Things,
     ) {
-        let taken = self.taken(steps);
-        let mut placed: Vec<(Place, u32, u64)> = self
-            .atoms
-            .iter()
-            .filter(|atom| atom.drop as usize >= taken.drops)
-            .map(|atom| (self.place(atom, taken).0, atom.thing, atom.events))
-            .collect();
-        placed.sort_unstable();
         // What is written, where, by which behavior; a thing with another count is written as another one.
-        let mut written: Vec<((bool, u32, u64), u16, u32)> = placed
-            .chunk_by(|left, right| left.0 == right.0)
-            .map(|same| {
-                let Place {
-                    bucket,
-                    behavior,
-                    is_thing,
-                    row,
-                } = same[0].0;
-                let events: u64 = same.iter().map(|atom| atom.2).sum();
-                let distinct = same.chunk_by(|left, right| left.1 == right.1).count() as u64;
-                let shown = match (is_thing, self.counts) {
-                    (true, true) if events > 1 => events,
-                    (true, _) => 0,
-                    (false, true) => events,
-                    (false, false) => distinct,
-                };
-                ((is_thing, row, shown), bucket, behavior)
-            })
-            .collect();
+        let mut written: Vec<u128> = Vec::new();
+        self.left(steps, |place, _, shown| {
+            let what = u128::from(place.is_thing()) << 32 | u128::from(place.row());
+            let context = u128::from(place.bucket()) << 8 | u128::from(place.behavior());
+            written.push(what << 64 | u128::from(shown) << 24 | context);
+        });
         written.sort_unstable();
         out.clear();
         things.clear();
-        for same in written.chunk_by(|left, right| left.0 == right.0) {
-            let (is_thing, row, shown) = same[0].0;
-            let number = if is_thing {
-                whole.marks.get(row as usize).map_or(0, |mark| mark.number)
-            } else {
-                0
-            };
-            let entry = if is_thing {
-                whole.rows[row as usize]
-            } else {
-                row
-            };
-            things.marks.push(Mark { number, shown });
+        for same in written.chunk_by(|left, right| left >> 24 == right >> 24) {
+            let what = (same[0] >> 64) as u64;
+            let shown = (same[0] as u64) >> 24;
+            let (entry, mark) = whole.marked(what >> 32 == 1, what as u32, shown);
+            things.marks.push(mark);
             things.rows.push(entry);
-            for &(_, bucket, behavior) in same {
+            for &one in same {
+                let (bucket, behavior) = ((one >> 8) as u16, one as u32 & 0xFF);
                 let thing = things.rows.len() as u32 - 1;
                 match out.last_mut() {
                     Some(cell) if (cell.thing, cell.bucket) == (thing, bucket) => {
@@ -348,7 +342,7 @@ impl<'a> Ladder<'a> {
         for atom in &self.atoms {
             let (place, folded) = self.place(atom, taken);
             let dropped = (atom.drop as usize) < taken.drops;
-            *match (dropped, folded, place.bucket == atom.bucket) {
+            *match (dropped, folded, place.bucket() == atom.bucket) {
                 (true, ..) => &mut fate.dropped,
                 (_, true, _) => &mut fate.folded,
                 (_, _, false) => &mut fate.coarsened,
@@ -357,37 +351,4 @@ impl<'a> Ladder<'a> {
         }
         fate
     }
-}
-
-fn atoms(records: &[Record], cells: &mut Cells, dates: &Dates) -> Vec<Atom> {
-    let mut keys: Vec<(u16, u32, u32)> = records
-        .iter()
-        .map(|record| {
-            let bucket = dates.bucket_of[dates.stretch(record.moment()).0];
-            (bucket, record.behavior(), cells.thing(record.entry()))
-        })
-        .collect();
-    keys.sort_unstable();
-    keys.chunk_by(|left, right| left == right)
-        .map(|same| {
-            let (bucket, behavior, thing) = same[0];
-            Atom {
-                bucket,
-                behavior,
-                thing,
-                category: cells.things.slots[thing as usize].category,
-                events: same.len() as u64,
-                rarity: 0,
-                fold: NEVER,
-                drop: NEVER,
-            }
-        })
-        .collect()
-}
-
-fn sorted(buckets: impl Iterator<Item = u16>) -> Vec<u16> {
-    let mut buckets: Vec<_> = buckets.collect();
-    buckets.sort_unstable();
-    buckets.dedup();
-    buckets
 }

@@ -8,9 +8,13 @@ pub mod catalogue;
 mod cells;
 pub mod columns;
 mod dates;
+mod descent;
+mod floor;
 mod ladder;
+mod lines;
 mod partition;
 mod pieces;
+mod places;
 mod readings;
 pub mod rows;
 mod sets;
@@ -41,7 +45,7 @@ pub struct Options {
     /// Local day number of `now`.
     pub today: i32,
     pub budget: Option<u64>,
-    /// `None`: the cheapest for each user; with `stable` of those that only append.
+    /// `None`: the cheapest for each user; with `stable` for each bucket, so that texts only grow.
     pub layout: Option<Layout>,
     pub counts: bool,
     pub long_labels: bool,

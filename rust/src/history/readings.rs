@@ -1,5 +1,6 @@
-//! The five readings: which contexts and which things share a line.
+//! The six readings: which contexts and which things share a line.
 
+use super::lines::Lines;
 use super::pieces::{Group, Pieces};
 use super::sets::{Sets, NONE};
 use super::write::{self, Things};
@@ -18,10 +19,22 @@ pub enum Layout {
     ItemByBucket,
     /// `Item`, but where a line would cost more in labels than its things do in other lines once more, they stand there.
     ItemSplit,
+    /// In each bucket `SequenceByBucket` or `ItemByBucket`, whichever costs less there.
+    ByBucket,
 }
 
 impl Layout {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
+        Self::Sequence,
+        Self::Item,
+        Self::SequenceByBucket,
+        Self::ItemByBucket,
+        Self::ItemSplit,
+        Self::ByBucket,
+    ];
+
+    /// What `cheapest` asks, the shortest of which is taken.
+    pub const RACE: [Self; 5] = [
         Self::Sequence,
         Self::Item,
         Self::SequenceByBucket,
@@ -29,9 +42,9 @@ impl Layout {
         Self::ItemSplit,
     ];
 
-    /// Those that only append a line when a bucket is closed. A new bucket moves early lines of all others, since sets
-    /// that were equal no longer are: so only these are asked where texts are to keep their beginnings.
-    pub const BY_BUCKET: [Self; 2] = [Self::SequenceByBucket, Self::ItemByBucket];
+    /// What `cheapest` asks where texts are to keep their beginnings. In layouts over all buckets a new one moves early
+    /// lines, since sets that were equal no longer are; and a choice for the whole text may change with any day.
+    pub const STABLE: [Self; 1] = [Self::ByBucket];
 
     /// The layout at a row of `ALL`.
     pub fn from_row(row: usize) -> Result<Self, Error> {
@@ -60,48 +73,6 @@ impl Cell {
     }
 }
 
-/// Lines before they are written, oldest first: by their groups, one after the other.
-#[derive(Default)]
-pub struct Lines {
-    pub groups: Vec<Group>,
-    things: Vec<u32>,
-    /// Where the groups and the things of each line end.
-    pub ends: Vec<(u32, u32)>,
-}
-
-impl Lines {
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    pub fn iter(&self) -> impl Iterator<Item = (&[Group], &[u32])> {
-        let mut from = (0, 0);
-        self.ends.iter().map(move |&to| {
-            let (groups, things) = from;
-            from = (to.0 as usize, to.1 as usize);
-            (&self.groups[groups..from.0], &self.things[things..from.1])
-        })
-    }
-
-    /// How many lines come before the open part.
-    pub fn closed(&self, open: u16) -> usize {
-        self.iter()
-            .take_while(|(groups, _)| groups[0].bucket() < open)
-            .count()
-    }
-
-    fn clear(&mut self) {
-        self.groups.clear();
-        self.things.clear();
-        self.ends.clear();
-    }
-
-    fn close(&mut self) {
-        self.ends
-            .push((self.groups.len() as u32, self.things.len() as u32));
-    }
-}
-
 /// Scratch memory of the readings, reused from user to user.
 #[derive(Default)]
 pub struct Reader {
@@ -117,6 +88,8 @@ pub struct Reader {
     costs: Vec<u64>,
     split: Vec<bool>,
     path: Vec<Group>,
+    /// Both readings by bucket.
+    rivals: [Lines; 2],
 }
 
 impl Reader {
@@ -145,6 +118,54 @@ impl Reader {
             Layout::ItemByBucket => self.item_by_bucket(cells, out),
             Layout::Sequence => self.sequence(cells, open, false, out),
             Layout::SequenceByBucket => self.sequence(cells, open, true, out),
+            Layout::ByBucket => {
+                let [mut sequence, mut item] = std::mem::take(&mut self.rivals);
+                sequence.clear();
+                self.sequence(cells, open, true, &mut sequence);
+                item.clear();
+                self.item_by_bucket(cells, &mut item);
+                Self::cheaper(&sequence, &item, things, pieces, out);
+                self.rivals = [sequence, item];
+            }
+        }
+    }
+
+    /// Takes the lines of each bucket from where they cost less, as if all of them went on; so what comes after them
+    /// changes nothing. Both have lines of the same buckets, one group a line.
+    fn cheaper(
+        sequence: &Lines,
+        item: &Lines,
+        things: &Things,
+        pieces: &mut Pieces<'_>,
+        out: &mut Lines,
+    ) {
+        let bucket = |lines: &Lines, line: usize| lines.groups[line].bucket();
+        let mut cost = |lines: &Lines, from: usize, to: usize| -> u64 {
+            let labels = lines.groups[from..to]
+                .iter()
+                .map(|&group| pieces.label(group).count(true, true) + u64::from(pieces.bar))
+                .sum::<u64>();
+            let written = lines.things_of(from, to).iter();
+            labels
+                + written
+                    .map(|&thing| write::cost(thing, things, pieces))
+                    .sum::<u64>()
+        };
+        let mut from = [0, 0];
+        while from[0] < sequence.len() {
+            let now = bucket(sequence, from[0]);
+            let to = [(sequence, from[0]), (item, from[1])].map(|(lines, from)| {
+                (from..lines.len())
+                    .find(|&line| bucket(lines, line) != now)
+                    .unwrap_or(lines.len())
+            });
+            let (lines, place) = if cost(item, from[1], to[1]) < cost(sequence, from[0], to[0]) {
+                (item, 1)
+            } else {
+                (sequence, 0)
+            };
+            out.append(lines, from[place], to[place]);
+            from = to;
         }
     }
 

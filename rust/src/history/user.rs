@@ -3,23 +3,30 @@
 use super::catalogue::Entries;
 use super::cells::Cells;
 use super::dates::Dates;
-use super::ladder::{Fate, Ladder};
+use super::descent::Standing;
+use super::floor::Floor;
+use super::ladder::Ladder;
+use super::lines::Lines;
 use super::partition::Record;
 use super::pieces::{additive, Pieces};
-use super::readings::{Cell, Layout, Lines, Reader};
+use super::places::Fate;
+use super::readings::{Cell, Layout, Reader};
 use super::write::{self, Buffer, Things};
 use super::Options;
 
 /// What one thread works with; its memory is reused from user to user.
 pub struct Worker<'a> {
-    dates: &'a Dates,
-    entries: &'a Entries<'a>,
-    options: &'a Options,
+    pub dates: &'a Dates,
+    pub entries: &'a Entries<'a>,
+    pub options: &'a Options,
     /// The code of `other`.
     other: u32,
-    additive: bool,
-    pieces: Pieces<'a>,
-    whole: Cells,
+    pub additive: bool,
+    pub pieces: Pieces<'a>,
+    pub whole: Cells,
+    /// What stands where on the way down, and the least that it can cost.
+    pub standing: Standing,
+    pub floor: Floor,
     /// The cut history on its way down.
     cells: Vec<Cell>,
     things: Things,
@@ -42,9 +49,9 @@ pub struct Receipt {
     pub layout: Layout,
 }
 
-struct Choice {
+pub struct Choice {
     layout: Layout,
-    tokens: u64,
+    pub tokens: u64,
 }
 
 impl<'a> Worker<'a> {
@@ -63,6 +70,8 @@ impl<'a> Worker<'a> {
             additive: additive(pieces.tokenizer),
             pieces,
             whole: Cells::default(),
+            standing: Standing::default(),
+            floor: Floor::default(),
             cells: Vec::new(),
             things: Things::default(),
             reader: Reader::default(),
@@ -92,19 +101,17 @@ impl<'a> Worker<'a> {
         if let Some(ladder) = &ladder {
             self.descend(ladder, 0);
         }
-        let mut cut = ladder.is_some();
+        let cut = ladder.is_some();
         let start = out.len();
         let mut choice = self.shortest(cut, true);
         choice.tokens = self.write(cut, choice.tokens, out);
         if let Some(budget) = self.options.budget {
             if choice.tokens > budget {
-                let ladder = ladder.take().unwrap_or_else(|| self.ladder(records));
-                let steps = self.search(&ladder, budget);
-                self.descend(&ladder, steps);
-                cut = true;
-                choice = self.shortest(cut, true);
+                let mut ladder = ladder.take().unwrap_or_else(|| self.ladder(records));
+                let steps;
+                (steps, choice) = self.search(&mut ladder, budget);
                 out.truncate(start);
-                choice.tokens = self.write(cut, choice.tokens, out);
+                choice.tokens = self.write(true, choice.tokens, out);
                 fate = ladder.fate(steps);
             }
         }
@@ -117,7 +124,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    fn ladder(&mut self, records: &[Record]) -> Ladder<'a> {
+    pub fn ladder(&mut self, records: &[Record]) -> Ladder<'a> {
         Ladder::new(
             records,
             &mut self.whole,
@@ -127,7 +134,7 @@ impl<'a> Worker<'a> {
         )
     }
 
-    fn descend(&mut self, ladder: &Ladder<'_>, steps: usize) {
+    pub fn descend(&mut self, ladder: &Ladder<'_>, steps: usize) {
         ladder.cells(
             steps,
             &self.whole.things,
@@ -137,48 +144,21 @@ impl<'a> Worker<'a> {
         );
     }
 
-    /// The number of steps to take: the first kind of step whose end fits, then halving inside it. One step less would
-    /// not fit. Whatever fits a budget fits every larger one too, so more budget never leads further down.
-    fn search(&mut self, ladder: &Ladder<'_>, budget: u64) -> usize {
-        let mut fits = |steps: usize| {
-            self.descend(ladder, steps);
-            self.shortest(true, false).tokens <= budget
-        };
-        let (mut too_long, mut enough) = (0, ladder.steps());
-        for end in ladder.ends() {
-            if end > too_long {
-                if fits(end) {
-                    enough = end;
-                    break;
-                }
-                too_long = end;
-            }
+    /// The layouts that are asked for.
+    pub fn layouts(&self) -> &'static [Layout] {
+        const ALL: &[Layout] = &Layout::ALL;
+        match self.options.layout {
+            Some(layout) => &ALL[layout as usize..=layout as usize],
+            None if self.options.stable => &Layout::STABLE,
+            None => &Layout::RACE,
         }
-        while enough - too_long > 1 {
-            let middle = usize::midpoint(too_long, enough);
-            if fits(middle) {
-                enough = middle;
-            } else {
-                too_long = middle;
-            }
-        }
-        enough
     }
 
-    /// Puts the lines with the fewest tokens into `best`. With `stable` the closed part alone decides, if there is one.
-    /// Lines `to_write` without a rival are not counted: writing them does.
-    fn shortest(&mut self, cut: bool, to_write: bool) -> Choice {
-        let one;
-        let layouts: &[Layout] = match self.options.layout {
-            Some(layout) => {
-                one = [layout];
-                &one
-            }
-            None if self.options.stable => &Layout::BY_BUCKET,
-            None => &Layout::ALL,
-        };
-        let open = self.dates.open;
-        let mut best: Option<(u64, Choice)> = None;
+    /// Puts the lines with the fewest tokens into `best`. Lines `to_write` without a rival are not counted: writing them
+    /// does.
+    pub fn shortest(&mut self, cut: bool, to_write: bool) -> Choice {
+        let layouts = self.layouts();
+        let mut best: Option<Choice> = None;
         for &layout in layouts {
             let (cells, things) = if cut {
                 (&self.cells, &self.things)
@@ -190,33 +170,27 @@ impl<'a> Worker<'a> {
                 things,
                 &mut self.pieces,
                 layout,
-                open,
+                self.dates.open,
                 &mut self.lines,
             );
             if to_write && layouts.len() == 1 {
                 std::mem::swap(&mut self.lines, &mut self.best);
                 return Choice { layout, tokens: 0 };
             }
-            let tokens = self.count(self.lines.len(), cut);
-            let closed = self.lines.closed(open);
-            let judged = if self.options.stable && closed > 0 && layouts.len() > 1 {
-                self.count(closed, cut)
-            } else {
-                tokens
-            };
-            if best.as_ref().is_none_or(|(least, _)| judged < *least) {
-                best = Some((judged, Choice { layout, tokens }));
+            let tokens = self.count(cut);
+            if best.as_ref().is_none_or(|best| tokens < best.tokens) {
+                best = Some(Choice { layout, tokens });
                 std::mem::swap(&mut self.lines, &mut self.best);
             }
         }
-        let Some((_, choice)) = best else {
+        let Some(choice) = best else {
             unreachable!("there is at least one layout")
         };
         choice
     }
 
-    /// Exact tokens of the first lines.
-    fn count(&mut self, lines: usize, cut: bool) -> u64 {
+    /// Exact tokens of the lines.
+    fn count(&mut self, cut: bool) -> u64 {
         let things = if cut {
             &self.things
         } else {
@@ -224,12 +198,11 @@ impl<'a> Worker<'a> {
         };
         let row_ids = self.options.row_ids;
         if self.additive {
-            return write::tokens(&self.lines, lines, things, &mut self.pieces, row_ids);
+            return write::tokens(&self.lines, things, &mut self.pieces, row_ids);
         }
         self.scratch.truncate(0);
         write::text(
             &self.lines,
-            lines,
             things,
             self.entries,
             &mut self.pieces,
@@ -250,7 +223,6 @@ impl<'a> Worker<'a> {
         let start = out.len();
         let tokens = write::text(
             &self.best,
-            self.best.len(),
             things,
             self.entries,
             &mut self.pieces,

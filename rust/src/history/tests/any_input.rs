@@ -247,7 +247,7 @@ fn judge_rows(call: &Call, items: usize) -> Result<(), TestCaseError> {
 }
 
 /// `RECGPT_CASES` makes a campaign of it.
-fn cases() -> Config {
+pub fn cases() -> Config {
     let cases = std::env::var("RECGPT_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok());
