@@ -7,8 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from recgpt.llm import grammar
+from recgpt.llm.answers import judged
 from recgpt.llm.chat import Chat
-from recgpt.llm.dialects import SEEDS, Ask, judged, logprob_of, number, refusal, storable, tokens_of
+from recgpt.llm.dialects import SEEDS, Ask, logprob_of, number, refusal, storable, tokens_of
 from recgpt.llm.engine import Prompt, Request, Result, Usage
 from recgpt.llm.remote import Malformed, Refused, Remote
 
