@@ -136,7 +136,7 @@ class OpenAIDialect:
             return Result("unscored", storable(text), None, "refusal: the server's content filter", usage)
         if ending == "length":
             # A model that thinks can reach its limit before the first word: then there is no text at all.
-            return Result("unscored", storable(text), None, "length", usage)
+            return judged(storable(text), request, usage, cut=True)
         if not isinstance(text, str):
             raise Malformed("malformed answer: choices[0].message.content is no text")
         text = storable(text)

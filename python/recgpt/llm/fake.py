@@ -134,9 +134,7 @@ class FakeEngine:
         usage = Usage(self._prompt(request), self._prompt(request), min(count, room))
         if usage.prompt_tokens + room > self.context_tokens:
             return Result("unscored", "", None, f"length: the prompt has {usage.prompt_tokens} tokens", usage)
-        if count > room:
-            return Result("unscored", text, None, "length", usage)
-        return judged(text, request, usage)
+        return judged(text, request, usage, cut=count > room)
 
 
 def _answer(request: Request) -> str:

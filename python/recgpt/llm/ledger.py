@@ -4,9 +4,9 @@ A call is keyed by the SHA-256 of engine name and whole request, so a changed pr
 new call. Finished answers go to disk a shard at a time (`recgpt.llm.store`); what an interruption loses is asked
 again. The model may be asked twice, a result is stored once.
 
-An answer that was cut off, declines, or is no valid JSON under its schema is asked for again, sampled with another
-seed, at most `RETRIES` times; then it is quarantined: stored as unscored with its first text and reason, and never
-asked again.
+An answer that was cut off, declines, leaks, or is no valid JSON under its schema is asked for again, sampled with
+another seed, at most `RETRIES` times; then it is quarantined: stored as unscored with its first text and reason, and
+never asked again.
 """
 
 from __future__ import annotations
@@ -264,13 +264,13 @@ def stage_of(request: Request | ScoreRequest) -> str:
 
 
 def unusable(answer: Result | ScoreResult) -> bool:
-    """Tell whether an answer should be asked for again: cut, declined, or not what the schema says.
+    """Tell whether an answer should be asked for again: cut, declined, leaking, or not what the schema says.
 
     A prompt that does not fit (`length: ...`) would not fit again.
     """
     if not isinstance(answer, Result) or answer.status == "ok":
         return False
-    return answer.reason == "length" or answer.reason.startswith(("parse", "schema", "refusal"))
+    return answer.reason == "length" or answer.reason.startswith(("parse", "schema", "refusal", "leak"))
 
 
 def other(request: Request, attempt: int) -> Request:

@@ -216,9 +216,7 @@ class LlamaCpp:
             text, reason, usage = event.get("text", ""), event["reason"], Usage(*event["usage"])
             if reason:
                 return Result("unscored", text, None, reason, usage)
-            if event["how"] == "length":
-                return Result("unscored", text, None, "length", usage)
-            return judged(text, requests[index], usage)
+            return judged(text, requests[index], usage, cut=event["how"] == "length")
 
         return self._call(lines, read, lambda reason: Result("unscored", "", None, reason), progress)
 

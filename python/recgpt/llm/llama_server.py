@@ -74,11 +74,9 @@ class LlamaServerDialect:
             raise Malformed("malformed answer: no content or no stop_type")
         usage = self._usage(answer, len(tokens))
         text = storable(text)
-        if ending == "limit":
-            return Result("unscored", text, None, "length", usage)
-        if ending not in ("eos", "word"):
+        if ending not in ("eos", "word", "limit"):
             raise Malformed(f"malformed answer: it ended with {self.server.scrub(ending)!r}")
-        return judged(text, request, usage)
+        return judged(text, request, usage, cut=ending == "limit")
 
     def encode(self, ask: Ask, prompt: Prompt) -> list[int]:
         """Return a prompt's tokens."""
