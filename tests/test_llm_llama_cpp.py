@@ -220,6 +220,32 @@ def test_killed_in_the_middle_of_a_batch(engine):
     assert killed
 
 
+def test_the_real_child_is_replaced_when_it_grows_and_no_answer_changes(engine):
+    """The first call touches few cells of the cache; each later one makes the process larger by some MiB."""
+    texts = [*REQUESTS, *(Request(one.prompt, 60, grammar.from_model(Want)) for one in REQUESTS[:2])]
+    scores = [ScoreRequest(prompt, (" a grill", " cat toys")) for prompt in PROMPTS]
+    expected = [(one.text, one.status) for one in engine.generate(texts)]
+    likely = [one.logprobs for one in engine.score(scores)]
+    children, seen = set(), []
+    with LlamaCpp(
+        default_model_path(), context_tokens=1024, threads=1, sequences=8, weights="f32", kv_type="f32",
+        memory_growth=2 << 20,
+    ) as small:  # fmt: skip
+        for _ in range(2):
+            small.score([ScoreRequest(Prompt("s", "x"), (" a",))])
+            children.add(small.pid)
+            found = small.generate(texts, lambda done, total: seen.append(done))
+            assert [(one.text, one.status) for one in found] == expected
+            children.add(small.pid)
+            found = small.score(scores)
+            np.testing.assert_allclose([one.logprobs for one in found], likely, atol=1e-3)
+        assert small.recycled >= 2
+        assert small.restarts == 0
+        assert len(children - {None}) >= 2
+        # Each answer came once, though processes changed.
+        assert seen == [*range(1, len(texts) + 1)] * 2
+
+
 def test_a_mixture_of_experts_is_a_model_like_any_other(tmp_path):
     import experts
 
