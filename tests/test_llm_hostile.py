@@ -186,7 +186,7 @@ def test_what_an_obedient_model_gives_away_is_refused_by_the_checkers(shop, mode
 def whole(text):
     """Where the last whole entry of a list in an object ends; 0 if there is none."""
     end = depth = 0
-    for found in re.finditer(r'"(?:[^"\\]|\\.)*"|[{}]', text):
+    for found in re.finditer(r'"(?:[^"\\]|\\.)*(?:"|\\?$)|[{}]', text):
         depth += {"{": 1, "}": -1}.get(found[0], 0)
         if found[0] == "}" and depth == 1:
             end = found.end()
