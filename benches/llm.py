@@ -126,19 +126,19 @@ def prefix(setting):
     """Read 600 shared tokens and own ones, 300 each or 50 to 550, against as many of which nothing is shared."""
     figures = {}
     for name, sizes in (
-        ("prefix_sharing", [300] * 32),
-        ("prefix_sharing_mixed", [50 + at * 500 // 31 for at in range(32)]),
+        ("prefix_sharing", [300] * 24),
+        ("prefix_sharing_mixed", [50 + at * 500 // 23 for at in range(24)]),
     ):
         with setting.engine() as engine:
             common = history(engine.count_tokens, 1000, 560)
             own = [history(engine.count_tokens, user, size - 10) for user, size in enumerate(sizes)]
             groups = (
                 [Prompt(common, text) for text in own],
-                [Prompt(f"{user} {common}", own[round(user * 31 / 7)]) for user in range(8)],
+                [Prompt(f"{user} {common}", own[round(user * 23 / 5)]) for user in range(6)],
             )
             lengths = [statistics.mean(engine.prompt_tokens(group)) for group in groups]
         found = ([], [])
-        for _ in range(2):
+        for _ in range(setting.rounds):
             for at, group in enumerate(groups):
                 spent, busy, _ = directly(setting, [Request(one, 1) for one in group])
                 # The few that are read in full are a little shorter or longer than all.
@@ -256,7 +256,7 @@ def main():
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--users", type=int, default=32)
     parser.add_argument(
-        "--rounds", type=int, default=1, choices=(1, 2), help="how often `interests` times each arm of the engine"
+        "--rounds", type=int, default=1, choices=(1, 2), help="how often `interests` and `prefix` time each arm"
     )
     parser.add_argument("--weights", default="bf16", help="what the engine converts the file to on a CPU, or `file`")
     parser.add_argument("--gpu-layers", type=int, default=0)
