@@ -137,6 +137,8 @@ def test_a_code_of_the_instructions_never_comes_back_as_an_answer(tmp_path) -> N
             found = judged(text, Request(prompt, 40, schema), Usage())
             assert (found.status, found.text, found.value, found.reason) == ("unscored", text, None, leak)
         assert judged(text, Request(prompt, 40), Usage(), cut=True).reason == leak
+    spelled = '{"tag": "ZQ7\\u002dOSPREY\\u002d4417"}'
+    assert judged(spelled, Request(prompt, 40, SCHEMA), Usage()).reason == leak
     # What stands in the data is no secret, nor are dates, row numbers and other words.
     assert judged("row r7 of 17-12-03 says never", Request(prompt, 40), Usage()).status == "ok"
     own = Prompt(prompt.system, "osprey lamp ZQ7-OSPREY-4417")

@@ -90,8 +90,9 @@ def judged(text: str, request: Request, usage: Usage, *, cut: bool = False) -> R
         usage: what it cost.
         cut: whether it ran out of tokens.
     """
+    leak = Result("unscored", text, None, "leak: it gives away a code of its instructions", usage)
     if leaked(text, request.prompt):
-        return Result("unscored", text, None, "leak: it gives away a code of its instructions", usage)
+        return leak
     if cut:
         return Result("unscored", text, None, "length", usage)
     if request.schema is None:
@@ -102,8 +103,12 @@ def judged(text: str, request: Request, usage: Usage, *, cut: bool = False) -> R
         # A refusal in place of JSON is told as one; JSON of another form is not searched for words.
         reason = (reason.startswith("parse") and refused(text)) or reason
         return Result("unscored", text, None, reason, usage)
+    texts = list(_texts(value))
+    if any(leaked(one, request.prompt) for one in texts):
+        # It was spelled in escapes.
+        return leak
     # Under a grammar a refusal has no other place than the texts of the JSON.
-    reason = next(filter(None, map(refused, _texts(value))), "")
+    reason = next(filter(None, map(refused, texts)), "")
     return Result("unscored" if reason else "ok", text, None if reason else value, reason, usage)
 
 
