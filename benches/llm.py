@@ -1,6 +1,6 @@
 """How fast is the engine, and what do batches, shared prefixes and grammars give over one call after another?
 
-    python benches/llm.py [--only interests,prefix,mixed,decode,choosing,shapes] [--threads N] [--users N]
+    python benches/llm.py [--only interests,prefix,prefix_mixed,mixed,decode,choosing,shapes]
     python benches/llm.py --gpu-layers -1 --flash --kv q8_0 --threads 8       # a GPU
 
 `interests`: the prompt of interest mining for 32 users with 400 tokens of history, answers up to 400 tokens (the stage
@@ -9,7 +9,8 @@ its last call, for the same users. The loop takes the file as it is and, a secon
 the engine answers straight and through the ledger; all work in turns. The compute ceiling is the tokens that must be
 computed over the rate at which the engine reads the same prompts. Processor seconds stand beside: on a machine that
 others use they are disturbed less.
-`prefix`: 300 tokens after 600 that all share, against 900 of which nothing is shared; then 50 to 550 tokens after them.
+`prefix`: 300 tokens after 600 that all share, against 900 of which nothing is shared. `prefix_mixed`: 50 to 550 tokens
+after them.
 `mixed`: long and short requests in one call, against the long ones and the short ones apart; and through the ledger.
 `decode`: texts of 64 tokens at 1, 4 and 16 sequences, with and without a grammar, against a loop over
 `llama_decode` that chooses nothing. Fewer passes than tokens: guessed tokens were kept.
@@ -122,37 +123,42 @@ def interests(setting):
     }
 
 
+def shared(setting, name, sizes):
+    """Read 600 shared tokens and own ones against as many of which nothing is shared; a quarter is read in full."""
+    with setting.engine() as engine:
+        common = history(engine.count_tokens, 1000, 560)
+        own = [history(engine.count_tokens, user, size - 10) for user, size in enumerate(sizes)]
+        few = len(sizes) // 4
+        groups = (
+            [Prompt(common, text) for text in own],
+            [Prompt(f"{user} {common}", own[round(user * (len(own) - 1) / (few - 1))]) for user in range(few)],
+        )
+        lengths = [statistics.mean(engine.prompt_tokens(group)) for group in groups]
+    found = ([], [])
+    for _ in range(setting.rounds):
+        for at, group in enumerate(groups):
+            spent, busy, _ = directly(setting, [Request(one, 1) for one in group])
+            # The few that are read in full are a little shorter or longer than all.
+            found[at].append((spent / len(group) / lengths[at], busy / len(group) / lengths[at]))
+    ratio, by_cpu = (
+        statistics.median(one[place] for one in found[1]) / statistics.median(one[place] for one in found[0])
+        for place in (0, 1)
+    )
+    print(
+        f"prefix, {min(sizes)} to {max(sizes)} own tokens: {lengths[0]:.0f} tokens a prompt; {ratio:.2f}x full "
+        f"prefill, {by_cpu:.2f}x by CPU"
+    )
+    return {name: round(ratio, 2), f"{name}_cpu": round(by_cpu, 2)}
+
+
 def prefix(setting):
-    """Read 600 shared tokens and own ones, 300 each or 50 to 550, against as many of which nothing is shared."""
-    figures = {}
-    for name, sizes in (
-        ("prefix_sharing", [300] * 24),
-        ("prefix_sharing_mixed", [50 + at * 500 // 23 for at in range(24)]),
-    ):
-        with setting.engine() as engine:
-            common = history(engine.count_tokens, 1000, 560)
-            own = [history(engine.count_tokens, user, size - 10) for user, size in enumerate(sizes)]
-            groups = (
-                [Prompt(common, text) for text in own],
-                [Prompt(f"{user} {common}", own[round(user * 23 / 5)]) for user in range(6)],
-            )
-            lengths = [statistics.mean(engine.prompt_tokens(group)) for group in groups]
-        found = ([], [])
-        for _ in range(setting.rounds):
-            for at, group in enumerate(groups):
-                spent, busy, _ = directly(setting, [Request(one, 1) for one in group])
-                # The few that are read in full are a little shorter or longer than all.
-                found[at].append((spent / len(group) / lengths[at], busy / len(group) / lengths[at]))
-        ratio, by_cpu = (
-            statistics.median(one[place] for one in found[1]) / statistics.median(one[place] for one in found[0])
-            for place in (0, 1)
-        )
-        print(
-            f"prefix, {min(sizes)} to {max(sizes)} own tokens: {lengths[0]:.0f} tokens a prompt; {ratio:.2f}x full "
-            f"prefill, {by_cpu:.2f}x by CPU"
-        )
-        figures |= {name: round(ratio, 2), f"{name}_cpu": round(by_cpu, 2)}
-    return figures
+    """Share 600 of 900 tokens."""
+    return shared(setting, "prefix_sharing", [300] * 32)
+
+
+def prefix_mixed(setting):
+    """Share 600 of 650 to 1,150 tokens."""
+    return shared(setting, "prefix_sharing_mixed", [50 + at * 500 // 31 for at in range(32)])
 
 
 def decode(setting):
@@ -232,6 +238,7 @@ def shapes(setting):
 SECTIONS = {
     "interests": interests,
     "prefix": prefix,
+    "prefix_mixed": prefix_mixed,
     "mixed": mixed,
     "decode": decode,
     "choosing": choosing,
