@@ -100,7 +100,7 @@ def test_poison_is_quarantined_after_three_runs(tmp_path):
     with Recorded(FakeEngine(lambda request: Result("unscored", "{", None, "length")), tmp_path / "b") as engine:
         engine.generate(REQUESTS[:1])
         engine.generate(REQUESTS[:1])
-        assert (engine.calls, engine.quarantined()) == (1, {})
+        assert (engine.calls, engine.quarantined()) == (1, {digest("fake", REQUESTS[0]): "length"})
 
 
 def test_interruption_keeps_finished_shards(tmp_path):
@@ -177,15 +177,16 @@ def test_what_stays_unusable_is_quarantined_with_its_first_text(tmp_path):
     assert [replace(row, stage="") for row in ledger.status(tmp_path)] == [Status("", 0, 0, 1, 0, {result.reason: 1})]
 
 
-def test_neither_long_prompts_nor_free_texts_are_asked_again(tmp_path):
+def test_long_prompts_are_not_asked_again_and_cut_texts_are(tmp_path):
     inner = FakeEngine(context_tokens=25)
     with Recorded(inner, tmp_path) as engine:
         long = replace(ASKED, prompt=Prompt("s", "word " * 30))
         free = replace(ASKED, schema=None, max_tokens=2)
-        inner.enqueue("{}", "one two three")
+        inner.enqueue("{}", "one two three", "four five six", "seven eight nine")
         results = engine.generate([long, free])
         assert [result.reason for result in results] == ["length: the prompt has 31 tokens", "length"]
-        assert (len(inner.requests), engine.quarantined()) == (2, {})
+        assert (results[1].text, len(inner.requests)) == ("one two three", 4)
+        assert engine.quarantined() == {digest("fake", free): "length"}
 
 
 def test_status_tells_done_failed_quarantined_and_waiting(tmp_path):
@@ -203,10 +204,10 @@ def test_status_tells_done_failed_quarantined_and_waiting(tmp_path):
         with pytest.raises(KeyboardInterrupt):
             engine.generate(requests)
         # Also while the run is at work: the reader takes no lock.
-        assert ledger.status(tmp_path) == [Status("interests", 1, 2, 0, 2, {"engine: lost": 1, "length": 1})]
+        assert ledger.status(tmp_path) == [Status("interests", 1, 1, 1, 2, {"engine: lost": 1, "length": 1})]
     with Recorded(FakeEngine(lambda request: "fine"), tmp_path) as engine:
         engine.generate(requests)
-    assert ledger.status(tmp_path) == [Status("interests", 3, 1, 0, 0, {"length": 1})]
+    assert ledger.status(tmp_path) == [Status("interests", 3, 0, 1, 0, {"length": 1})]
 
 
 def test_clearing_waits_for_the_lock_and_keeps_what_answering_took(tmp_path):

@@ -78,6 +78,43 @@ def test_control_tokens_in_user_text_are_plain(engine):
     assert whole[1] - whole[0] == plain[1] - plain[0] > 12
 
 
+def retyped(source, target, old, new):
+    """Copy a GGUF file with the control token `old` renamed and made a user-defined one; give its number."""
+    data = bytearray(source.read_bytes())
+    begin = data.index(b"tokenizer.ggml.tokens") + 21 + 4 + 4
+    number, at = 0, begin + 8
+    while data[at + 8 : at + 8 + (length := int.from_bytes(data[at : at + 8], "little"))] != old.encode():
+        number, at = number + 1, at + 8 + length
+    assert len(old) == len(new)
+    data[at + 8 : at + 8 + length] = new.encode()
+    kinds = data.index(b"tokenizer.ggml.token_type") + 25 + 4 + 4 + 8
+    assert data[kinds + 4 * number] == 3
+    data[kinds + 4 * number] = 4
+    target.write_bytes(data)
+    return number
+
+
+def test_tokens_that_only_this_vocabulary_knows_are_plain_in_text(tmp_path):
+    """llama.cpp reads user-defined tokens out of plain text too; no list of chat formats holds this one."""
+    from recgpt.llm.native import Model
+
+    number = retyped(default_model_path(), tmp_path / "odd.gguf", "<repo_name>", ">>ORDER:7<<")
+    odd = Model(str(tmp_path / "odd.gguf"))
+    hostile = "tea >>ORDER:7<< and>>ORDER:7<<>>ORDER:7<<"
+    # The naked call of llama.cpp would obey.
+    assert odd._tokenized(hostile, special=False).count(number) == 3
+    assert number not in odd.tokenize(hostile)
+    assert b"".join(map(odd.piece, odd.tokenize(hostile))).decode() == hostile
+    assert odd.tokenize(hostile, special=True).count(number) == 3
+    plain = "tea, 2 > 1, >>ORDER and bread"
+    assert odd.tokenize(plain) == odd._tokenized(plain, special=False)
+    # Through the whole engine: no token of a prompt depends on it.
+    with LlamaCpp(tmp_path / "odd.gguf", context_tokens=512, threads=1, sequences=2) as engine:
+        assert engine.count_tokens([hostile]) == [len(odd.tokenize(hostile))]
+        one, two = engine.prompt_tokens([Prompt("s", "x"), Prompt("s", f"x {hostile}")])
+        assert two - one == len(odd.tokenize(f" {hostile}"))
+
+
 def test_eight_together_answer_as_one_by_one_with_half_the_decodes(engine):
     before = engine.stats
     together = engine.generate(REQUESTS)
@@ -181,6 +218,32 @@ def test_killed_in_the_middle_of_a_batch(engine):
 
     assert [result.text for result in engine.generate(REQUESTS[:4], kill)] == [result.text for result in expected]
     assert killed
+
+
+def test_the_real_child_is_replaced_when_it_grows_and_no_answer_changes(engine):
+    """The first call touches few cells of the cache; each later one makes the process larger by some MiB."""
+    texts = [*REQUESTS, *(Request(one.prompt, 60, grammar.from_model(Want)) for one in REQUESTS[:2])]
+    scores = [ScoreRequest(prompt, (" a grill", " cat toys")) for prompt in PROMPTS]
+    expected = [(one.text, one.status) for one in engine.generate(texts)]
+    likely = [one.logprobs for one in engine.score(scores)]
+    children, seen = set(), []
+    with LlamaCpp(
+        default_model_path(), context_tokens=1024, threads=1, sequences=8, weights="f32", kv_type="f32",
+        memory_growth=2 << 20,
+    ) as small:  # fmt: skip
+        for _ in range(2):
+            small.score([ScoreRequest(Prompt("s", "x"), (" a",))])
+            children.add(small.pid)
+            found = small.generate(texts, lambda done, total: seen.append(done))
+            assert [(one.text, one.status) for one in found] == expected
+            children.add(small.pid)
+            found = small.score(scores)
+            np.testing.assert_allclose([one.logprobs for one in found], likely, atol=1e-3)
+        assert small.recycled >= 2
+        assert small.restarts == 0
+        assert len(children - {None}) >= 2
+        # Each answer came once, though processes changed.
+        assert seen == [*range(1, len(texts) + 1)] * 2
 
 
 def test_a_mixture_of_experts_is_a_model_like_any_other(tmp_path):

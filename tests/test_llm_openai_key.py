@@ -40,6 +40,9 @@ def test_the_key_is_sent_and_appears_nowhere_else(
         (500, {"error": f"{KEY} {KEY}"}),
         (200, chat(None, refusal=f"no, {KEY}")),
         (200, chat("tea", f"odd {KEY}")),
+        # The refusal is asked for twice more.
+        (200, chat(None, refusal=f"no, {KEY}")),
+        (200, chat(None, refusal=f"no, {KEY}")),
         (401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}),
     )
     with Recorded(engine(server, api_key_env="SHOP_KEY", tries=1, concurrency=1), tmp_path) as one:

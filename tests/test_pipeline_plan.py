@@ -1,20 +1,23 @@
 """What a run checks before it begins, what it would cost, how far it is, and what a changed prompt costs."""
 
 import json
+import os
 import shutil
 import time
 from collections import Counter
 from importlib import resources
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from recgpt import pipeline
 from recgpt.cli import render
 from recgpt.errors import EngineError, LedgerError, ModelNotFoundError, PromptError
-from recgpt.llm import FakeEngine, Recorded, ledger
+from recgpt.llm import FakeEngine, Recorded, ledger, planning
 from recgpt.llm.engine import Prompt, Request, ScoreRequest
 from recgpt.llm.planning import Planned
+from recgpt.llm.wire import result_from
 
 CONFIG = """
 out = "{folder}/out"
@@ -52,7 +55,11 @@ def done(tmp_path_factory):
     """A dry run, then the run itself."""
     folder = tmp_path_factory.mktemp("plan")
     path = write(folder, households=8)
-    planned = pipeline.plan(path)
+    with pytest.MonkeyPatch.context() as patch:
+        # What is stated for a small model; of the scripted one every text passes, and has a fifth of its room.
+        patch.setattr(planning, "PASSING", dict.fromkeys(planning.PASSING, 1.0))
+        patch.setattr(planning, "ANSWERED", dict.fromkeys(planning.ANSWERED, 0.2))
+        planned = pipeline.plan(path)
     left = sorted(entry.name for entry in folder.iterdir())
     return folder, planned, left, pipeline.run(path)
 
@@ -88,10 +95,48 @@ def test_a_dry_run_changes_nothing_and_foresees_the_first_stage(done) -> None:
     assert outcome.figures["pass_n"] > 0
     assert outcome.figures["pass_calibrated"] is False
     assert all(0 <= outcome.figures[f"pass_{task}"] <= 1 for task in ("interests", "tags", "explanations"))
-    disk = sum(
-        path.stat().st_size for part in ("out", "bundles") for path in (folder / part).rglob("*") if path.is_file()
-    )
-    assert abs(planned.disk - disk) <= 0.2 * disk
+    came = spent(folder / "out")
+    assert came["rows"] == sum(asked.values())
+    # Which tags are offered hangs on the interests, which a plan draws by chance: 26 % more of their tokens here.
+    assert_foreseen(planned, came, disk=size(folder / "out") + size(folder / "bundles"), answer_tokens=0.3)
+
+
+def spent(out: Path) -> Counter[str]:
+    """Rows and tokens of all answers in a run's ledger."""
+    found: Counter[str] = Counter()
+    for path in (out / "llm" / "shards").iterdir():
+        for row in pq.read_table(path, columns=["result"])["result"].to_pylist():
+            usage = result_from(json.loads(row)).usage
+            found.update(rows=1, prompt_tokens=usage.prompt_tokens, answer_tokens=usage.answer_tokens)
+    return found
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def assert_foreseen(planned: pipeline.Plan, came: Counter[str], *, disk: int, **wider: float) -> None:
+    """Rows, tokens in and out, and disk within 20 % of what came, or as wide as is said."""
+    said = {name: sum(getattr(tally, name) for tally in planned.llm.values()) for name in came} | {"disk": planned.disk}
+    off = {name: round(said[name] / truth - 1, 3) for name, truth in (came | {"disk": disk}).items()}
+    print(f"foreseen against came: {off}; {said}, {dict(came)}, {disk}")
+    assert all(abs(error) <= wider.get(name, 0.2) for name, error in off.items()), off
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif("RECGPT_DEMO" not in os.environ, reason="RECGPT_DEMO names the folder in which `make demo` ran")
+def test_a_dry_run_foresees_the_demo(tmp_path, monkeypatch) -> None:
+    """Against the ledger that `make demo FRESH=1` left, from an empty one; no model is asked, so no second is told."""
+    root = Path(os.environ["RECGPT_DEMO"])
+    monkeypatch.setattr(planning.Planned, "_sampled_rate", lambda *_: 0.0)
+    text = (Path(__file__).parent.parent / "runs" / "demo.toml").read_text(encoding="utf-8")
+    text = text.replace('out = "out/demo"', f'out = "{tmp_path}/out"')
+    (tmp_path / "demo.toml").write_text(text.replace("[serving]", f'[serving]\nbundles = "{tmp_path}/bundles"'))
+    planned = pipeline.plan(tmp_path / "demo.toml")
+    current = root / "bundles" / (root / "bundles" / "CURRENT").read_text().strip()
+    written = size(root / "out" / "demo") + size(current) + (root / "bundles" / "report.html").stat().st_size
+    assert_foreseen(planned, spent(root / "out" / "demo"), disk=written)
 
 
 @pytest.mark.slow
@@ -316,6 +361,6 @@ def test_how_many_texts_pass_is_read_from_the_ledger(tmp_path) -> None:
     made = planned.generate(ask("explanations/0", 2000, first=40))
     assert sum(bool(answer.text) for answer in made) == pytest.approx(500, abs=80)
     made = planned.generate(ask("tags/reason/0", 2000, first=40))
-    assert sum(bool(answer.text) for answer in made) == pytest.approx(1400, abs=80)
+    assert sum(bool(answer.text) for answer in made) == pytest.approx(1120, abs=80)
     assert planned._reader.passing("another engine") == {}
     planned.close()

@@ -15,13 +15,13 @@ MAX_CHARS = 400
 
 _FENCE_OPEN, _FENCE_CLOSE = "<<<", ">>>"
 _SPACE = re.compile(r"\s+")
-# Control tokens of the common chat formats. The tokenizer already reads them as plain text; breaking them here too
-# keeps them plain on servers that tokenize with special tokens on.
+# What looks like a control token: any word in angle brackets, and the bracketed ones of the common chat formats. Where
+# we tokenize, a vocabulary's own list decides (`llm.markers`); breaking them here too keeps them plain on servers that
+# tokenize by themselves.
 _CONTROL = re.compile(
     r"<[|｜][^|｜<>]{1,40}[|｜]>"
-    r"|</?(?:s|bos|eos|pad|unk|think|tool_call|tool_response|tools?|start_of_turn|end_of_turn|start_of_image"
-    r"|end_of_utterance|im_start|im_end|fim_prefix|fim_middle|fim_suffix)>"
-    r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
+    r"|</?[a-z][\w:.+-]{0,40}/?>"
+    r"|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|g?MASK|CLS|SEP|PAD|UNK|BOS|EOS)\]",
     re.I,
 )
 _FENCE = re.compile(r"<{3,}|>{3,}")

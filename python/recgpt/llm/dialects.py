@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from recgpt.errors import EngineError
 from recgpt.llm import grammar
+from recgpt.llm.answers import judged, refused
 from recgpt.llm.engine import Prompt, Request, Result, Usage
 from recgpt.llm.remote import Malformed, Refused, Remote
 
@@ -135,7 +136,7 @@ class OpenAIDialect:
             return Result("unscored", storable(text), None, "refusal: the server's content filter", usage)
         if ending == "length":
             # A model that thinks can reach its limit before the first word: then there is no text at all.
-            return Result("unscored", storable(text), None, "length", usage)
+            return judged(storable(text), request, usage, cut=True)
         if not isinstance(text, str):
             raise Malformed("malformed answer: choices[0].message.content is no text")
         text = storable(text)
@@ -144,7 +145,8 @@ class OpenAIDialect:
         if request.prompt.answer:
             rest = self.begin(text, request.prompt)
             if rest is None:
-                return Result("unscored", text, None, "schema: the forced beginning of the answer is missing", usage)
+                reason = refused(text) or "schema: the forced beginning of the answer is missing"
+                return Result("unscored", text, None, reason, usage)
             text = rest
         return judged(text, request, usage)
 
@@ -252,14 +254,6 @@ def plain_schema(schema: Mapping[str, Any], *, lengths: bool) -> dict[str, Any]:
     if "enum" in found:
         found.setdefault("type", "string")
     return found
-
-
-def judged(text: str, request: Request, usage: Usage) -> Result:
-    """Parse and validate a whole answer."""
-    if request.schema is None:
-        return Result("ok", text, None, "", usage)
-    value, reason = grammar.parse(text, request.schema)
-    return Result("unscored" if reason else "ok", text, value, reason, usage)
 
 
 def refusal(refused: Refused, usage: Usage | None = None) -> Result:

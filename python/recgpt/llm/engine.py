@@ -87,8 +87,8 @@ class Result:
     value: Any = None
     """The parsed JSON when the request had a schema and the status is `ok`."""
     reason: str = ""
-    """Why it is unscored: `length` (cut), `length: ...` (the prompt does not fit), `refusal: ...`, `parse: ...`,
-    `schema: ...`, `engine: ...`."""
+    """Why it is unscored: `length` (cut), `length: ...` (the prompt does not fit), `refusal: ...`, `leak: ...`,
+    `parse: ...`, `schema: ...`, `engine: ...`."""
     usage: Usage = field(default_factory=Usage)
 
 

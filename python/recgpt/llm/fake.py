@@ -14,6 +14,7 @@ from typing import Any
 from recgpt.errors import EngineError
 from recgpt.llm import grammar
 from recgpt.llm.adapters import adapter_file
+from recgpt.llm.answers import judged
 from recgpt.llm.engine import Progress, Request, Result, ScoreRequest, ScoreResult, Usage
 from recgpt.llm.tokenizer import Tokenizer
 
@@ -133,12 +134,7 @@ class FakeEngine:
         usage = Usage(self._prompt(request), self._prompt(request), min(count, room))
         if usage.prompt_tokens + room > self.context_tokens:
             return Result("unscored", "", None, f"length: the prompt has {usage.prompt_tokens} tokens", usage)
-        if count > room:
-            return Result("unscored", text, None, "length", usage)
-        if request.schema is None:
-            return Result("ok", text, None, "", usage)
-        value, reason = grammar.parse(text, request.schema)
-        return Result("unscored" if reason else "ok", text, value, reason, usage)
+        return judged(text, request, usage, cut=count > room)
 
 
 def _answer(request: Request) -> str:

@@ -34,15 +34,8 @@ _REASONING = "x-reasoning"
 _NOTES = {"title", "description", "default", "examples", _REASONING}
 
 
-_REFUSAL = re.compile(
-    r"\W*(i(['’]?m| am) (very )?(sorry|afraid|unable|not able)|sorry|(unfortunately,? )?i (can ?not|can['’]t|won['’]t)"
-    r"|as an ai)\b",
-    re.I,
-)
-
-
 class Parsed(NamedTuple):
-    """What came of an answer: a value, or why there is none (`parse: ...`, `refusal: ...` or `schema: ...`)."""
+    """What came of an answer: a value, or why there is none (`parse: ...` or `schema: ...`)."""
 
     value: Any
     reason: str
@@ -292,8 +285,6 @@ def parse(text: str, schema: Mapping[str, Any], model: type[BaseModel] | None = 
     except RecursionError:
         return Parsed(None, "parse: nested too deep")
     except ValueError as error:
-        if _REFUSAL.match(text):
-            return Parsed(None, f"refusal: {' '.join(text[:150].split())}")
         return Parsed(None, f"parse: {error}"[:200])
     wrong = _mismatch(value, schema, "answer")
     if wrong:

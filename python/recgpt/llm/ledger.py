@@ -4,9 +4,9 @@ A call is keyed by the SHA-256 of engine name and whole request, so a changed pr
 new call. Finished answers go to disk a shard at a time (`recgpt.llm.store`); what an interruption loses is asked
 again. The model may be asked twice, a result is stored once.
 
-An answer that is no valid JSON under its schema is asked for again, sampled with another seed, at most `RETRIES` times;
-then it is quarantined: stored as unscored with its first text and reason, and never asked again. Free text is not
-retried here: every stage that asks for it takes several samples with seeds of its own.
+An answer that was cut off, declines, leaks, or is no valid JSON under its schema is asked for again, sampled with
+another seed, at most `RETRIES` times; then it is quarantined: stored as unscored with its first text and reason, and
+never asked again.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Recorded:
         """Ask, and ask again for what is unusable; a usage counts all tries."""
         answers = self.engine.generate(requests, progress)
         for attempt in range(1, RETRIES + 1):
-            rows = [row for row, answer in enumerate(answers) if unusable(requests[row], answer)]
+            rows = [row for row, answer in enumerate(answers) if unusable(answer)]
             if not rows:
                 break
             self.retried += len(rows)
@@ -168,7 +168,7 @@ class Recorded:
                 tries.append((key, self._store.tried(key) + 1, answer.reason, stage))
                 if tries[-1][1] < TRIES:
                     continue
-            elif isinstance(request, Request) and isinstance(answer, Result) and unusable(request, answer):
+            elif unusable(answer):
                 tries.append((key, TRIES, answer.reason, stage))
             wire = request_to(request)
             prompt = hashlib.sha256(json.dumps(wire["prompt"]).encode()).hexdigest()
@@ -215,9 +215,7 @@ class _Keeper:
 
     def arrived(self, index: int, answer: Result | ScoreResult) -> None:
         """Take one answer. What is asked again, or counts as a failure of the engine, waits for the end of the call."""
-        request = self._part[index][1]
-        again = isinstance(request, Request) and isinstance(answer, Result) and unusable(request, answer)
-        if not again and not answer.reason.startswith("engine"):
+        if not unusable(answer) and not answer.reason.startswith("engine"):
             self._came[index] = answer
             if time.monotonic() - self._since >= SECONDS:
                 self.flush()
@@ -265,14 +263,14 @@ def stage_of(request: Request | ScoreRequest) -> str:
     return request.key.partition("/")[0]
 
 
-def unusable(request: Request, answer: Result) -> bool:
-    """Tell whether an answer under a schema should be asked for again: cut, declined, or not what the schema says.
+def unusable(answer: Result | ScoreResult) -> bool:
+    """Tell whether an answer should be asked for again: cut, declined, leaking, or not what the schema says.
 
     A prompt that does not fit (`length: ...`) would not fit again.
     """
-    if request.schema is None or answer.status == "ok":
+    if not isinstance(answer, Result) or answer.status == "ok":
         return False
-    return answer.reason == "length" or answer.reason.startswith(("parse", "schema", "refusal"))
+    return answer.reason == "length" or answer.reason.startswith(("parse", "schema", "refusal", "leak"))
 
 
 def other(request: Request, attempt: int) -> Request:

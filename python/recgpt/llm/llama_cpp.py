@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 from recgpt.errors import EngineError, InvalidConfigError, MissingExtraError, ModelNotFoundError
 from recgpt.llm import grammar
 from recgpt.llm.adapters import Adapted
+from recgpt.llm.answers import judged
 from recgpt.llm.child import Child, Crash
 from recgpt.llm.engine import Progress, Prompt, Request, Result, ScoreRequest, ScoreResult, Usage, tell
 from recgpt.llm.models import cores
@@ -215,13 +216,7 @@ class LlamaCpp:
             text, reason, usage = event.get("text", ""), event["reason"], Usage(*event["usage"])
             if reason:
                 return Result("unscored", text, None, reason, usage)
-            if event["how"] == "length":
-                return Result("unscored", text, None, "length", usage)
-            schema = requests[index].schema
-            if schema is None:
-                return Result("ok", text, None, "", usage)
-            value, reason = grammar.parse(text, schema)
-            return Result("unscored" if reason else "ok", text, value, reason, usage)
+            return judged(text, requests[index], usage, cut=event["how"] == "length")
 
         return self._call(lines, read, lambda reason: Result("unscored", "", None, reason), progress)
 

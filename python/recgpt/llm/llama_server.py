@@ -7,8 +7,9 @@ from functools import lru_cache
 from typing import Any
 
 from recgpt.llm import grammar
+from recgpt.llm.answers import judged
 from recgpt.llm.chat import Chat
-from recgpt.llm.dialects import SEEDS, Ask, judged, logprob_of, number, refusal, storable, tokens_of
+from recgpt.llm.dialects import SEEDS, Ask, logprob_of, number, refusal, storable, tokens_of
 from recgpt.llm.engine import Prompt, Request, Result, Usage
 from recgpt.llm.remote import Malformed, Refused, Remote
 
@@ -73,11 +74,9 @@ class LlamaServerDialect:
             raise Malformed("malformed answer: no content or no stop_type")
         usage = self._usage(answer, len(tokens))
         text = storable(text)
-        if ending == "limit":
-            return Result("unscored", text, None, "length", usage)
-        if ending not in ("eos", "word"):
+        if ending not in ("eos", "word", "limit"):
             raise Malformed(f"malformed answer: it ended with {self.server.scrub(ending)!r}")
-        return judged(text, request, usage)
+        return judged(text, request, usage, cut=ending == "limit")
 
     def encode(self, ask: Ask, prompt: Prompt) -> list[int]:
         """Return a prompt's tokens."""

@@ -14,6 +14,8 @@ import llama_cpp.llama_cpp as C
 import numpy as np
 import numpy.typing as npt
 
+from recgpt.llm.markers import Markers
+
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
 
@@ -109,6 +111,11 @@ class Model:
         self.trained_tokens = int(C.llama_model_n_ctx_train(model))
         control = [token for token in range(self.vocabulary) if C.llama_vocab_is_control(self.vocab, token)]
         self.control = np.array([token for token in control if not self.is_end(token)], np.int32)
+        self._markers = Markers(
+            self._text(token)
+            for token in range(self.vocabulary)
+            if C.llama_vocab_get_attr(self.vocab, token) & C.LLAMA_TOKEN_ATTR_USER_DEFINED
+        )
         self._adapters: dict[str, Any] = {}
 
     def adapter(self, path: str) -> Any:
@@ -122,7 +129,11 @@ class Model:
         return self._adapters[path]
 
     def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """Encode; control tokens in the text are control tokens only with `special`."""
+        """Encode; control and user-defined tokens in the text are tokens of their own only with `special`."""
+        parts = [text] if special else self._markers.parts(text)
+        return [token for part in parts for token in self._tokenized(part, special=special)]
+
+    def _tokenized(self, text: str, *, special: bool) -> list[int]:
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         tokens = (C.llama_token * room)()
@@ -147,6 +158,11 @@ class Model:
     def matcher(self, grammar: str) -> Grammar:
         """Start a grammar, a text that `recgpt.llm.grammar.to_gbnf` made."""
         return Grammar(self, grammar)
+
+    def _text(self, token: int) -> str:
+        """Return a token's text as the file has it."""
+        raw: bytes | None = C.llama_vocab_get_text(self.vocab, token)
+        return (raw or b"").decode("utf-8", "replace")
 
     def text(self, which: str) -> str:
         """Return the text of the control token `bos` or `eos`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -12,8 +13,9 @@ from recgpt.llm.candidates import Logits
 
 Tokens = npt.NDArray[np.int32]
 
-TOP = 48
-"""Tokens tried against a grammar, best first, before the whole vocabulary is masked."""
+TOPS = (48, 1024, 8192)
+"""Tokens tried against a grammar, best first, before the whole vocabulary is masked. That takes 7.5 ms of CPU for
+49,152 tokens; of interest mining's tokens every seventh is none of the best 48, every 70th none of the best 8,192."""
 _THINKING = re.compile(rb'\{"reasoning": ?"(?:[^"\\]|\\.)*\\?', re.S)
 """An answer that is still within its reasoning."""
 
@@ -89,12 +91,15 @@ def sample(model: Chooser, job: Sampled, logits: Logits) -> str:
 
 
 def _allowed(matcher: Matcher, scores: npt.NDArray[np.floating], best: int) -> int | None:
-    """Return the best token that the grammar allows: first the best, then the best few, then all."""
+    """Return the best token that the grammar allows: first the best, then more and more, then all."""
     if len(matcher.allowed(np.array([best], np.int32))):
         return best
-    few = np.argpartition(-scores, TOP)[:TOP].astype(np.int32)
-    for tokens in (few, np.arange(len(scores), dtype=np.int32)):
-        allowed = matcher.allowed(tokens)
+    size = len(scores)
+    tops = [0, *(top for top in TOPS if top < size), size]
+    # One pass puts the best few, the next thousand and so on beside each other; each is asked about once.
+    order = np.argpartition(scores, [size - top for top in tops[1:]]).astype(np.int32)
+    for before, top in pairwise(tops):
+        allowed = matcher.allowed(order[size - top : size - before])
         allowed = allowed[np.isfinite(scores[allowed])]
         if len(allowed):
             return int(allowed[scores[allowed].argmax()])
