@@ -1,8 +1,8 @@
 """The command line: one command a stage, and the questions that people ask of a bundle."""
 
-from recgpt.cli import desk, judge
+from recgpt.cli import desk, judge, review
 from recgpt.cli.commands import app, main
 
 app.add_typer(judge.commands, name="judge")
 
-__all__ = ["app", "desk", "main"]
+__all__ = ["app", "desk", "main", "review"]
