@@ -15,6 +15,7 @@ from recgpt.errors import InvalidConfigError
 if TYPE_CHECKING:
     from recgpt.pipeline.config import Config
 
+Own = Annotated[Path | None, typer.Option("--criteria", help="A folder of your own criteria, TASK/NAME.toml.")]
 Place = Annotated[
     Path, typer.Argument(metavar="CONFIG-or-BUFFER", help="A run's TOML file, or a buffer's SQLite file.")
 ]
@@ -29,6 +30,7 @@ def review(
     gold_every: Annotated[int, typer.Option(min=0, help="Each so many-th sample is a gold question; 0: none.")] = 8,
     rules: Annotated[bool, typer.Option("--rules", help="Also ask people what rules decide.")] = False,
     task: Task = None,
+    criteria: Own = None,
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let others in.")] = "127.0.0.1",
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="A host name under which people reach the server.")
@@ -45,7 +47,7 @@ def review(
     settings = page.Settings(
         annotators=annotators, gold_every=gold_every, rules=rules, tasks=tuple(task or judge.TASKS)
     )
-    questions = page.Questions(reviewing.open_store(_place(place)), settings)
+    questions = page.Questions(reviewing.open_store(_place(place), criteria), settings)
     page.serve(
         questions,
         say=typer.echo,
@@ -111,29 +113,28 @@ def export_labels(
     place: Place,
     file: Annotated[Path, typer.Argument(help="FILE.json for Label Studio, FILE.parquet for pandas.")],
     task: Task = None,
+    criteria: Own = None,
 ) -> None:
     """Write samples, labels and verdicts: Label Studio's JSON with its labeling setup beside it, or a Parquet table."""
     from recgpt.judge import exchange
     from recgpt.pipeline import reviewing
 
-    typer.echo(exchange.write(*reviewing.existing(_place(place)), file, tasks=task))
+    typer.echo(exchange.write(*reviewing.existing(_place(place), criteria), file, tasks=task))
 
 
 @commands.command("import")
 def import_labels(
-    place: Place, file: Annotated[Path, typer.Argument(help="Label Studio's JSON, or what `export` wrote.")]
+    place: Place,
+    file: Annotated[Path, typer.Argument(help="Label Studio's JSON, or what `export` wrote.")],
+    criteria: Own = None,
 ) -> None:
     """Take samples and labels in, all or none: what is there already is not doubled, what contradicts is refused."""
-    from recgpt import judge
     from recgpt.judge import Buffer, exchange
     from recgpt.pipeline import reviewing
 
     where = _place(place)
-    if isinstance(where, Path):
-        buffer, criteria = Buffer(where), judge.load()
-    else:
-        buffer, criteria = Buffer(reviewing.buffer_of(where)), judge.load(where.judge.criteria)
-    typer.echo(exchange.read(buffer, criteria, file))
+    buffer = Buffer(where if isinstance(where, Path) else reviewing.buffer_of(where))
+    typer.echo(exchange.read(buffer, reviewing.criteria_of(where, criteria), file))
 
 
 def _place(place: Path) -> Config | Path:

@@ -24,27 +24,26 @@ SHOWN = 20
 """Items of a list that people compare, at most."""
 
 
-def open_store(place: Config | Path) -> Store:
+def open_store(place: Config | Path, criteria: Path | None = None) -> Store:
     """Open the buffer of a run, or one by its path, for people to review.
 
-    A run that nobody has judged yet gives its samples; each sample gets the history that it was made from.
+    A run that nobody has judged yet gives its samples; each sample gets the history that it was made from. `criteria`
+    is a folder of a shop's own, in place of the configuration's.
 
     Raises:
         JudgeError: there is no buffer at the path, or the run has not come so far.
     """
     if isinstance(place, Config):
-        criteria = judge.load(place.judge.criteria)
         buffer = Buffer(buffer_of(place))
         if not buffer.count("samples"):
             buffer.add_samples(samples(place, limit=place.judge.samples), source="served", round=buffer.round())
-        store = Store(buffer, criteria)
+        store = Store(buffer, criteria_of(place, criteria))
         store.add_contexts(contexts(Tables(place), (kept.sample for kept in store.read().samples.values())))
         return store
-    buffer, criteria = existing(place)
-    return Store(buffer, criteria)
+    return Store(*existing(place, criteria))
 
 
-def existing(place: Config | Path) -> tuple[Buffer, dict[str, Criterion]]:
+def existing(place: Config | Path, criteria: Path | None = None) -> tuple[Buffer, dict[str, Criterion]]:
     """Open a buffer that is there, with the criteria that go with it.
 
     Raises:
@@ -55,7 +54,12 @@ def existing(place: Config | Path) -> tuple[Buffer, dict[str, Criterion]]:
         raise JudgeError(
             f"a buffer was expected at {path}, but there is none: let `recgpt judge run` make it, or name a run's TOML"
         )
-    return Buffer(path), judge.load(place.judge.criteria if isinstance(place, Config) else None)
+    return Buffer(path), criteria_of(place, criteria)
+
+
+def criteria_of(place: Config | Path, folder: Path | None = None) -> dict[str, Criterion]:
+    """Load the criteria of a run, or ours; with those of a folder, if one is given."""
+    return judge.load(folder or (place.judge.criteria if isinstance(place, Config) else None))
 
 
 def buffer_of(config: Config) -> Path:

@@ -8,6 +8,7 @@ from importlib import resources
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -73,7 +74,14 @@ def build(questions: Questions, access: Access) -> App:
     def refuse(request: Request, error: JudgeError) -> Response:
         # A full or busy disk may be mended, and the page sends its words again; what does not fit never will.
         status = 503 if isinstance(error.__cause__, sqlite3.Error) else 409
-        return JSONResponse({"error": str(error)}, status)
+        return JSONResponse({"error": clean(str(error), limit=1000)}, status)
+
+    @app.exception_handler(RequestValidationError)
+    def misread(request: Request, error: RequestValidationError) -> Response:
+        # Without what came: FastAPI's own answer repeats it, and a NaN in it would be no JSON.
+        fields = {".".join(str(part) for part in one["loc"]): one["msg"] for one in error.errors()}
+        said = "; ".join(f"{field}: {text}" for field, text in fields.items())
+        return JSONResponse({"error": clean(f"this does not fit: {said}", limit=1000)}, 422)
 
     @app.get("/")
     def page() -> Response:

@@ -66,6 +66,7 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
         InvalidConfigError: the port is taken, or the host is not this machine's.
     """
+    found = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         found = socket.socket(family, socket.SOCK_STREAM)
@@ -73,6 +74,8 @@ def _listen(host: str, port: int) -> socket.socket:
         found.bind((host, port))
         found.listen(64)
     except OSError as error:
+        if found is not None:
+            found.close()
         raise InvalidConfigError(
             f"the review page cannot listen on {host} port {port}: {error.strerror}; name another with --port"
         ) from error

@@ -31,21 +31,30 @@ export function show(view, ...children) {
   view.scrollTop = 0;
 }
 
+let turn = Promise.resolve();
+
 /** Ask something in the page's dialog; resolves with what a button or a key chose, null where it was closed. */
-export function ask(title, build, { wide = false } = {}) {
+export function ask(title, build, options) {
+  // News from the server waits until a note that is being written is kept or left.
+  turn = turn.then(() => open(title, build, options));
+  return turn;
+}
+
+function open(title, build, { wide = false } = {}) {
   const dialog = find("dialog");
-  if (dialog.open) dialog.close();
   return new Promise((resolve) => {
-    let chosen = null;
+    // At once and not with the dialog's own event, which comes later: the next key may already be an answer.
     const choose = (value) => {
-      chosen = value;
+      dialog.onclose = null;
       dialog.close();
+      end(value);
     };
-    dialog.onclose = () => {
+    const end = (value) => {
       dialog.onkeydown = null;
       dialog.replaceChildren();
-      resolve(chosen);
+      resolve(value);
     };
+    dialog.onclose = () => end(null);
     dialog.replaceChildren(h("h2", { id: "dialog-title" }, title), ...[build(choose, dialog)].flat());
     dialog.classList.toggle("wide", wide);
     dialog.showModal();

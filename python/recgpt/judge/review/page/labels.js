@@ -83,7 +83,7 @@ export class Labels {
       this.gold = false;
     }
     const view = find("view");
-    view.className = "labels";
+    view.className = `labels ${this.path}`;
     if (!sample) return this.renderEmpty(view);
     if (other) this.app.visit(`${this.path}/${this.id(sample)}`);
     this.active = criterion ?? sample.criteria.find((name) => !sample.answers[name]) ?? sample.criteria[0];
@@ -132,11 +132,13 @@ export class Labels {
 
   renderEmpty(view) {
     const waiting = this.app.outbox.entries().length;
-    const words = waiting
-      ? ["Waiting for the server", "Your answers are kept in this browser until it takes them."]
-      : this.kind === "label"
-        ? ["Done", "There is nothing left for you to label now."]
-        : ["Nothing to decide", "Wherever two people answered, they agree or somebody has decided."];
+    const words = this.filling
+      ? ["One moment", "More samples are on their way."]
+      : waiting
+        ? ["Waiting for the server", "Your answers are kept in this browser until it takes them."]
+        : this.kind === "label"
+          ? ["Done", "There is nothing left for you to label now."]
+          : ["Nothing to decide", "Wherever two people answered, they agree or somebody has decided."];
     show(view, h("section", { class: "empty" }, h("h2", { tabindex: "-1" }, words[0]), h("p", {}, words[1]), h("button", { type: "button", onclick: () => this.open() }, "Look again", key("R"))));
     tell(words.join(". "));
     this.tick();

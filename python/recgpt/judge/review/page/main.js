@@ -9,7 +9,10 @@ import { help, line, table } from "./progress.js";
 const app = {
   name: "",
   view: null,
-  fail: (error) => banner(error.message),
+  fail(error) {
+    const waits = app.outbox?.entries().length;
+    banner(waits ? `${error.message} ${kept(waits)}` : error.message);
+  },
   /** Put what is shown into the address, so that back and reload lead to it. */
   visit(path) {
     const hash = `#/${path}`;
@@ -29,10 +32,12 @@ function banner(text) {
   find("banner").textContent = text;
 }
 
+const kept = (count) => `${count} ${count === 1 ? "answer is" : "answers are"} kept in this browser.`;
+
 function waiting(count, trouble) {
   find("saved").textContent = count ? `${count} to save` : "saved";
   find("saved").classList.toggle("open", count > 0);
-  banner(trouble ? `${trouble} ${count} ${count === 1 ? "answer is" : "answers are"} kept in this browser.` : "");
+  banner(trouble ? `${trouble} ${kept(count)}` : "");
 }
 
 let asking = null;
@@ -96,6 +101,8 @@ async function begin() {
       (entry.body.kind === "adjudication" ? app.views.disputes : app.views.labels).heard(entry, answer);
       soon();
     },
+    // A page that had nothing left to show gets on by itself.
+    emptied: () => app.view?.shown === null && app.view.open().catch(app.fail),
     refused: (entry, text) => app.last(`Not saved: ${text}`),
   });
   await enter(await introduce(true));

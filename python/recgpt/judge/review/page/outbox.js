@@ -3,9 +3,10 @@
 const RETRY = 1500;
 
 export class Outbox {
-  /** `changed(count, trouble)` hears of every change; `heard(entry, answer)` and `refused(entry, text)` of answers. */
-  constructor(start, { changed, heard, refused }) {
-    Object.assign(this, { changed, heard, refused });
+  /** `changed(count, trouble)` hears of every change; `heard(entry, answer)` and `refused(entry, text)` of answers,
+   * `emptied()` of the end of some trouble. */
+  constructor(start, { changed, heard, refused, emptied }) {
+    Object.assign(this, { changed, heard, refused, emptied });
     this.prefix = `recgpt/${start.buffer}/`;
     this.csrf = start.csrf;
     this.tab = Math.random().toString(36).slice(2, 8);
@@ -77,11 +78,14 @@ export class Outbox {
         continue;
       } else {
         this.changed(this.keys().length, trouble(status, answer));
+        this.troubled = true;
         this.timer = setTimeout(() => this.flush(), RETRY);
         return false;
       }
     }
     this.changed(0, "");
+    if (this.troubled) this.emptied();
+    this.troubled = false;
     return true;
   }
 

@@ -2,7 +2,10 @@
 
 import { ask, h, key, percent } from "./dom.js";
 
-/** One line for the header. */
+/** Answers below which kappa says nothing. */
+const LEAST = 10;
+
+/** One line for the foot. */
 export function line(found) {
   const parts = [];
   if (found.seconds !== null) parts.push(`${found.seconds.toFixed(found.seconds < 10 ? 1 : 0)} s each`);
@@ -14,7 +17,7 @@ export function line(found) {
 
 /** The table behind it. */
 export function table(found, criteria) {
-  const share = ({ same, of, kappa }) => h("td", {}, of ? `${percent({ same, of })} of ${of}` : "–", typeof kappa === "number" ? h("small", {}, ` κ ${kappa.toFixed(2)}`) : null);
+  const share = ({ same, of, kappa }) => h("td", {}, of ? `${percent({ same, of })} of ${of}` : "–", typeof kappa === "number" && of >= LEAST ? h("small", {}, ` κ ${kappa.toFixed(2)}`) : null);
   const rows = Object.entries(found.by_criterion);
   return ask(
     "Agreement so far",

@@ -112,7 +112,7 @@ export function told(reveal, own) {
     parts.push(`gold: ${right ? "right" : `it is ${reveal.gold.verdict}`}`);
   }
   if (reveal?.judge?.verdict) {
-    const sure = reveal.judge.score === null ? "" : ` (passes with ${Math.round(100 * reveal.judge.score)} %)`;
+    const sure = reveal.judge.score === null ? "" : ` (${Math.round(100 * reveal.judge.score)} % that it passes)`;
     parts.push(`judge: ${reveal.judge.verdict}${sure}`);
   }
   return parts.join(", ");
