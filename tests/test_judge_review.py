@@ -292,6 +292,25 @@ def test_what_was_begun_comes_first_after_a_reload(store):
     assert (first["id"], first["answers"]) == (begun, {ON: {"verdict": "Yes", "skip": None, "note": ""}})
 
 
+def test_samples_of_an_open_milestone_come_before_others(store):
+    due = ids(questions(store).next("x", ahead=30))[20:24]
+    with store.buffer.transaction() as database:
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS events (row INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, "
+            "data TEXT NOT NULL, time TEXT NOT NULL)"
+        )
+
+    def befall(kind, **data):
+        with store.buffer.transaction() as database:
+            database.execute("INSERT INTO events (kind, data, time) VALUES (?, ?, '')", (kind, json.dumps(data)))
+
+    befall("milestone opened", cases=[{"sample": one} for one in due])
+    later = store_of(store.buffer.path, [])
+    assert set(ids(questions(later).next("ann", ahead=4))) == set(due)
+    befall("milestone closed")
+    assert not set(ids(questions(later).next("ann", ahead=4))) & set(due)
+
+
 def test_the_judge_and_gold_are_hidden_until_everything_is_answered(store):
     (first, *_) = (found := questions(store)).next("ann")
     store.say(label(first["id"], GOLD, "No", note="only the word"))

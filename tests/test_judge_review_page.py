@@ -13,6 +13,7 @@ from recgpt import judge
 from recgpt.judge import Sample
 from recgpt.judge.buffer import Label
 from recgpt.judge.review.repetition import figures, pair
+from recgpt.text import clean
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
 ON = "tags/relevance"
@@ -348,6 +349,7 @@ CALLS = ("owned()", "alert(1)", "window.owned()", "top.owned()", "fetch('//evil.
 PAYLOADS = [shape.format(*[call] * shape.count("{}")) for call in CALLS for shape in SHAPES]
 
 
+@pytest.mark.timeout(240)
 def test_no_text_runs_in_any_field(tmp_path, page):
     assert len(set(PAYLOADS)) == 200
     own = tmp_path / "criteria" / "tags"
@@ -376,7 +378,8 @@ def test_no_text_runs_in_any_field(tmp_path, page):
     for place, one in enumerate(made[6:12]):
         store.say(Label(one.id, ON, "gold", "No", PAYLOADS[place], 1.0, 1))
     page.add_init_script("window.owned = () => { window.hit = true; }; window.hit = false;")
-    with serving(store.buffer.path, "--criteria", str(tmp_path / "criteria"), "--gold-every", "3") as server:
+    options = ("--criteria", str(tmp_path / "criteria"), "--gold-every", "3", "--annotators", "3")
+    with serving(store.buffer.path, *options) as server:
         enter(page, server, PAYLOADS[3].replace("/", "")[:40])
         seen = set()
         for _ in range(len(made)):
@@ -392,7 +395,7 @@ def test_no_text_runs_in_any_field(tmp_path, page):
             assert not page.evaluate("window.hit")
             if page.locator(".empty").count():
                 break
-        assert len(seen) > 190
+        assert seen == {clean(text) for text in PAYLOADS}
         page.go_back()
         page.wait_for_selector(".reveal, .sample")
         page.click("nav a[data-view=disputes]")
@@ -508,7 +511,8 @@ CONTRAST = """() => {
   const bad = [];
   for (const one of document.querySelectorAll("header *, main *, footer *")) {
     const own = [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || one.localName === "kbd" || one.className === "sr" || !one.checkVisibility({ visibilityProperty: true })) continue;
+    const hidden = one.className === "sr" || !one.checkVisibility({ visibilityProperty: true });
+    if (!own || hidden || one.localName === "kbd") continue;
     const [a, b] = [light(parts(getComputedStyle(one).color)), light(ground(one))].sort((x, y) => y - x);
     if ((a + 0.05) / (b + 0.05) < 4.5) bad.push([one.textContent, (a + 0.05) / (b + 0.05)]);
   }

@@ -178,7 +178,7 @@ def _labels(annotation: Row, sample: Row) -> Iterator[dict[str, Any]]:
             "verdict": choices[0] if choices else None,
             "note": note if choices or note.startswith(SKIP) else f"{SKIP}{note or 'in Label Studio'}",
             "seconds": None if seconds is None else float(seconds),
-            "round": int(meta.get("round") or sample["round"]),
+            "round": int(sample["round"] if meta.get("round") is None else meta["round"]),
             "time": _time(meta.get("time") or annotation["created_at"]),
         }
 

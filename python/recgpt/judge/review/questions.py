@@ -187,7 +187,7 @@ class Questions:
                 return dealt
 
     def _open(self, seen: Seen, who: str, have: Collection[str]) -> tuple[list[str], list[str]]:
-        """Find gold and other samples that somebody could answer now; what was begun comes first."""
+        """Find gold and other samples that are open for somebody; first what was begun, then what a milestone asks."""
         golden = {sample for sample, _, name in seen.said if name == GOLD}
         taken: dict[str, set[str]] = {}
         for sample, _, name in seen.said:
@@ -207,7 +207,7 @@ class Questions:
             elif who in people or len(people) < self.settings.annotators:
                 others.append(sample)
         begun = {sample for sample, _, name in seen.said if name == who}
-        return golds, sorted(others, key=lambda one: one not in begun)
+        return golds, sorted(others, key=lambda one: (one not in begun, one not in seen.due))
 
     def _wanted(self, kept: Kept, sample: str) -> bool:
         wanted = self.settings.samples

@@ -79,6 +79,8 @@ class Seen:
     pairs: dict[str, Pair] = field(default_factory=dict)
     answers: dict[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     """By pair and annotator."""
+    due: frozenset[str] = frozenset()
+    """Samples that an open milestone asks people about."""
     order: list[tuple[str, str, str]] = field(default_factory=list)
     """Keys of `said` in the order in which they were said; some are no longer there."""
 
@@ -91,6 +93,9 @@ class Store:
         self._seen, self._lock, self._saying = Seen(), threading.Lock(), threading.Lock()
         self._last = dict.fromkeys(("samples", "labels", "verdicts", *_TABLES), 0)
         with buffer.transaction() as database:
+            # A buffer that no milestone has visited may lack the table of its events.
+            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
+                self._last["events"] = 0
             for name, columns in _TABLES.items():
                 database.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
                 for verb in ("UPDATE", "DELETE"):
@@ -211,6 +216,12 @@ class Store:
             seen.verdicts[row["sample"], row["criterion"]] = {
                 name: row[name] for name in ("verdict", "score", "reason", "judge", "decided_by")
             }
+
+    def _take_events(self, seen: Seen, row: sqlite3.Row) -> None:
+        if row["kind"] == "milestone opened":
+            seen.due = frozenset(case["sample"] for case in json.loads(row["data"])["cases"])
+        elif row["kind"] == "milestone closed":
+            seen.due = frozenset()
 
     def _take_pairs(self, seen: Seen, row: sqlite3.Row) -> None:
         pair = json.loads(row["pair"])
