@@ -1,5 +1,6 @@
 """Every error class with the exact text that a person reads, and the command line that prints it as one line."""
 
+import json
 import re
 import resource
 import sqlite3
@@ -18,11 +19,12 @@ from recgpt import _core, errors, judge, schema, serving
 from recgpt.cli import main
 from recgpt.evaluation import summary
 from recgpt.index import ExactIndex
-from recgpt.judge import calibration
+from recgpt.judge import calibration, exchange
 from recgpt.judge.buffer import Buffer, Label
+from recgpt.judge.review import Questions, Store, server
 from recgpt.llm import FakeEngine, LlamaCpp, Recorded, Tokenizer, grammar, prompts
 from recgpt.llm.chat import Chat
-from recgpt.pipeline import config, milestones
+from recgpt.pipeline import config, milestones, reviewing
 
 EMPTY = ("tags", "interests", "explanations", "history")
 NOW = datetime(2024, 3, 15, tzinfo=UTC)
@@ -143,6 +145,30 @@ def full_disk(folder: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert buffer.labels()["annotator"].to_pylist() == ["ann"], "nothing was lost, nothing half written"
+
+
+RELEVANCE = judge.load()["tags/relevance"]
+
+
+def label_file(folder: Path, **changes: Any) -> None:
+    """Take in a file of one sample that two answers of one person contradict, changed."""
+    sample = judge.Sample("tags", {"tag": "tent"})
+    answer = {"from_name": changes.get("name", "tags/relevance"), "type": "choices"}
+    labeled = {"completed_by": {"email": "ann"}, "created_at": "2026-01-01T00:00:00Z"}
+    data = {
+        "format": 1, "sample": sample.id, "fields": [["tag", "tent"]], "task": "tags", "user_id": None, "round": 1,
+        "source": "served", "time": "2026-01-01T00:00:00Z",
+        "criteria": {"tags/relevance": changes.get("digest", RELEVANCE.digest)},
+    }  # fmt: skip
+    answers = [labeled | {"result": [answer | {"value": {"choices": [word]}}]} for word in ("Yes", "No")]
+    (folder / "labels.json").write_text(json.dumps([{"data": data, "annotations": answers}]), encoding="utf-8")
+    exchange.read(Buffer(folder / "labels.sqlite"), judge.load(), folder / "labels.json")
+
+
+def without_fastapi(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(server, "find_spec", lambda name: None)
+        server.serve(Questions(Store(Buffer(folder / "labels.sqlite"), judge.load())), say=print)
 
 
 CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
@@ -343,6 +369,42 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         errors.JudgeError,
         unjudged,
         "FOLDER/out/judge/buffer.sqlite has no verdicts of VERSION; let `recgpt judge run` judge something first",
+    ),
+    (
+        "a label file of another version of the criteria",
+        errors.JudgeError,
+        lambda folder: label_file(folder, digest="0" * 64),
+        f"FOLDER/labels.json: task 1: tags/relevance was answered under another wording (file 000000000000) than the one that is here (version 1, file {RELEVANCE.digest[:12]}); bring the old file back, or ask people again",
+    ),
+    (
+        "a label file with an unknown criterion",
+        errors.JudgeError,
+        lambda folder: label_file(folder, name="tags/taste"),
+        f"FOLDER/labels.json: task 1: there is no criterion 'tags/taste'; there are {', '.join(judge.load())}: name the folder that has it (judge.criteria), or take its answers out",
+    ),
+    (
+        "a label file in which one annotator contradicts oneself",
+        errors.JudgeError,
+        label_file,
+        "FOLDER/labels.json: task 1: ann answered tags/relevance of sample HASH with 'Yes' and with 'No'; ask what is meant and keep one of them",
+    ),
+    (
+        "a label file that is none",
+        errors.JudgeError,
+        lambda folder: exchange.read(Buffer(folder / "labels.sqlite"), judge.load(), folder / "none.json"),
+        "FOLDER/none.json cannot be read: No such file or directory",
+    ),
+    (
+        "a review page without its packages",
+        errors.MissingExtraError,
+        without_fastapi,
+        'the review page needs FastAPI and uvicorn; pip install "recgpt[judge]"',
+    ),
+    (
+        "a review of nothing",
+        errors.JudgeError,
+        lambda folder: reviewing.open_store(folder / "labels.sqlite"),
+        "a buffer was expected at FOLDER/labels.sqlite, but there is none: let `recgpt judge run` make it, or name a run's TOML",
     ),
     (
         "no bundle",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,8 @@ FORMAT = 1
 SOURCES = ("pre-alignment", "self-training", "served")
 """Where a sample came from: the two of section 3.1, and outputs that a run serves."""
 TABLES = ("samples", "verdicts", "labels", "events")
+SKIP = "skip: "
+"""Before the reason in the note of a label without verdict: the person skipped. Any other takes the last one back."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (format INTEGER NOT NULL);
@@ -261,6 +263,10 @@ class Buffer:
         """Count rows, those that were taken back included."""
         with self._open() as database:
             return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+    def transaction(self) -> AbstractContextManager[sqlite3.Connection]:
+        """Give a connection for one transaction of your own: all of it is kept, or on an error nothing."""
+        return self._open()
 
     def _criterion(self, key: str, criteria: Mapping[str, Criterion]) -> Criterion:
         if key not in criteria:

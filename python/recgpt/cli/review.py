@@ -1,0 +1,143 @@
+"""Commands for people who label: `recgpt judge review`, `lists` and `repetition`, and labels out and in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from recgpt.cli.commands import AsJson, ConfigFile
+from recgpt.cli.judge import Task, commands
+from recgpt.errors import InvalidConfigError
+
+if TYPE_CHECKING:
+    from recgpt.pipeline.config import Config
+
+Own = Annotated[Path | None, typer.Option("--criteria", help="A folder of your own criteria, TASK/NAME.toml.")]
+Place = Annotated[
+    Path, typer.Argument(metavar="CONFIG-or-BUFFER", help="A run's TOML file, or a buffer's SQLite file.")
+]
+
+
+@commands.command()
+def review(
+    place: Place,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 takes a free one. [8765]")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no page, print its address only.")] = False,
+    annotators: Annotated[int, typer.Option(min=1, max=20, help="People a sample.")] = 1,
+    gold_every: Annotated[int, typer.Option(min=0, help="Each so many-th sample is a gold question; 0: none.")] = 8,
+    rules: Annotated[bool, typer.Option("--rules", help="Also ask people what rules decide.")] = False,
+    task: Task = None,
+    criteria: Own = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback let others in.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A host name under which people reach the server.")
+    ] = None,
+) -> None:
+    """Label samples in the browser: one key a verdict, every answer saved at once. Ctrl-C ends it."""
+    from recgpt import judge
+    from recgpt.judge import review as page
+    from recgpt.pipeline import reviewing
+
+    for one in task or ():
+        if one not in judge.TASKS:
+            raise InvalidConfigError(f"--task is one of {', '.join(judge.TASKS)}, but it is {one!r}")
+    settings = page.Settings(
+        annotators=annotators, gold_every=gold_every, rules=rules, tasks=tuple(task or judge.TASKS)
+    )
+    questions = page.Questions(reviewing.open_store(_place(place), criteria), settings)
+    page.serve(
+        questions,
+        say=typer.echo,
+        port=page.PORT if port is None else port,
+        host=host,
+        names=allow_host or (),
+        browser=not no_browser,
+    )
+
+
+@commands.command()
+def lists(
+    config: ConfigFile,
+    first: Annotated[Path, typer.Argument(help="A bundle, or a table of user_id and item_id in order.")],
+    second: Annotated[Path, typer.Argument(help="The other arm.")],
+    users: Annotated[int, typer.Option(min=1, help="Shoppers to compare (the report asks about 500).")] = 500,
+    k: Annotated[int, typer.Option(min=1, help="Items a list.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Put two arms' lists beside each other for `review`: three people say, unnamed, whether they repeat themselves."""
+    from recgpt import pipeline
+    from recgpt.pipeline import reviewing
+
+    settings = pipeline.load(config)
+    names = (first.stem, second.stem) if first.stem != second.stem else (f"A {first.stem}", f"B {second.stem}")
+    made = reviewing.pairs(settings, dict(zip(names, (first, second), strict=True)), users=users, k=k)
+    new = reviewing.open_store(settings).add_pairs(made)
+    typer.echo(
+        json.dumps({"pairs": len(made), "new": new})
+        if as_json
+        else f"{len(made)} pairs of lists, {new} of them new; compare them with: recgpt judge review {config}"
+    )
+
+
+@commands.command()
+def repetition(place: Place, as_json: AsJson = False) -> None:
+    """Print perceived repetition of the two arms' lists for top 4, top 8 and all, unanimous answers of three only."""
+    from rich.console import Console
+
+    from recgpt.cli.render import listing
+    from recgpt.judge.review import Store
+    from recgpt.judge.review.repetition import figures
+    from recgpt.pipeline import reviewing
+
+    found = figures(Store(*reviewing.existing(_place(place))).read())
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    rows = [
+        {"depth": row["depth"]}
+        | {
+            arm: "-" if row[arm]["share"] is None else f"{row[arm]['share']:.1%} of {row[arm]['unanimous']}"
+            for arm in found["arms"]
+        }
+        for row in found["repetition"]
+    ]
+    typer.echo(f"{found['answered']} of {found['pairs']} pairs have {found['annotators']} answers")
+    listing(Console(highlight=False), "perceived repetition", ("depth", *found["arms"]), rows)
+
+
+@commands.command("export")
+def export_labels(
+    place: Place,
+    file: Annotated[Path, typer.Argument(help="FILE.json for Label Studio, FILE.parquet for pandas.")],
+    task: Task = None,
+    criteria: Own = None,
+) -> None:
+    """Write samples, labels and verdicts: Label Studio's JSON with its labeling setup beside it, or a Parquet table."""
+    from recgpt.judge import exchange
+    from recgpt.pipeline import reviewing
+
+    typer.echo(exchange.write(*reviewing.existing(_place(place), criteria), file, tasks=task))
+
+
+@commands.command("import")
+def import_labels(
+    place: Place,
+    file: Annotated[Path, typer.Argument(help="Label Studio's JSON, or what `export` wrote.")],
+    criteria: Own = None,
+) -> None:
+    """Take samples and labels in, all or none: what is there already is not doubled, what contradicts is refused."""
+    from recgpt.judge import Buffer, exchange
+    from recgpt.pipeline import reviewing
+
+    where = _place(place)
+    buffer = Buffer(where if isinstance(where, Path) else reviewing.buffer_of(where))
+    typer.echo(exchange.read(buffer, reviewing.criteria_of(where, criteria), file))
+
+
+def _place(place: Path) -> Config | Path:
+    from recgpt import pipeline
+
+    return pipeline.load(place) if place.suffix == ".toml" else place

@@ -1,0 +1,121 @@
+"""What a run gives to people who review: samples with histories and marks, and two arms' lists for one shopper."""
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from command import say
+from test_judge_run import CONFIG
+
+from recgpt import pipeline
+from recgpt.errors import JudgeError
+from recgpt.judge import Buffer
+from recgpt.judge.review import Questions, Settings
+from recgpt.pipeline import reviewing
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A whole run with the scripted engine; gives its configuration file."""
+    folder = tmp_path_factory.mktemp("reviewed")
+    path = folder / "run.toml"
+    path.write_text(CONFIG.format(folder=folder), encoding="utf-8")
+    pipeline.run(path)
+    return path
+
+
+def test_a_run_that_nobody_judged_yet_can_be_reviewed_with_histories_and_marks(shop):
+    config = pipeline.load(shop)
+    store = reviewing.open_store(config)
+    kept = store.read().samples.values()
+    assert {one.sample.task for one in kept} == {"interests", "tags", "explanations"}
+    mined = {
+        (row["user_id"], row["interest"]): row
+        for row in pq.read_table(config.out / "interests/interests.parquet").to_pylist()
+    }
+    marked = 0
+    for one in kept:
+        if one.sample.task == "explanations":
+            assert not one.context, "an explanation is written for an interest, not for a shopper"
+            continue
+        rows = {row["id"]: row for row in one.context["history"]}
+        assert list(rows) == list(range(1, len(rows) + 1))
+        interest = mined.get((one.sample.user_id, one.sample.fields["interest"]))
+        assert one.context["cited"] == ([] if interest is None else interest["evidence"])
+        assert set(one.context["cited"]) <= set(rows)
+        assert all(row["id"] in one.context["cited"] or not row["hits"] for row in rows.values())
+        marked += sum(len(row["hits"]) for row in rows.values())
+    assert marked > 0
+    shown = Questions(store, Settings(gold_every=0)).next("ann", ahead=100)
+    assert any(row["hits"] for one in shown for row in one["history"])
+    rows = store.buffer.count("samples")
+    assert reviewing.open_store(config).buffer.count("samples") == rows, "once is enough"
+    with store.buffer.transaction() as database:
+        (written,) = database.execute("SELECT count(*) FROM contexts").fetchone()
+    assert written == sum(one.sample.task != "explanations" for one in kept)
+
+
+def test_the_buffer_alone_still_knows_the_histories(shop):
+    config = pipeline.load(shop)
+    reviewing.open_store(config)
+    alone = reviewing.open_store(reviewing.buffer_of(config))
+    assert any(one.context for one in alone.read().samples.values())
+
+
+def test_two_arms_as_tables_and_as_bundles(shop, tmp_path, capsys):
+    config = pipeline.load(shop)
+    items = pq.read_table(config.out / "logs/items.parquet").to_pylist()[:12]
+    users = pq.read_table(config.out / "logs/users.parquet")["user_id"].to_pylist()[:6]
+    order = list(range(12))
+    rows = [(user, items[place]["item_id"], place) for user in users for place in order[::-1]]
+    table = pa.table(dict(zip(("user_id", "item_id", "position"), zip(*rows, strict=True), strict=True)))
+    pq.write_table(table, tmp_path / "base.parquet")
+    printed = say(
+        capsys, "judge", "lists", str(shop), str(tmp_path / "base.parquet"), str(config.serving.bundles), "--k", "8"
+    )
+    assert "6 pairs of lists, 6 of them new; compare them with: recgpt judge review" in printed
+    again = json.loads(
+        say(
+            capsys,
+            "judge",
+            "lists",
+            str(shop),
+            str(tmp_path / "base.parquet"),
+            str(config.serving.bundles),
+            "--k",
+            "8",
+            "--json",
+        )
+    )
+    assert again == {"pairs": 6, "new": 0}
+    store = reviewing.open_store(config)
+    pairs = list(store.read().pairs.values())
+    assert {one.user_id for one in pairs} == set(users)
+    for one in pairs:
+        base = one.lists[one.arms.index("base")]
+        assert [row["title"] for row in base] == [row["title"] for row in items[:8]], "in the order of their position"
+        assert len(one.lists[1 - one.arms.index("base")]) == 8
+        assert one.history
+    assert json.loads(say(capsys, "judge", "repetition", str(shop), "--json"))["pairs"] == 6
+
+
+def test_arms_that_cannot_be_compared(shop, tmp_path):
+    config = pipeline.load(shop)
+    pq.write_table(pa.table({"user_id": ["nobody"], "item_id": ["x"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"user_id": ["somebody"], "item_id": ["x"]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"user_id": ["somebody"]}), tmp_path / "c.parquet")
+    arms = {"a": tmp_path / "a.parquet", "b": tmp_path / "b.parquet"}
+    with pytest.raises(JudgeError, match="a shopper whom a and b both serve was expected, but there is none"):
+        reviewing.pairs(config, arms, users=5)
+    with pytest.raises(JudgeError, match="user_id and item_id were expected, but item_id is not there"):
+        reviewing.pairs(config, arms | {"b": tmp_path / "c.parquet"}, users=5)
+
+
+def test_labels_leave_and_enter_by_a_configuration(shop, tmp_path, capsys):
+    assert "samples with 0 answers" in say(capsys, "judge", "export", str(shop), str(tmp_path / "labels.json"))
+    copied = tmp_path / "copy.sqlite"
+    say(capsys, "judge", "import", str(copied), str(tmp_path / "labels.json"))
+    assert Buffer(copied).count("samples") == Buffer(reviewing.buffer_of(pipeline.load(shop))).count("samples")
