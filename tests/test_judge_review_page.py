@@ -393,6 +393,7 @@ def test_no_text_runs_in_any_field(tmp_path, page):
             if page.locator("dialog[open]").count():
                 page.keyboard.press("Enter")
             assert not page.evaluate("window.hit")
+            until(page, "document.querySelector('.empty h2')?.textContent !== 'One moment'")
             if page.locator(".empty").count():
                 break
         assert seen == {clean(text) for text in PAYLOADS}

@@ -54,7 +54,8 @@ function open(title, build, { wide = false } = {}) {
       dialog.replaceChildren();
       resolve(value);
     };
-    dialog.onclose = () => end(null);
+    // The event of the dialog before may come when this one is open already.
+    dialog.onclose = () => dialog.open || end(null);
     dialog.replaceChildren(h("h2", { id: "dialog-title" }, title), ...[build(choose, dialog)].flat());
     dialog.classList.toggle("wide", wide);
     dialog.showModal();

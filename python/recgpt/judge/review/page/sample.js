@@ -72,7 +72,7 @@ export function steps(sample, criteria, active, choose) {
 export function verdicts(criterion, said, choose) {
   return h(
     "div",
-    { class: "verdicts", role: "group", "aria-label": "Verdict" },
+    { class: "verdicts", role: "group", "aria-label": "Verdict", "data-question": criterion.question },
     criterion.scale.map((word, place) =>
       h(
         "button",
