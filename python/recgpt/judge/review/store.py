@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from recgpt.errors import JudgeError
-from recgpt.judge.buffer import SKIP, Buffer, Label
+from recgpt.judge.buffer import SKIP, TABLES, Buffer, Label
 from recgpt.judge.criteria import Criterion
 from recgpt.judge.sample import Sample
 
@@ -91,11 +91,8 @@ class Store:
     def __init__(self, buffer: Buffer, criteria: Mapping[str, Criterion]) -> None:
         self.buffer, self.criteria = buffer, criteria
         self._seen, self._lock, self._saying = Seen(), threading.Lock(), threading.Lock()
-        self._last = dict.fromkeys(("samples", "labels", "verdicts", *_TABLES), 0)
+        self._last = dict.fromkeys((*TABLES, *_TABLES), 0)
         with buffer.transaction() as database:
-            # A buffer that no milestone has visited may lack the table of its events.
-            if database.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone():
-                self._last["events"] = 0
             for name, columns in _TABLES.items():
                 database.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
                 for verb in ("UPDATE", "DELETE"):
