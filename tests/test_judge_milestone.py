@@ -220,6 +220,9 @@ def test_most_people_decide_and_of_equally_many_the_newest():
         for place, (who, word) in enumerate(said)
     ]  # fmt: skip
     assert people.said(schema.rows(rows, schema.LABELS)) == {("s", ON): "No", ("t", ON): "Yes"}
+    # Who adjudicates or writes a gold answer decides, whatever the others said and whenever.
+    first = [{**rows[0], "annotator": "adjudication/cho"}, *rows[1:3], {**rows[3], "annotator": "gold"}, rows[4]]
+    assert people.said(schema.rows(first, schema.LABELS)) == {("s", ON): "Yes", ("t", ON): "No"}
 
 
 def test_people_decide_instead_of_the_model_and_what_it_may_not_decide_is_unscored():

@@ -18,14 +18,13 @@ from reviewing import ALL, serving, store_of, tags
 
 from recgpt import judge
 from recgpt.errors import InvalidConfigError, JudgeError
-from recgpt.judge.buffer import Label
+from recgpt.judge.buffer import GOLD, Label
 from recgpt.judge.review import Questions, Settings
 from recgpt.judge.review.app import PAGE, build
 from recgpt.judge.review.guard import HEADERS, MOST, Access
 from recgpt.judge.review.questions import HELD, named
 from recgpt.judge.review.repetition import QUESTIONS, checked, figures, pair
 from recgpt.judge.review.server import _listen
-from recgpt.judge.review.store import GOLD
 
 ON = "tags/relevance"
 TWO = ("tags/consistency", ON)

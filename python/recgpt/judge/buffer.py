@@ -28,6 +28,10 @@ SOURCES = ("pre-alignment", "self-training", "served")
 TABLES = ("samples", "verdicts", "labels", "events")
 SKIP = "skip: "
 """Before the reason in the note of a label without verdict: the person skipped. Any other takes the last one back."""
+GOLD = "gold"
+"""Labels of this annotator are the right answers of gold questions; their notes are the feedback."""
+ADJUDICATED = "adjudication/"
+"""Before a name: this person decided where two others differed."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (format INTEGER NOT NULL);

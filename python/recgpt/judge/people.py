@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from recgpt import schema
 from recgpt.judge import calibration
+from recgpt.judge.buffer import ADJUDICATED, GOLD
 from recgpt.judge.calibration import LEAST, Curve
 from recgpt.judge.criteria import Criterion
 from recgpt.judge.judging import Judged
@@ -21,19 +22,26 @@ Said = Mapping[tuple[str, str], str]
 def said(labels: pa.Table) -> dict[tuple[str, str], str]:
     """Give one verdict a sample and criterion: the one that most people gave, of equally many the newest.
 
+    Where somebody decided (a gold answer, an adjudication), the newest decision is it, whatever the others said.
+
     Args:
         labels: `schema.LABELS`, those that stand.
     """
     found: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     newest: dict[tuple[str, str, str], int] = {}
+    decided: dict[tuple[str, str], str] = {}
     rows = schema.table(labels, schema.LABELS, name="labels").to_pylist()
     for place, row in enumerate(sorted(rows, key=lambda row: row["time"])):
-        found[row["sample"], row["criterion"]][row["verdict"]] += 1
-        newest[row["sample"], row["criterion"], row["verdict"]] = place
-    return {
+        key, verdict = (row["sample"], row["criterion"]), row["verdict"]
+        if row["annotator"] == GOLD or row["annotator"].startswith(ADJUDICATED):
+            decided[key] = verdict
+        found[key][verdict] += 1
+        newest[*key, verdict] = place
+    most = {
         key: max(verdicts, key=lambda verdict: (verdicts[verdict], newest[*key, verdict]))
         for key, verdicts in found.items()
     }
+    return most | decided
 
 
 def learn(

@@ -14,9 +14,9 @@ from typing import Any
 
 from recgpt.errors import JudgeError
 from recgpt.judge.agreement import agreement
-from recgpt.judge.buffer import SKIP
+from recgpt.judge.buffer import ADJUDICATED, GOLD, SKIP
 from recgpt.judge.criteria import TASKS, Criterion
-from recgpt.judge.review.store import ADJUDICATED, GOLD, Kept, Said, Seen, Store
+from recgpt.judge.review.store import Kept, Said, Seen, Store
 from recgpt.text import clean
 
 HELD = 900.0

@@ -19,11 +19,6 @@ from recgpt.judge.buffer import SKIP, TABLES, Buffer, Label
 from recgpt.judge.criteria import Criterion
 from recgpt.judge.sample import Sample
 
-GOLD = "gold"
-"""Labels of this annotator are the right answers of gold questions; their notes are the feedback."""
-ADJUDICATED = "adjudication/"
-"""Before a name: this person decided where two others differed."""
-
 _TABLES = {
     "contexts": "row INTEGER PRIMARY KEY AUTOINCREMENT, sample TEXT NOT NULL REFERENCES samples (id), "
     "context TEXT NOT NULL, time TEXT NOT NULL",
