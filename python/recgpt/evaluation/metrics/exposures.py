@@ -249,8 +249,8 @@ class Exposures:
             numbers = column.cast(pa.int64()).to_numpy()
             # What lies outside meets an end of the table: nothing. Clipped first, because a difference may wrap.
             inside = np.clip(numbers, first, first + len(by_number) - 1)
-            rows: NDArray[np.int32] = by_number.take(np.subtract(inside, first, out=inside))
-            return rows
+            at: NDArray[np.int32] = by_number.take(np.subtract(inside, first, out=inside))
+            return at
         values, indices = _dictionary(column)
         rows = pc.index_in(values, value_set=self._ids).fill_null(-1)
         found: NDArray[np.int32] = rows.to_numpy(zero_copy_only=False).astype(np.int32)[indices]

@@ -13,11 +13,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from recgpt.errors import JudgeError
-from recgpt.judge.buffer import SKIP, Label
+from recgpt.judge.buffer import ADJUDICATED, GOLD, SKIP, Label
 from recgpt.judge.review import repetition
 from recgpt.judge.review.guard import Access, App, Guard
 from recgpt.judge.review.questions import Questions, named, shown_rows
-from recgpt.judge.review.store import ADJUDICATED, GOLD
 from recgpt.text import clean
 
 PAGE = {
