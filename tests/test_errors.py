@@ -129,6 +129,12 @@ def later_buffer(folder: Path) -> None:
     Buffer(buffer.path)
 
 
+def no_buffer(folder: Path) -> None:
+    with sqlite3.connect(folder / "other.sqlite") as database:
+        database.execute("CREATE TABLE samples (x)")
+    Buffer(folder / "other.sqlite")
+
+
 def unjudged(folder: Path) -> None:
     path = folder / "run.toml"
     path.write_text(f'out = "{folder}/out"\n[data]\ndataset = "world"\n[llm]\nengine = "fake"\n', encoding="utf-8")
@@ -359,6 +365,12 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         "the buffer FOLDER/labels.sqlite has format 9, but this recgpt reads up to 1; use the recgpt that wrote it, or a later one",
     ),
     (
+        "a buffer that is another database",
+        errors.JudgeError,
+        no_buffer,
+        "FOLDER/other.sqlite is another program's database, not a buffer; name one, or a new file",
+    ),
+    (
         "a full disk",
         errors.JudgeError,
         full_disk,
@@ -447,7 +459,9 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
 
 def said(error: BaseException, folder: Path) -> str:
     """The message, with what differs from run to run taken out."""
-    text = re.sub(r"fake/judge=[0-9a-f]{12}", "VERSION", str(error).replace(str(folder), "FOLDER"))
+    text = re.sub(
+        r"fake/judge=[0-9a-f]{12}/criteria=[0-9a-f]{12}", "VERSION", str(error).replace(str(folder), "FOLDER")
+    )
     return re.sub(r"process \d+", "process PID", re.sub(r"\b[0-9a-f]{32}\b", "HASH", text))
 
 

@@ -41,7 +41,9 @@ def test_every_criterion_of_the_three_tables_is_there():
     assert {"interests/willingness", "interests/correlation", "interests/evidence"} <= ALL.keys()
     assert {f"tags/{name}" for name in ("relevance", "consistency", "specificity", "validity")} <= ALL.keys()
     assert {f"explanations/{name}" for name in ("relevance", "factuality", "clarity", "safety")} <= ALL.keys()
-    assert {one.rule for one in ALL.values() if one.rule} == criteria.RULES
+    assert {(one.task, one.rule) for one in ALL.values() if one.rule} == {
+        (task, rule) for task, rules in criteria.RULES.items() for rule in rules
+    }
     assert [one.key for one in ALL.values() if one.levels] == [
         "interests/correlation", "explanations/clarity", "explanations/factuality",
     ]  # fmt: skip
@@ -65,6 +67,7 @@ def test_a_shop_adds_or_replaces_a_criterion_with_one_file(tmp_path):
         ('passes = ["Yes"]', 'passes = ["Yes", "No"]', "not all"),
         ('passes = ["Yes"]', 'passes = "Yes"', "must be a list of words"),
         ('decided_by = "llm"', 'decided_by = "rule:luck"', "decided_by is llm or rule:NAME"),
+        ('decided_by = "llm"', 'decided_by = "rule:length"', "season, specificity for tags, not 'rule:length'"),
         ('decided_by = "llm"', "", "missing or unknown: decided_by"),
         ("version = 1", 'version = "1"', "version a whole number"),
         ("[[positive]]", "[[positives]]", "missing or unknown: positive, positives"),
@@ -76,6 +79,13 @@ def test_a_file_that_is_no_criterion_is_refused_by_name(old, new, said):
     with pytest.raises(PromptError, match=said) as refused:
         criteria.parse("tags", "vegan", MINE.replace(old, new, 1))
     assert "criteria/tags/vegan.toml" in str(refused.value)
+
+
+def test_a_file_in_another_encoding_is_refused_by_name(tmp_path):
+    (tmp_path / "tags").mkdir()
+    (tmp_path / "tags" / "vegan.toml").write_bytes(b'source = "sh\xff"')
+    with pytest.raises(PromptError, match=r"criteria/tags/vegan.toml is not UTF-8"):
+        judge.load(tmp_path)
 
 
 def test_a_folder_that_is_not_there_and_a_task_that_is_none(tmp_path):

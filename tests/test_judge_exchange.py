@@ -205,6 +205,8 @@ DATA = [
     (set_(lambda f: f[0]["data"], "time", "2026-01-01T00:00:00"), "has no zone"),
     (lambda f: f[0].pop("data"), "is not one that recgpt exported: 'data' is missing"),
     (lambda f: f[0]["data"].pop("round"), "'round' is missing"),
+    (set_(lambda f: f[0]["data"], "round", 10**30), "is not from 0 to 2^31 - 1"),
+    (set_(lambda f: f[0]["data"], "round", -5), "is not from 0 to 2^31 - 1"),
     (set_(lambda f: f[0], "annotations", 3), "is not one that recgpt exported"),
     (set_(lambda f: f, 0, "text"), "is not one that recgpt exported"),
     (set_(lambda f: f[0]["predictions"][0]["result"][0], "from_name", "x"), "there is no criterion 'x'"),

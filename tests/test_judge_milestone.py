@@ -341,8 +341,14 @@ def test_labels_that_disagree_later_open_a_milestone_and_a_weak_judge_stops_serv
     done = shop.visit()
     assert done.last[ON]["passes"]["accuracy"] > done.before[ON]["passes"]["accuracy"]
     assert ON in done.withheld
-    assert milestones.withheld(shop.buffer, shop.version)[ON] == done.withheld[ON]
-    assert milestones.withheld(shop.buffer, "another model") == {}
+    ours = judge.load()
+    assert milestones.withheld(shop.buffer, shop.version, ours)[ON] == done.withheld[ON]
+    assert milestones.withheld(shop.buffer, "another model", ours) == {}
+    # A criterion more makes another judge of the same model, which is as wrong here as before; another file is not.
+    grown = ours | {"tags/green": dataclasses.replace(ours[ON], name="green", digest="new")}
+    assert milestones.withheld(shop.buffer, milestones.version_of(shop.engine, grown), grown)[ON] == done.withheld[ON]
+    edited = ours | {ON: dataclasses.replace(ours[ON], digest="new")}
+    assert ON not in milestones.withheld(shop.buffer, milestones.version_of(shop.engine, edited), edited)
 
 
 def test_what_came_after_the_calibration_is_novel(shop):

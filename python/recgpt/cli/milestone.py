@@ -70,7 +70,10 @@ def show(found: Milestone) -> None:
             f"{plan['half_width']:.3f}, drawn at random it would be +-{plan['half_width_at_random']:.3f}"
         )
     if found.state in ("opened", "open"):
-        say(f"{found.labeled} of {found.asked} samples are labeled; label the others with `recgpt judge review`")
+        say(
+            f"{found.labeled} of {found.asked} samples are labeled; label the others with `recgpt judge review`, or "
+            "close the milestone with what is there (--close), as where people skipped some"
+        )
     _figures(console, "the milestone before", found.last)
     _figures(console, "before: the judge as it judged", found.before)
     _figures(console, "after: calibrated on these labels too, each fifth by the others", found.after)

@@ -86,6 +86,9 @@ class Buffer:
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._open() as database:
+            there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if there and "meta" not in there:
+                raise JudgeError(f"{self.path} is another program's database, not a buffer; name one, or a new file")
             for statement in _SCHEMA.split(";"):
                 database.execute(statement)
             for table in TABLES:

@@ -33,8 +33,12 @@ from recgpt.errors import PromptError
 
 TASKS = ("interests", "tags", "explanations")
 """The three tasks whose outputs are judged, under the words of their stages."""
-RULES = frozenset({"evidence", "specificity", "category", "past_month", "season", "claims", "length", "safety", "copy"})
-"""What a rule can decide; `pipeline.judging` asks the stages' own checkers."""
+RULES = {
+    "interests": {"evidence"},
+    "tags": {"specificity", "category", "past_month", "season"},
+    "explanations": {"claims", "length", "safety", "copy"},
+}
+"""What a rule can decide, by task; `pipeline.judging` asks the stages' own checkers."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _KEYS = {"source", "version", "scale", "passes", "decided_by", "question", "positive", "negative"}
@@ -94,7 +98,11 @@ def load(folder: Path | str | None = None) -> dict[str, Criterion]:
         raise PromptError(f"the folder of criteria {folder} was expected to hold TASK/NAME.toml, but there is none")
     for root in (ours, *([Path(folder)] if folder is not None else [])):
         for task, file in _files(root):
-            criterion = parse(task, file.name.removesuffix(".toml"), file.read_text(encoding="utf-8"))
+            try:
+                text = file.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise PromptError(f"criteria/{task}/{file.name} is not UTF-8 ({error}); save it as UTF-8") from error
+            criterion = parse(task, file.name.removesuffix(".toml"), text)
             found[criterion.key] = criterion
     return dict(sorted(found.items(), key=lambda pair: (TASKS.index(pair[1].task), pair[1].name)))
 
@@ -124,8 +132,9 @@ def parse(task: str, name: str, text: str) -> Criterion:
         raise PromptError(f"{where}: passes must be the best verdicts of the scale and not all, but it is {passes}")
     by, question = data["decided_by"], data["question"]
     rule = by.removeprefix("rule:") if isinstance(by, str) and by.startswith("rule:") else ""
-    if by != "llm" and rule not in RULES:
-        raise PromptError(f"{where}: decided_by is llm or rule:NAME with one of {', '.join(sorted(RULES))}, not {by!r}")
+    if by != "llm" and rule not in RULES[task]:
+        rules = ", ".join(sorted(RULES[task]))
+        raise PromptError(f"{where}: decided_by is llm or rule:NAME with one of {rules} for {task}, not {by!r}")
     if not isinstance(question, str) or not question.strip() or not isinstance(data["version"], int):
         raise PromptError(f"{where}: question must be a text and version a whole number")
     return Criterion(

@@ -40,17 +40,18 @@ class Judged:
     """By key of a criterion that the model decides: why its scores are taken as they come."""
 
     def pass_rates(self) -> dict[str, float | None]:
-        """Share of samples of each task that pass every criterion of theirs; unscored ones are left out, not failed."""
-        passed: dict[str, dict[str, bool | None]] = {}
+        """Share of samples of each task that pass every criterion of theirs, among those with a verdict under each.
+
+        A sample that is unscored under one criterion is left out even if it fails another: else only failures would be
+        known of such samples, and the share would be too low.
+        """
+        verdicts: dict[str, dict[str, list[bool | None]]] = {}
         for row in self.table.select(["task", "sample", "passed"]).to_pylist():
-            known = passed.setdefault(row["task"], {})
-            before = known.get(row["sample"], True)
-            # False beats unknown: one failed criterion is enough.
-            known[row["sample"]] = False if False in (before, row["passed"]) else before and row["passed"]
+            verdicts.setdefault(row["task"], {}).setdefault(row["sample"], []).append(row["passed"])
         rates: dict[str, float | None] = {}
-        for task, samples in passed.items():
-            decided = [value for value in samples.values() if value is not None]
-            rates[task] = sum(decided) / len(decided) if decided else None
+        for task, samples in verdicts.items():
+            whole = [all(passed) for passed in samples.values() if None not in passed]
+            rates[task] = sum(whole) / len(whole) if whole else None
         return rates
 
 

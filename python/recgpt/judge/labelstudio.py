@@ -155,7 +155,7 @@ def _sample(data: Row, where: str) -> dict[str, Any]:
         raise ValueError(f"task {data['task']!r} and source {data['source']!r} are none of ours")
     if Sample(data["task"], fields).id != data["sample"]:
         raise JudgeError(f"{where}: the text of sample {data['sample']} is not what it was; export it again")
-    row = {name: data[name] for name in _SAMPLE} | {"round": int(data["round"]), "time": _time(data["time"])}
+    row = {name: data[name] for name in _SAMPLE} | {"round": _round(data["round"]), "time": _time(data["time"])}
     return row | {"id": data["sample"], "fields": json.dumps(fields, ensure_ascii=False)}
 
 
@@ -178,7 +178,7 @@ def _labels(annotation: Row, sample: Row) -> Iterator[dict[str, Any]]:
             "verdict": choices[0] if choices else None,
             "note": note if choices or note.startswith(SKIP) else f"{SKIP}{note or 'in Label Studio'}",
             "seconds": None if seconds is None else float(seconds),
-            "round": int(sample["round"] if meta.get("round") is None else meta["round"]),
+            "round": _round(sample["round"] if meta.get("round") is None else meta["round"]),
             "time": _time(meta.get("time") or annotation["created_at"]),
         }
 
@@ -239,6 +239,13 @@ def _time(text: str) -> str:
     if found.tzinfo is None:
         raise ValueError(f"the time {text} has no zone")
     return found.isoformat()
+
+
+def _round(value: Any) -> int:
+    found = int(value)
+    if not 0 <= found < 1 << 31:
+        raise ValueError(f"the round {found} is not from 0 to 2^31 - 1")
+    return found
 
 
 def _kind(value: object) -> str:

@@ -289,7 +289,7 @@ def run(
             opened.close()
     judged.calibrated = {key: f"{one.method}, {one.labels} labels" for key, one in known.curves.items()}
     judged.uncalibrated = known.missing
-    final = judge.decide(judged, known.people, milestones.withheld(buffer, version), criteria)
+    final = judge.decide(judged, known.people, milestones.withheld(buffer, version, criteria), criteria)
     if keep and buffer is not None:
         folder = config.out / "judge"
         folder.mkdir(parents=True, exist_ok=True)

@@ -75,8 +75,9 @@ def buffer_path(config: Config) -> Path:
 
 def version_of(engine: Engine, criteria: Mapping[str, Criterion]) -> str:
     """Name a judge: model, prompt and criteria. Its calibration changes with every label and is told by the events."""
-    told = [prompts.load("judge").digest, *(one.digest for one in criteria.values())]
-    return f"{engine.name}/judge={hashlib.sha256(' '.join(told).encode()).hexdigest()[:12]}"
+    told = " ".join(one.digest for one in criteria.values())
+    asks = prompts.load("judge").digest
+    return f"{engine.name}/judge={asks[:12]}/criteria={hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
 def scores(engine: Engine) -> bool:
@@ -119,10 +120,21 @@ def learn(
     return Known(said, curves, missing)
 
 
-def withheld(buffer: Buffer | None, version: str) -> dict[str, str]:
-    """Give the criteria under which a judge does not serve, by its last milestone; none for one never measured."""
-    closed = [one for one in buffer.events("milestone closed") if one["judge"] == version] if buffer else []
-    return dict(closed[-1]["withheld"]) if closed else {}
+def withheld(buffer: Buffer | None, version: str, criteria: Mapping[str, Criterion]) -> dict[str, str]:
+    """Give the criteria under which a judge does not serve, and why, by the last milestone that measured each.
+
+    A measurement holds while model, prompt and the criterion's own file stay: what else is asked does not change it.
+    """
+    found: dict[str, str] = {}
+    for event in buffer.events("milestone closed") if buffer else []:
+        if event["judge"].rpartition("/criteria=")[0] != version.rpartition("/criteria=")[0]:
+            continue
+        for key, digest in event["files"].items():
+            if key in criteria and criteria[key].digest == digest:
+                found.pop(key, None)
+                if key in event["withheld"]:
+                    found[key] = event["withheld"][key]
+    return found
 
 
 def unsaid(verdicts: pa.Table, before: pa.Table) -> pa.Table:
@@ -235,7 +247,7 @@ def _open(
         before=fresh,
         last=dict(closed[-1]["after"]) if closed else {},
         falls=list(map(str, falls)),
-        withheld=withheld(buffer, version),
+        withheld=withheld(buffer, version, criteria),
         overdue=any(one.startswith("overdue") for one in why),
         next=f"{closed[-1]['time'] + every:%Y-%m-%d}" if closed else None,
     )
@@ -294,7 +306,7 @@ def _close(
     found = Milestone(
         "open", version, list(waiting["why"]), dict(waiting["plans"]), len(cases), labeled,
         last=dict(closed[-1]["after"]) if closed else {}, falls=list(waiting["falls"]),
-        withheld=withheld(buffer, version), overdue=now - waiting["time"] > every,
+        withheld=withheld(buffer, version, criteria), overdue=now - waiting["time"] > every,
         next=f"{waiting['time'] + every:%Y-%m-%d}",
     )  # fmt: skip
     if labeled < len(cases) and not force:
@@ -317,7 +329,8 @@ def _close(
     buffer.add_event(
         "milestone closed",
         {"judge": version, "why": found.why, "asked": len(cases), "labeled": labeled, "before": found.before,
-         "after": found.after, "falls": found.falls, "withheld": found.withheld},
+         "after": found.after, "falls": found.falls, "withheld": found.withheld,
+         "files": {key: one.digest for key, one in criteria.items()}},
     )  # fmt: skip
     # Calibrated on what people just said: from now on the judge is the one that `after` speaks of.
     learn(buffer, criteria, engine, keep=True)
