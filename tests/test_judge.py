@@ -88,6 +88,12 @@ def test_a_file_in_another_encoding_is_refused_by_name(tmp_path):
         judge.load(tmp_path)
 
 
+def test_a_file_outside_of_the_tasks_folders_is_refused_by_name(tmp_path):
+    (tmp_path / "vegan.toml").write_text(MINE)
+    with pytest.raises(PromptError, match=r"vegan.toml lies in no task's folder"):
+        judge.load(tmp_path)
+
+
 def test_a_folder_that_is_not_there_and_a_task_that_is_none(tmp_path):
     with pytest.raises(PromptError, match="there is none"):
         judge.load(tmp_path / "no")

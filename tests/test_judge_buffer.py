@@ -65,6 +65,7 @@ def test_a_contradiction_is_refused_until_the_first_label_is_taken_back(buffer):
     [
         (Label(SAMPLES[0].id, "tags/taste", "ann", "Yes"), "there is no criterion 'tags/taste'"),
         (say("Maybe"), "is answered with Yes, No"),
+        (Label(SAMPLES[0].id, "interests/willingness", "ann", "Yes"), "asks about interests, but .* is of tags"),
         (Label("none", ON, "ann", "Yes"), "is not in the buffer"),
         (say("Yes", who=" "), "the name of its annotator"),
     ],

@@ -194,3 +194,10 @@ def test_a_server_without_scores_leaves_the_models_part_open(shop):
     assert found.counts["rule"] > 0
     assert judging.decided(found)["tags"] == 0
     assert judging.told(found)[0].startswith("tags nobody could tell")
+
+
+def test_an_accuracy_of_a_criterion_that_is_not_there_is_refused(tmp_path):
+    path = tmp_path / "run.toml"
+    path.write_text(CONFIG.format(folder=tmp_path) + 'accuracy_of = { "tags/foo" = 0.9 }\n', encoding="utf-8")
+    with pytest.raises(RecGPTError, match="names tags/foo, which is no criterion; there are interests/"):
+        judging.run(pipeline.load(path))

@@ -163,8 +163,13 @@ class Buffer:
                         f"{label.criterion} is answered with {', '.join(criterion.scale)}, but {label.annotator} said "
                         f"{label.verdict!r}"
                     )
-                if database.execute("SELECT 1 FROM samples WHERE id = ?", (label.sample,)).fetchone() is None:
+                sample = database.execute("SELECT task FROM samples WHERE id = ?", (label.sample,)).fetchone()
+                if sample is None:
                     raise JudgeError(f"the sample {label.sample} is not in the buffer {self.path}; add it first")
+                if sample[0] != criterion.task:
+                    raise JudgeError(
+                        f"{label.criterion} asks about {criterion.task}, but {label.sample} is of {sample[0]}"
+                    )
                 before = database.execute(
                     "SELECT verdict FROM labels WHERE sample = ? AND criterion = ? AND annotator = ? AND digest = ? "
                     "ORDER BY row DESC LIMIT 1",

@@ -154,6 +154,8 @@ def parse(task: str, name: str, text: str) -> Criterion:
 
 def _files(root: Traversable | Path) -> Iterator[tuple[str, Traversable | Path]]:
     for folder in sorted(root.iterdir(), key=lambda entry: entry.name):
+        if folder.name.endswith(".toml"):
+            raise PromptError(f"{folder} lies in no task's folder; move it into one of {', '.join(TASKS)}")
         if folder.is_dir() and folder.name != "__pycache__":
             for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
                 if file.name.endswith(".toml"):

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from recgpt import judge
 from recgpt.evaluation.figures import plain
 from recgpt.evaluation.report import environment, save
 from recgpt.judge import Buffer, Criterion
 from recgpt.llm import prompts
 from recgpt.pipeline import engines, milestones
 from recgpt.pipeline.config import Config
+from recgpt.pipeline.criteria import criteria_of
 
 WEAK = 0.5
 """Recall of a class below which the card names it as a failure."""
@@ -27,7 +27,7 @@ def gather(config: Config, *, now: datetime | None = None) -> dict[str, Any]:
     Raises:
         JudgeError: the buffer cannot be read.
     """
-    criteria, now = judge.load(config.judge.criteria), now or datetime.now(UTC)
+    criteria, now = criteria_of(config), now or datetime.now(UTC)
     engine = engines.model(config.llm)
     try:
         model, version = engine.name, milestones.version_of(engine, criteria)

@@ -26,6 +26,7 @@ from recgpt.llm.engine import Engine, Progress
 from recgpt.phrases import discreet, no_invented_claim
 from recgpt.pipeline import engines, milestones
 from recgpt.pipeline.config import Config
+from recgpt.pipeline.criteria import criteria_of
 from recgpt.pipeline.milestones import buffer_path, learn, scores, version_of
 from recgpt.tags import checkers as tagged
 from recgpt.tags.engagement import read
@@ -263,8 +264,8 @@ def run(
         JudgeError: a table of the run is not there yet, or the buffer cannot be written.
         LedgerError: another run holds the ledger.
     """
+    criteria = criteria_of(config)
     made = samples(config, limit=config.judge.samples if limit is None else limit, tasks=tasks)
-    criteria = judge.load(config.judge.criteria)
     path = buffer_path(config)
     # Opened before the model works: a buffer that cannot be written should cost no time.
     buffer = Buffer(path) if keep or path.exists() else None

@@ -21,6 +21,7 @@ from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress
 from recgpt.pipeline import engines
 from recgpt.pipeline.config import Config
+from recgpt.pipeline.criteria import criteria_of
 
 FOLDS = 5
 RECENT = timedelta(days=30)
@@ -193,7 +194,7 @@ def visit(
     Raises:
         JudgeError: the buffer has no verdicts of this judge, or no labels to close with.
     """
-    criteria = judge.load(config.judge.criteria)
+    criteria = criteria_of(config)
     buffer = Buffer(buffer_path(config))
     own = engines.open_engine(config.llm, config.out / "llm") if engine is None else None
     try:
