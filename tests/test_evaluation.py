@@ -258,6 +258,12 @@ def test_places_are_counted_by_how_much_items_sold_before():
     np.testing.assert_array_equal(bought.ctr, [1, np.nan, 1, np.nan, np.nan])
 
 
+def test_a_catalogue_of_one_item_has_no_groups_of_popularity():
+    alone = SimpleNamespace(**vars(TOWERS) | {"item_ids": ["a"]})
+    result = evaluation.evaluate(LOG, ITEMS, alone, Scan(VECTORS[:1], ["a"]), TAGS, now=NOW, until=NOW + 14 * DAY, k=1)
+    assert result.places == {}
+
+
 def test_no_search_is_made_twice_and_the_user_alone_needs_no_tags():
     asked = []
 
@@ -327,7 +333,7 @@ def test_the_summary_forgets_no_figure():
     parts["beta_sweep"] = [{"beta": 0.5, "gini@20": math.inf}]
     line = evaluation.summary(parts)
     assert list(line) == list(evaluation.KEYS)
-    assert (line["hr@20"], line["llm_hr@20_new"], line["report"]) == (0.3333, None, "out/report.html")
+    assert (line["hr@20"], line["llm_hr@20_new"], line["report"]) == (0.333333, None, "out/report.html")
     assert line["beta_sweep"] == [{"beta": 0.5, "gini@20": None}]
     del parts["bundle"]
     with pytest.raises(InvalidConfigError, match=r"missing: bundle; unknown: extra"):

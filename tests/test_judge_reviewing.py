@@ -12,7 +12,7 @@ from recgpt import pipeline
 from recgpt.errors import JudgeError
 from recgpt.judge import Buffer
 from recgpt.judge.review import Questions, Settings
-from recgpt.pipeline import reviewing
+from recgpt.pipeline import milestones, reviewing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -61,7 +61,7 @@ def test_a_run_that_nobody_judged_yet_can_be_reviewed_with_histories_and_marks(s
 def test_the_buffer_alone_still_knows_the_histories(shop):
     config = pipeline.load(shop)
     reviewing.open_store(config)
-    alone = reviewing.open_store(reviewing.buffer_of(config))
+    alone = reviewing.open_store(milestones.buffer_path(config))
     assert any(one.context for one in alone.read().samples.values())
 
 
@@ -118,4 +118,4 @@ def test_labels_leave_and_enter_by_a_configuration(shop, tmp_path, capsys):
     assert "samples with 0 answers" in say(capsys, "judge", "export", str(shop), str(tmp_path / "labels.json"))
     copied = tmp_path / "copy.sqlite"
     say(capsys, "judge", "import", str(copied), str(tmp_path / "labels.json"))
-    assert Buffer(copied).count("samples") == Buffer(reviewing.buffer_of(pipeline.load(shop))).count("samples")
+    assert Buffer(copied).count("samples") == Buffer(milestones.buffer_path(pipeline.load(shop))).count("samples")

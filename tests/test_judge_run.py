@@ -192,7 +192,7 @@ def test_a_server_without_scores_leaves_the_models_part_open(shop):
     assert engine.requests == []
     assert found.counts["llm"] == 0
     assert found.counts["rule"] > 0
-    assert judging.decided(found)["tags"] == 0
+    assert found.qualified()["tags"] == []
     assert judging.told(found)[0].startswith("tags nobody could tell")
 
 

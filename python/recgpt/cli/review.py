@@ -130,11 +130,13 @@ def import_labels(
 ) -> None:
     """Take samples and labels in, all or none: what is there already is not doubled, what contradicts is refused."""
     from recgpt.judge import Buffer, exchange
-    from recgpt.pipeline import reviewing
+    from recgpt.pipeline.criteria import criteria_of
+    from recgpt.pipeline.milestones import buffer_path
 
     where = _place(place)
-    buffer = Buffer(where if isinstance(where, Path) else reviewing.buffer_of(where))
-    typer.echo(exchange.read(buffer, reviewing.criteria_of(where, criteria), file))
+    # Read first: what is wrong there leaves no empty buffer behind.
+    known = criteria_of(where, criteria)
+    typer.echo(exchange.read(Buffer(where if isinstance(where, Path) else buffer_path(where)), known, file))
 
 
 def _place(place: Path) -> Config | Path:

@@ -122,14 +122,15 @@ def evaluate(
     figures["beta_sweep"] = [row.figures(k) for row in sweep]
     intervals = {name: metrics.interval(score.per_user, seed=seed) for name, score in scores.items()}
     lists = {"served": found[True], "popularity": popularity(held_out, k, new=True), "bought": held_out.new}
-    places = {name: _places(ranked, held_out) for name, ranked in lists.items()}
+    # One item alone makes no groups.
+    places = {name: _places(ranked, held_out) for name, ranked in lists.items()} if len(held_out.item_ids) > 1 else {}
     return Evaluation(figures, intervals, scores, sweep, held_out, int((~asked.known).sum()), places)
 
 
 def _places(ranked: Ragged, held_out: HeldOut) -> Matthew:
     """The Matthew effect without exposures: a place in a list stands for a page view, a hit on new items for a click.
 
-    Items are grouped by their sales before `now` (paper section 4.2 groups them by sales too).
+    Items are grouped by their sales before `now`; the paper (section 4.2) does not say by what it groups them.
     """
     items = len(held_out.item_ids)
 
@@ -146,7 +147,8 @@ def _places(ranked: Ragged, held_out: HeldOut) -> Matthew:
 def summary(parts: Mapping[str, Any]) -> dict[str, Any]:
     """Put the figures of a run together as the demo's last line: exactly `KEYS`, in that order, plain JSON values.
 
-    Floats are rounded to 4 digits, what is not finite becomes null, paths become strings.
+    Floats are rounded to 6 digits, so that three are right where a page rounds again; what is not finite becomes null,
+    paths become strings.
 
     Raises:
         InvalidConfigError: naming every key that is missing or unknown, so that no figure can be forgotten.
@@ -157,7 +159,7 @@ def summary(parts: Mapping[str, Any]) -> dict[str, Any]:
             f"the summary wants exactly its {len(KEYS)} figures; "
             f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(unknown) or 'none'}"
         )
-    return {key: plain(parts[key]) for key in KEYS}
+    return {key: plain(parts[key], digits=6) for key in KEYS}
 
 
 def plain(value: Any, digits: int = 4) -> Any:

@@ -39,20 +39,20 @@ class Judged:
     uncalibrated: dict[str, str] = field(default_factory=dict)
     """By key of a criterion that the model decides: why its scores are taken as they come."""
 
-    def pass_rates(self) -> dict[str, float | None]:
-        """Share of samples of each task that pass every criterion of theirs, among those with a verdict under each.
+    def qualified(self) -> dict[str, list[bool]]:
+        """Tell by task of each sample with a verdict under every criterion of its task whether it passes all.
 
         A sample that is unscored under one criterion is left out even if it fails another: else only failures would be
-        known of such samples, and the share would be too low.
+        known of such samples, and their share would be too high.
         """
         verdicts: dict[str, dict[str, list[bool | None]]] = {}
         for row in self.table.select(["task", "sample", "passed"]).to_pylist():
             verdicts.setdefault(row["task"], {}).setdefault(row["sample"], []).append(row["passed"])
-        rates: dict[str, float | None] = {}
-        for task, samples in verdicts.items():
-            whole = [all(passed) for passed in samples.values() if None not in passed]
-            rates[task] = sum(whole) / len(whole) if whole else None
-        return rates
+        return {task: [all(own) for own in samples.values() if None not in own] for task, samples in verdicts.items()}
+
+    def pass_rates(self) -> dict[str, float | None]:
+        """Share of the `qualified` samples of each task that pass; None where there is none."""
+        return {task: sum(passed) / len(passed) if passed else None for task, passed in self.qualified().items()}
 
 
 def judge(

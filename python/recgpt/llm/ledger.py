@@ -120,7 +120,7 @@ class Recorded:
         todo, size = list(waiting.items()), least
         if getattr(self.engine, "hands_over", False):
             # Answers come one by one, so nothing is lost by giving all at once, and no place of a batch stays empty.
-            size = max(len(todo), 1)
+            size = len(todo)
         while todo:
             part, todo = todo[:size], todo[size:]
 

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import evaluation, judge
-from recgpt.pipeline import judging
 from recgpt.text import plural
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ def gather(run: Stages) -> dict[str, Any]:
         "explained_by_rule": _explained(run, "rule"),
         "below_category_floor": run.predicted.counts["below_floor"],
         **{f"pass_{task}": run.verdicts.pass_rates().get(task) for task in judge.TASKS},
-        "pass_n": sum(judging.decided(run.verdicts).values()),
+        "pass_n": sum(map(len, run.verdicts.qualified().values())),
         "pass_calibrated": not run.verdicts.uncalibrated,
         "llm_calls": run.engine.calls,
         "llm_reused": run.engine.reused,

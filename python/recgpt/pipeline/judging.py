@@ -317,9 +317,9 @@ def things(config: Config) -> set[str]:
 
 def told(judged: Judged) -> list[str]:
     """Say in two lines how many outputs of each task pass every criterion, on what that rests, and who decided."""
-    rates, counted = judged.pass_rates(), decided(judged)
+    rates, whole = judged.pass_rates(), judged.qualified()
     shares = [
-        f"{task} {'nobody could tell' if rate is None else f'{rate:.0%} of {counted[task]} pass'}"
+        f"{task} {'nobody could tell' if rate is None else f'{rate:.0%} of {len(whole[task])} pass'}"
         for task, rate in rates.items()
     ]
     counts = judged.counts
@@ -327,14 +327,6 @@ def told(judged: Judged) -> list[str]:
         f"{', '.join(shares) or 'nothing to judge'} ({trust(judged)})",
         f"{counts['llm']:,} verdicts by the model, {counts['rule']:,} by rules, {counts['people']:,} by people",
     ]
-
-
-def decided(judged: Judged) -> dict[str, int]:
-    """Count outputs of each task of which somebody could say whether they pass."""
-    passed: dict[str, dict[str, list[bool | None]]] = {}
-    for row in judged.table.select(["task", "sample", "passed"]).to_pylist():
-        passed.setdefault(row["task"], {}).setdefault(row["sample"], []).append(row["passed"])
-    return {task: sum(False in own or None not in own for own in samples.values()) for task, samples in passed.items()}
 
 
 def trust(judged: Judged) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from recgpt import evidence, interests, judge, schema
+from recgpt import evidence, interests, schema
 from recgpt.errors import JudgeError
 from recgpt.evaluation.desk.arms import read
 from recgpt.interests.rules import claim_terms
@@ -17,7 +17,9 @@ from recgpt.judge import Buffer, Criterion, Sample
 from recgpt.judge.review import Pair, Store
 from recgpt.judge.review.repetition import pair
 from recgpt.pipeline.config import Config
+from recgpt.pipeline.criteria import criteria_of
 from recgpt.pipeline.judging import Tables, samples
+from recgpt.pipeline.milestones import buffer_path
 from recgpt.serving import Recommender
 
 SHOWN = 20
@@ -34,7 +36,7 @@ def open_store(place: Config | Path, criteria: Path | None = None) -> Store:
         JudgeError: there is no buffer at the path, or the run has not come so far.
     """
     if isinstance(place, Config):
-        buffer = Buffer(buffer_of(place))
+        buffer = Buffer(buffer_path(place))
         if not buffer.count("samples"):
             buffer.add_samples(samples(place, limit=place.judge.samples), source="served", round=buffer.round())
         store = Store(buffer, criteria_of(place, criteria))
@@ -49,22 +51,12 @@ def existing(place: Config | Path, criteria: Path | None = None) -> tuple[Buffer
     Raises:
         JudgeError: it is not there.
     """
-    path = buffer_of(place) if isinstance(place, Config) else place
+    path = buffer_path(place) if isinstance(place, Config) else place
     if not path.is_file():
         raise JudgeError(
             f"a buffer was expected at {path}, but there is none: let `recgpt judge run` make it, or name a run's TOML"
         )
     return Buffer(path), criteria_of(place, criteria)
-
-
-def criteria_of(place: Config | Path, folder: Path | None = None) -> dict[str, Criterion]:
-    """Load the criteria of a run, or ours; with those of a folder, if one is given."""
-    return judge.load(folder or (place.judge.criteria if isinstance(place, Config) else None))
-
-
-def buffer_of(config: Config) -> Path:
-    """Say where the buffer of a run lies."""
-    return config.judge.buffer or config.out / "judge" / "buffer.sqlite"
 
 
 def contexts(tables: Tables, kept: Iterable[Sample]) -> dict[str, dict[str, Any]]:
