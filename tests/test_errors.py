@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 import recgpt
-from recgpt import _core, errors, judge, schema, serving
+from recgpt import _core, alignment, errors, judge, schema, serving
 from recgpt.evaluation import summary
 from recgpt.index import ExactIndex
 from recgpt.judge import calibration, exchange
@@ -138,6 +138,19 @@ def unjudged(folder: Path) -> None:
     path = folder / "run.toml"
     path.write_text(f'out = "{folder}/out"\n[data]\ndataset = "world"\n[llm]\nengine = "fake"\n', encoding="utf-8")
     milestones.visit(config.load(path))
+
+
+def leaked() -> None:
+    same = {
+        "subtask": "sentiment",
+        "level": "advanced",
+        "system": "s",
+        "answer": "positive",
+        "at": NOW,
+        "origin": "shop",
+    }
+    rows = [{**same, "prompt": user, "user_id": user, "prompt_digest": "d"} for user in ("ann", "bob")]
+    alignment.HeldOut(users=["bob"]).refuse(pa.Table.from_pylist(rows, alignment.SAMPLES))
 
 
 def full_disk(folder: Path) -> None:
@@ -440,6 +453,12 @@ CASES: list[tuple[str, type[Exception], Callable[[Path], Any], str]] = [
         errors.BundleError,
         damaged,
         "FOLDER/HASH/item_vectors.arrow must have 794 bytes, but has 793; restore the folder from a copy, roll back, or build the bundle again",
+    ),
+    (
+        "a held-out sample in a training set",
+        errors.AlignmentError,
+        lambda folder: leaked(),
+        "1 of 2 samples are held out: row 1, sentiment, has the user_id bob; leave it out of the training set",
     ),
     (
         "a user that is not there",

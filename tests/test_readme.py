@@ -71,7 +71,7 @@ def test_every_configuration_that_is_shown_is_accepted(tmp_path: Path) -> None:
 
 
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-LATER = {"serve", "align", "bench"}
+LATER = {"serve", "bench"}
 """Commands of the plan that README says are not there yet."""
 
 

@@ -52,6 +52,7 @@ DATA = {
     "benches/instructions.json": "Instructions that the kernel took when the figure was noted, which a test compares",
     "python/recgpt/datasets/world/words": "What the generated world sells and what its reviewers say, in two languages",
     "python/recgpt/prompts": "Every prompt with its inputs and output type, and the interest pool",
+    "python/recgpt/prompts/curriculum": "What each subtask of the curriculum asks",
     "python/recgpt/prompts/rules": "Every rule with the function that checks it, and the word lists of the checkers",
 }
 """What cannot say it itself: a file without comments, and folders of files that are data, one line for all of them."""

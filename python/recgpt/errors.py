@@ -77,6 +77,10 @@ class BundleError(RecGPTError):
     """A bundle is missing, incomplete or corrupt."""
 
 
+class AlignmentError(RecGPTError):
+    """Training samples, a training or an export cannot be made as asked."""
+
+
 class UnknownUserError(RecGPTError):
     """A user is in none of the tables that were asked."""
 

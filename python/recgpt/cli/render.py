@@ -167,6 +167,14 @@ def criteria(rows: Sequence[Mapping[str, Any]]) -> None:
     listing(Console(highlight=False), "criteria", tuple(rows[0]), rows)
 
 
+def curriculum(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Print how many samples there are of each subtask, beside the report's."""
+    console = Console(highlight=False)
+    whole = {name: sum(row[name] for row in rows) for name in ("made", "asked", "paper")}
+    listing(console, "curriculum", tuple(rows[0]), [*rows, {"subtask": "together", "level": "", **whole}])
+    console.print(Text(str(path)), soft_wrap=True)
+
+
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:
     seen = "" if events is None else f"{events:,} events -> "
     parts = ", ".join(

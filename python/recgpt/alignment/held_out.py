@@ -1,0 +1,43 @@
+"""What may never be in a training set: people, times and worlds on which something is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from recgpt.errors import AlignmentError
+from recgpt.schema import TIMESTAMP
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Users, a moment and origins that are kept for judging."""
+
+    users: Collection[str] = field(default_factory=frozenset)
+    since: datetime | None = None
+    """With time zone; nothing from here on may be learned from."""
+    origins: Collection[str] = field(default_factory=frozenset)
+    """Names of logs as samples carry them, for example `world/seed=7`."""
+
+    def refuse(self, samples: pa.Table) -> None:
+        """Go through samples of `curriculum.SAMPLES`, whoever made them.
+
+        Raises:
+            AlignmentError: a sample is of somebody or of a time or world that is held out; the first is named.
+        """
+        users = pc.is_in(samples["user_id"], pa.array(sorted(self.users), pa.large_string()))
+        origins = pc.is_in(samples["origin"], pa.array(sorted(self.origins), pa.large_string()))
+        wrong = {"user_id": users, "origin": origins}
+        if self.since is not None:
+            wrong["at"] = pc.fill_null(pc.greater_equal(samples["at"], pa.scalar(self.since, TIMESTAMP)), False)
+        for column, mask in wrong.items():
+            if found := pc.sum(mask).as_py():
+                row = pc.index(mask, True).as_py()
+                raise AlignmentError(
+                    f"{found} of {len(samples)} samples are held out: row {row}, {samples['subtask'][row]}, "
+                    f"has the {column} {samples[column][row]}; leave it out of the training set"
+                )

@@ -1,0 +1,79 @@
+"""The curriculum of a run: from the data that its configuration names, without what it is judged on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from recgpt import interests
+from recgpt.alignment.curriculum import Curriculum, arrange, build
+from recgpt.alignment.facts import Facts
+from recgpt.alignment.held_out import HeldOut
+from recgpt.alignment.subtasks import SUBTASKS
+from recgpt.errors import AlignmentError
+from recgpt.pipeline import config as configuration
+from recgpt.pipeline import source
+
+FOLDER = "alignment"
+
+
+def curriculum(
+    config: configuration.Config | str | Path,
+    *,
+    scale: float = 1.0,
+    seed: int = 0,
+    only: Iterable[str] | None = None,
+    order: str = "topological",
+    held_out: Collection[str] = (),
+) -> tuple[Curriculum, Path]:
+    """Build the samples of a run's data and write them to `OUT/alignment/curriculum.parquet` with what they came from.
+
+    Nothing of the days that the run is judged on (`data.test_days`) is learned from.
+
+    Args:
+        config: of the run.
+        scale: the report's counts are multiplied by it.
+        seed: decides what is drawn, and the order of equals.
+        only: some of the subtasks.
+        order: `topological` or `shuffled`.
+        held_out: users who are kept for judging.
+
+    Returns:
+        The samples in that order, and the file.
+
+    Raises:
+        AlignmentError: the log has no times, or there is nothing to learn from.
+        InputError: the data are not usable.
+    """
+    settings = configuration.resolve(config)
+    data, now = source.read(settings.data)
+    if now is None:
+        raise AlignmentError(
+            "the log has no times, so that nobody could say what was known before the days that a run is judged on; "
+            "give it a column `timestamp`"
+        )
+    origin = f"world/seed={settings.data.world.seed}" if settings.data.dataset == "world" else data.name
+    held = HeldOut(held_out, since=now)
+    pool = interests.Pool.load(settings.llm.pool)
+    built = build(Facts.of(data, held_out=held, origin=origin, pool=pool), scale=scale, seed=seed, only=only)
+    built = Curriculum(arrange(built.samples, order, seed=seed), built.counts)
+    held.refuse(built.samples)
+    folder = settings.out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "curriculum.parquet"
+    # Under another name first: who reads meanwhile sees the old samples or the new ones.
+    partial = path.with_suffix(".partial")
+    said = {"origin": origin, "since": now.isoformat(), "order": order, "scale": scale, "seed": seed}
+    pq.write_table(built.samples.replace_schema_metadata({"recgpt.curriculum": json.dumps(said)}), partial)
+    partial.replace(path)
+    return built, path
+
+
+def listed(built: Curriculum) -> list[dict[str, Any]]:
+    """Give a row for each subtask: level, samples made, asked for, and of the report."""
+    return [{"subtask": name, "level": SUBTASKS[name].level, **asdict(count)} for name, count in built.counts.items()]
