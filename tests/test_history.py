@@ -338,6 +338,15 @@ def run(log: pa.Table = LOG, briefs: pa.Table = BRIEFS, **options):
         (run(LOG.slice(0, 0)), errors.EmptyLogError, "it has 0 rows"),
         (run(now=datetime(2001, 1, 1, tzinfo=UTC)), errors.EmptyLogError, "all 9 lie at or after it"),
         (run(now=datetime(2017, 1, 1)), errors.NaiveTimestampError, "`now` must carry a time zone"),
+        (run(now="2017-12-31"), errors.InvalidConfigError, "`now` must be a datetime .* but it is '2017-12-31'"),
+        (
+            run(now=datetime(9999, 12, 31, 23, tzinfo=UTC), time_zone="Asia/Tokyo"),
+            errors.TimestampRangeError,
+            "years 1 to 9999 in Asia/Tokyo",
+        ),
+        (run(time_zone=None), errors.InvalidConfigError, "IANA name such as Europe/Berlin, but it is None"),
+        (run(keep="cart"), errors.InvalidConfigError, "a list of behaviors, but it is the text 'cart'"),
+        (run(tokenizer=None), errors.InvalidConfigError, "must be a recgpt.llm.Tokenizer, but it is None"),
         (
             run(LOG.set_column(3, "timestamp", LOG["timestamp"].cast(pa.timestamp("us")))),
             errors.NaiveTimestampError,

@@ -63,6 +63,8 @@ def test_gbnf_text():
         ({"type": "array", "items": {"type": "boolean"}}, "maxItems"),
         ({"enum": []}, "enum"),
         ({"enum": ["a\n"]}, "control"),
+        ({"enum": ["a\u202eb"]}, "control"),
+        (5, "an object was expected, but it is 5"),
         ({"type": "object", "properties": {"a": {"type": "boolean"}}}, "required"),
         ({"type": "object", "properties": {'a" ::= ': {"type": "boolean"}}, "required": ['a" ::= ']}, "names"),
     ],

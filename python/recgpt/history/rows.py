@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from recgpt import _core, schema
 from recgpt.errors import EmptyLogError, InvalidConfigError
 from recgpt.history.catalogue import Catalogue
-from recgpt.history.compression import check_options, read_events
+from recgpt.history.compression import check_now, check_options, read_events
 from recgpt.history.crossing import cross
 from recgpt.history.days import EPOCH
 
@@ -59,7 +59,8 @@ def rows(
             "`catalogue` must be what history.catalogue(briefs, tokenizer=...) gave, but it is of type "
             f"{type(catalogue).__name__}"
         )
-    zone = check_options(None, "cheapest", time_zone, threads, now=now)
+    zone = check_options(None, "cheapest", time_zone, threads, keep)
+    check_now(now, zone)
     log = cross(read_events(kept, "kept"), catalogue, now=now, zone=zone, keep=keep)
     labels, chunks = _core.history_rows(
         log.batches,

@@ -15,7 +15,7 @@ import pyarrow as pa
 from recgpt import schema
 from recgpt.errors import TimestampRangeError
 from recgpt.history.catalogue import Catalogue, prepared
-from recgpt.history.compression import LAYOUTS, check_options, read_events
+from recgpt.history.compression import LAYOUTS, check_now, check_options, read_events
 from recgpt.history.crossing import NO_POSITION
 from recgpt.history.meetings import Index, Past
 from recgpt.history.memory import NONE, Cut, Memory, Part
@@ -63,7 +63,7 @@ class State:
         threads: int | None = None,
         categories: Mapping[str, str] | schema.ArrowStream | None = None,
     ) -> None:
-        self._zone = check_options(budget, layout, time_zone, threads)
+        self._zone = check_options(budget, layout, time_zone, threads, keep)
         briefs = prepared(briefs, tokenizer, categories)
         check_seams(tokenizer)
         self._budget = budget
@@ -102,7 +102,7 @@ class State:
                 After these errors the state is as it was. After any other one it still has all events of earlier calls,
                 `table` is empty, and the next `add` compresses everybody anew.
         """
-        check_options(None, "cheapest", "UTC", None, now=now)
+        check_now(now, self._zone)
         memory = self._memory
         then, moment = memory.now, Now.of(now, self._zone)
         table = read_events(events, "events")

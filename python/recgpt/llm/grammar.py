@@ -111,6 +111,7 @@ def check(schema: Mapping[str, Any], where: str = "schema", depth: int = 0) -> N
         if not holds:
             raise SchemaError(f"`{where}`: {expected}, but it is {json.dumps(schema, default=str)[:200]}")
 
+    need(isinstance(schema, Mapping), "an object was expected")
     need(depth <= MAX_DEPTH, f"at most {MAX_DEPTH} levels were expected")
     if "enum" in schema:
         values = schema["enum"]
@@ -300,8 +301,15 @@ def parse(text: str, schema: Mapping[str, Any], model: type[BaseModel] | None = 
     return Parsed(value, "")
 
 
+_TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+"""Classes of characters that turn the direction of what follows."""
+
+
 def _has_control(text: str) -> bool:
-    return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
+    return any(
+        unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in _TURNS
+        for character in text
+    )
 
 
 def _mismatch(value: Any, schema: Mapping[str, Any], where: str) -> str:

@@ -91,7 +91,8 @@ class LlamaCpp:
         """
         self.path = Path(path)
         if not self.path.is_file():
-            raise ModelNotFoundError(f"a GGUF model was expected at {path}, but there is no such file; check the path")
+            came = "that is a folder" if self.path.is_dir() else "there is no such file"
+            raise ModelNotFoundError(f"a GGUF model was expected at {path}, but {came}; check the path")
         with self.path.open("rb") as file:
             magic = file.read(4)
         if magic != b"GGUF":

@@ -59,7 +59,8 @@ class Tokenizer:
         """
         path = Path(path)
         if not path.is_file():
-            raise ModelNotFoundError(f"a GGUF model was expected at {path}, but there is no such file; check the path")
+            came = "that is a folder" if path.is_dir() else "there is no such file"
+            raise ModelNotFoundError(f"a GGUF model was expected at {path}, but {came}; check the path")
         with path.open("rb") as file:
             magic = file.read(4)
         if magic != b"GGUF":

@@ -1,4 +1,6 @@
 //! The log as it comes: integer columns in batches, borrowed and never copied whole.
+//!
+//! A column that is absent stays absent: filling one with nulls was 15 % of a call.
 
 use crate::error::Error;
 
