@@ -375,6 +375,8 @@ def test_no_text_runs_in_any_field(tmp_path, page):
         # Notes of two people who differ, and of gold questions.
         for who, verdict in (("bob", "Yes"), ("eve", "No")):
             store.say(Label(one.id, ON, who, verdict, PAYLOADS[place], 1.0, 1))
+    for place, one in enumerate(made[12:18]):
+        store.say(Label(one.id, ON, "zoe", None, f"skip: {PAYLOADS[place]}", 1.0, 1))
     for place, one in enumerate(made[6:12]):
         store.say(Label(one.id, ON, "gold", "No", PAYLOADS[place], 1.0, 1))
     page.add_init_script("window.owned = () => { window.hit = true; }; window.hit = false;")

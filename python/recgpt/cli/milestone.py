@@ -72,8 +72,10 @@ def show(found: Milestone) -> None:
     if found.state in ("opened", "open"):
         say(
             f"{found.labeled} of {found.asked} samples are labeled; label the others with `recgpt judge review`, or "
-            "close the milestone with what is there (--close), as where people skipped some"
+            "close the milestone with what is there (--close), as where everybody skipped some"
         )
+    for reason, count in found.skipped.items():
+        say(f"- skipped {count} times and answered by nobody yet: {reason}")
     _figures(console, "the milestone before", found.last)
     _figures(console, "before: the judge as it judged", found.before)
     _figures(console, "after: calibrated on these labels too, each fifth by the others", found.after)

@@ -181,6 +181,21 @@ def due(
     return why + [f"degraded: {fall}" for fall in falls]
 
 
+def not_due(closed: Mapping[str, Any], newer: int, *, every: timedelta) -> list[str]:
+    """Say why none is to be opened.
+
+    Args:
+        closed: the last one.
+        newer: samples that people labeled since.
+        every: time between two milestones.
+    """
+    labels = f"labels of {newer} samples came since and show no fall" if newer else "no labels came since"
+    return [
+        f"not due because the last one closed on {closed['time']:%Y-%m-%d}, and one is due every {every.days} days",
+        f"not due because model, prompt and criteria are those that it measured, and {labels}",
+    ]
+
+
 def opened(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Give the milestone that waits for people's labels, if one does."""
     last = next((one for one in reversed(events) if one["kind"].startswith("milestone")), None)

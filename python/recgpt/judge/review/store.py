@@ -78,6 +78,8 @@ class Seen:
     """Samples that an open milestone asks people about."""
     order: list[tuple[str, str, str]] = field(default_factory=list)
     """Keys of `said` in the order in which they were said; some are no longer there."""
+    skips: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """Reasons of the skips in `said`, by its keys."""
 
 
 class Store:
@@ -198,6 +200,9 @@ class Store:
             return
         key = (row["sample"], row["criterion"], row["annotator"])
         seen.said.pop(key, None)
+        seen.skips.pop(key, None)
+        if row["verdict"] is None and row["note"].startswith(SKIP):
+            seen.skips[key] = row["note"].removeprefix(SKIP)
         if row["verdict"] is not None or row["note"].startswith(SKIP):
             seen.said[key] = Said(row["verdict"], row["note"], row["seconds"], row["row"])
             seen.order.append(key)
