@@ -64,7 +64,8 @@ def test_only_unanimous_answers_of_three_count(store, capsys):
             answer = said(*marks, seen="yes" if marks[side] else "no", where=where)
             store.answer(one.id, who, checked(answer, one.lists), 30.0)
     store.answer(pairs[3].id, "ann", checked(said(seen="skip"), pairs[3].lists), 3.0)
-    found = figures(store.read())
+    (found,) = figures(store.read())
+    assert found["comparison"] == "base against recgpt"
     assert (found["pairs"], found["answered"]) == (4, 3)
     by_depth = {row["depth"]: row for row in found["repetition"]}
     assert by_depth["top 4"]["base"] == {"repeats": 1, "unanimous": 3, "share": 1 / 3}
@@ -75,9 +76,31 @@ def test_only_unanimous_answers_of_three_count(store, capsys):
     assert "3 of 4 pairs have 3 answers" in printed
     for piece in ("top 4", "top 8", "all", "33.3% of 3", "100.0% of 2", "0.0% of 3"):
         assert piece in printed
-    assert json.loads(say(capsys, "judge", "repetition", str(store.buffer.path), "--json")) == found
+    assert json.loads(say(capsys, "judge", "repetition", str(store.buffer.path), "--json")) == [found]
     store.answer(pairs[0].id, "eve", None, None)
-    assert figures(store.read())["answered"] == 2
+    assert figures(store.read())[0]["answered"] == 2
+
+
+def test_comparisons_of_one_buffer_stay_apart(store, capsys):
+    assert figures(store.read()) == []
+    assert "no lists are compared" in say(capsys, "judge", "repetition", str(store.buffer.path))
+    three = {arm: rows for arm, rows in lists().items() if arm == "base"} | {"other": lists()["recgpt"]}
+    made = [pair("u1", lists()), pair("u1", three), pair("u2", lists(12), comparison="base against recgpt, 12 items")]
+    store.add_pairs(made)
+    for one, where in zip(made, ("left", "right", "left"), strict=True):
+        for who in ("ann", "bob", "eve"):
+            store.answer(one.id, who, checked(said(where=[where]), one.lists), 3.0)
+    found = {one["comparison"]: one for one in figures(store.read())}
+    assert list(found) == ["base against recgpt", "base against other", "base against recgpt, 12 items"]
+    for one, where in zip(made, (0, 1, 0), strict=True):
+        (row,) = [row for row in found[one.comparison]["repetition"] if row["depth"] == "all"]
+        assert found[one.comparison]["pairs"] == 1
+        assert [row[arm]["repeats"] for arm in one.arms] == [1 - where, where]
+    # A buffer of before has pairs without a name for their comparison.
+    with store.buffer.transaction() as database:
+        text = json.dumps({"user_id": "u9", "attributes": "", "history": [], "arms": ["b", "a"], "lists": [[], []]})
+        database.execute("INSERT INTO pairs (id, pair, time) VALUES ('old', ?, '')", (text,))
+    assert store.read().pairs["old"].comparison == "a against b"
 
 
 def test_who_could_not_tell_makes_a_pair_count_for_nothing(store):
@@ -85,6 +108,6 @@ def test_who_could_not_tell_makes_a_pair_count_for_nothing(store):
     store.add_pairs([one])
     for who in ("ann", "bob", "eve"):
         store.answer(one.id, who, checked(said(seen="skip"), one.lists), 3.0)
-    assert [row["base"]["share"] for row in figures(store.read())["repetition"]] == [None, None, None]
+    assert [row["base"]["share"] for row in figures(store.read())[0]["repetition"]] == [None, None, None]
     with pytest.raises(JudgeError, match="is not in the buffer"):
         store.answer("none", "ann", None, None)

@@ -316,7 +316,7 @@ def test_two_lists_are_compared_by_three_people(store, page, browser):
             saved(tab)
             assert tab.wrong == []
             context.close()
-    found = figures(store.read())
+    (found,) = figures(store.read())
     assert found["answered"] == 2
     for row in found["repetition"]:
         assert row["base"] == {"repeats": 2, "unanimous": 2, "share": 1.0}

@@ -72,13 +72,13 @@ def lists(
     from recgpt.pipeline import reviewing
 
     settings = pipeline.load(config)
-    names = (first.stem, second.stem) if first.stem != second.stem else (f"A {first.stem}", f"B {second.stem}")
-    made = reviewing.pairs(settings, dict(zip(names, (first, second), strict=True)), users=users, k=k)
+    made = reviewing.pairs(settings, reviewing.arms(first, second), users=users, k=k)
     new = reviewing.open_store(settings).add_pairs(made)
     typer.echo(
-        json.dumps({"pairs": len(made), "new": new})
+        json.dumps({"comparison": made[0].comparison, "pairs": len(made), "new": new})
         if as_json
-        else f"{len(made)} pairs of lists, {new} of them new; compare them with: recgpt judge review {config}"
+        else f"{made[0].comparison}: {len(made)} pairs of lists, {new} of them new; compare them with: recgpt judge "
+        f"review {config}"
     )
 
 
@@ -96,16 +96,19 @@ def repetition(place: Place, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found))
         return
-    rows = [
-        {"depth": row["depth"]}
-        | {
-            arm: "-" if row[arm]["share"] is None else f"{row[arm]['share']:.1%} of {row[arm]['unanimous']}"
-            for arm in found["arms"]
-        }
-        for row in found["repetition"]
-    ]
-    typer.echo(f"{found['answered']} of {found['pairs']} pairs have {found['annotators']} answers")
-    listing(Console(highlight=False), "perceived repetition", ("depth", *found["arms"]), rows)
+    for one in found:
+        rows = [
+            {"depth": row["depth"]}
+            | {
+                arm: "-" if row[arm]["share"] is None else f"{row[arm]['share']:.1%} of {row[arm]['unanimous']}"
+                for arm in one["arms"]
+            }
+            for row in one["repetition"]
+        ]
+        typer.echo(f"{one['comparison']}: {one['answered']} of {one['pairs']} pairs have {one['annotators']} answers")
+        listing(Console(highlight=False), "perceived repetition", ("depth", *one["arms"]), rows)
+    if not found:
+        typer.echo("no lists are compared in this buffer yet; `recgpt judge lists` puts them in")
 
 
 @commands.command("export")

@@ -197,6 +197,12 @@ def _tags(tables: Tables) -> list[Sample]:
     return found
 
 
+def explained(tables: Tables) -> dict[str, dict[str, Any]]:
+    """Give the row of `schema.EXPLANATIONS` that each sample of an explanation was made from, by sample."""
+    rows = _by_model(tables("explanations", "explanations"))
+    return {sample.id: row for sample, row in zip(_explanations(tables), rows, strict=True)}
+
+
 def _explanations(tables: Tables) -> list[Sample]:
     rows = _by_model(tables("explanations", "explanations"))
     told = items_of(tables.items, tables.tag_of, {row["item_id"] for row in rows})

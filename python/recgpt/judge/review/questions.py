@@ -260,7 +260,10 @@ def _shown(kept: Kept) -> dict[str, Any]:
     return {
         "id": kept.sample.id,
         "task": kept.sample.task,
-        "fields": [[clean(label), clean(text, limit=_FIELD)] for label, text in kept.sample.fields.items()],
+        "fields": [
+            [clean(label), clean(text, limit=_FIELD)]
+            for label, text in (*context.get("fields", ()), *kept.sample.fields.items())
+        ],
         "history": shown_rows(context.get("history", ())),
         "cited": list(context.get("cited", ())),
     }
