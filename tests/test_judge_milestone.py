@@ -108,6 +108,10 @@ def test_figures_have_the_form_of_table_9_by_task_and_criterion():
     low, high = one["passes"]["accuracy_interval"]
     assert low < 76 / 80 < high
     assert one["passes"]["kappa_interval"][0] < one["passes"]["kappa"]
+    for name in ("precision", "recall", "f1"):
+        low, high = one["intervals"][name]
+        assert low < one[name] <= high <= 1, name
+        assert high - low < 0.2, name
 
 
 def test_weights_count_what_a_label_stands_for():
@@ -129,6 +133,11 @@ def test_levels_are_compared_by_word_too_and_explanations_are_averaged_by_size()
     assert one["passes"]["accuracy"] == pytest.approx(0.8)
     assert one["averaging"] == "weighted over both classes"
     assert one["recall"] == pytest.approx(one["passes"]["accuracy"]), "as in the paper's explanation row"
+    assert one["intervals"]["recall"] == pytest.approx(one["passes"]["accuracy_interval"])
+    # The judge never says "Bad": its precision is of nothing, and so is the interval.
+    bad = one["words"]["by_class"]["Bad"]
+    assert (bad["precision"], bad["intervals"]["precision"]) == (None, None)
+    assert bad["recall"] == 0
 
 
 def test_a_label_of_another_scale_is_an_error():

@@ -217,7 +217,14 @@ def test_the_commands(shop, monkeypatch):
     shop.label(shop.asked())
     closed = CliRunner().invoke(app, ["judge", "milestone", path])
     assert "before: the judge as it judged" in closed.stdout
-    assert "of the class that passes" in closed.stdout
+    assert "of the class that passes; in brackets 95 % intervals" in closed.stdout
+    figures = json.loads(CliRunner().invoke(app, ["judge", "card", path, "--json"]).stdout)["agreement"]
+    for name in figures:
+        assert f"{name} " in closed.stdout
+    one = figures["tags/relevance"]
+    low, high = one["intervals"]["recall"]
+    assert f"{one['recall']:.2f} [{low:.2f}, {high:.2f}]" in closed.stdout
+    assert "…" not in closed.stdout
     again = CliRunner().invoke(app, ["judge", "milestone", path, "--json"])
     assert json.loads(again.stdout)["state"] == "not due"
     card = CliRunner().invoke(app, ["judge", "card", path, "--json"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,29 +90,39 @@ def show(found: Milestone) -> None:
 def _figures(console: Console, title: str, figures: Mapping[str, Mapping[str, Any]]) -> None:
     from recgpt.cli.render import listing
 
-    rows = []
+    rows, classes = [], []
     for key, one in figures.items():
-        low, high = one["passes"]["accuracy_interval"]
-        new = one["false_rejects_novel"]
+        passes, new = one["passes"], one["false_rejects_novel"]
+        # Milestones of before have intervals for accuracy and kappa only.
+        spread = one.get("intervals", {})
         rows.append(
             {
                 "of": key,
                 "labels": one["labels"],
-                "accuracy": f"{one['passes']['accuracy']:.2f} [{low:.2f}, {high:.2f}]",
-                **{name: _number(one[name]) for name in ("precision", "recall", "f1")},
-                "kappa": _number(one["passes"]["kappa"]),
-                "by class": "; ".join(
-                    f"{name} {_number(part['precision'])}/{_number(part['recall'])} of {part['count']}"
-                    for name, part in (one["words"] or one["passes"])["by_class"].items()
+                "accuracy": _number(passes["accuracy"], passes["accuracy_interval"]),
+                **{name: _number(one[name], spread.get(name)) for name in ("precision", "recall", "f1")},
+            }
+        )
+        classes.append(
+            {
+                "of": key,
+                "kappa": _number(passes["kappa"], passes["kappa_interval"]),
+                "by class: precision / recall of labels": "; ".join(
+                    f"{name} {_number(part['precision'])} / {_number(part['recall'])} of {part['count']}"
+                    for name, part in (one["words"] or passes)["by_class"].items()
                 ),
                 "novel: false rejects": f"{new['rejected']} of {new['passing']}" if new["passing"] else "-",
             }
         )
     if rows:
-        listing(console, title, tuple(rows[0]), rows)
+        listing(console, title, tuple(rows[0]), rows, whole=("of",))
+        listing(console, "the same by class, and what is novel", tuple(classes[0]), classes, whole=("of",))
         kinds = {key: one["averaging"] for key, one in figures.items() if "/" not in key}
-        console.print(Text("precision, recall, F1: " + ", ".join(f"{key} {kind}" for key, kind in kinds.items())))
+        said = ", ".join(f"{key} {kind}" for key, kind in kinds.items())
+        console.print(Text(f"precision, recall, F1: {said}; in brackets 95 % intervals"))
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _number(value: float | None, interval: Sequence[float] | None = None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.2f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")

@@ -125,6 +125,43 @@ def export_labels(
     typer.echo(exchange.write(*reviewing.existing(_place(place), criteria), file, tasks=task))
 
 
+@commands.command("dataset")
+def training_set(
+    place: Place,
+    file: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.parquet.")],
+    task: Task = None,
+    criteria: Own = None,
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="Labels of each class and criterion; else as many as the rarest has.")
+    ] = None,
+    half_life: Annotated[float, typer.Option(help="Rounds after which half as much of a round is kept.")] = 1.0,
+    hold_out: Annotated[
+        list[int] | None, typer.Option("--hold-out", help="A round to judge on; it goes into FILE.held-out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed chooses the same labels.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a training set for the judge: people's labels as chats, each class of a criterion equally large."""
+    from recgpt.judge import training
+    from recgpt.pipeline import reviewing
+
+    found = training.gather(
+        *reviewing.existing(_place(place), criteria),
+        tasks=task, per_class=per_class, half_life=half_life, held_out=hold_out or (), seed=seed,
+    )  # fmt: skip
+    files = [str(path) for path in training.write(found, file)]
+    classes = found.classes()
+    if as_json:
+        told = {"files": files, "labels": found.chosen.num_rows, "held_out": found.held_out.num_rows}
+        typer.echo(json.dumps(told | {"classes": classes, "left_out": found.left_out}))
+        return
+    typer.echo(f"{found.chosen.num_rows} labels, {found.held_out.num_rows} held out, in {' and '.join(files)}")
+    for key, count in classes.items():
+        typer.echo(f"{key}: {', '.join(f'{word} {number}' for word, number in count.items())}")
+    for why in found.left_out.values():
+        typer.echo(f"left out: {why}")
+
+
 @commands.command("import")
 def import_labels(
     place: Place,

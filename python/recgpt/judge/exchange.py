@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -55,15 +56,15 @@ def write(
             raise JudgeError(f"a task is one of {', '.join(TASKS)}, but it is {one!r}")
     if file.suffix == ".parquet":
         table = flat(buffer, criteria, tasks=wanted)
-        _save(file, lambda path: pq.write_table(table, path, compression="zstd"))
+        save(file, lambda path: pq.write_table(table, path, compression="zstd"))
         return f"{table.num_rows} labels in {file}"
     if file.suffix == ".json":
         found = labelstudio.tasks(rows(buffer, criteria, wanted), criteria)
         text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
         asked = {key: one for key, one in criteria.items() if one.task in wanted}
         setup = file.with_suffix(".xml")
-        _save(setup, lambda path: path.write_text(labelstudio.setup(asked), encoding="utf-8"))
-        _save(file, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
+        save(setup, lambda path: path.write_text(labelstudio.setup(asked), encoding="utf-8"))
+        save(file, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
         labels = sum(len(one["result"]) for task in found for one in task["annotations"])
         return (
             f"{len(found)} samples with {labels} answers in {file}; {setup} is Label Studio's labeling setup for them"
@@ -95,15 +96,20 @@ def flat(buffer: Buffer, criteria: Mapping[str, Criterion], *, tasks: Sequence[s
     return pa.Table.from_pylist(records, schema=FLAT)
 
 
-def _save(file: Path, writing: Callable[[Path], object]) -> None:
-    """Write aside and rename, so that a full disk leaves what was there."""
+def save(file: Path, writing: Callable[[Path], object]) -> None:
+    """Write aside and rename, so that a full disk leaves what was there.
+
+    Raises:
+        JudgeError: nothing can be written there.
+    """
     aside = file.with_name(f"{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         writing(aside)
         os.replace(aside, file)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise JudgeError(f"{file} cannot be written: {error.strerror or error}; the buffer stays as it is") from error
 
 

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from recgpt.errors import JudgeError
-from recgpt.judge.agreement import Agreement, agreement
+from recgpt.judge.agreement import FIGURES, Agreement, agreement
 from recgpt.judge.criteria import Criterion
 from recgpt.judge.draw import Case
 from recgpt.judge.people import Said
@@ -75,7 +75,8 @@ def compare(
 
     Returns:
         By key or task: `labels`, `passes` (agreement on passing), `words` (agreement on the scale's words, for more
-        than two), `averaging`, `false_rejects` and `false_rejects_novel`.
+        than two), `averaging`, `precision`, `recall` and `f1` by it with their `intervals`, `false_rejects` and
+        `false_rejects_novel`.
 
     Raises:
         JudgeError: a label is none of its criterion's words.
@@ -228,9 +229,10 @@ def _qualified(rows: list[_Row]) -> list[_Row]:
     return [(own[0][0], "", "", all(row[3] for row in own), all(row[4] for row in own)) for own in cases.values()]
 
 
-def _table9(found: Agreement, *, weighted: bool) -> dict[str, float | None]:
+def _table9(found: Agreement, *, weighted: bool) -> dict[str, Any]:
     scores = found.weighted if weighted else found.by_class.get("passes")
-    return {name: getattr(scores, name) if scores else None for name in ("precision", "recall", "f1")}
+    figures: dict[str, Any] = {name: getattr(scores, name) if scores else None for name in FIGURES}
+    return figures | {"intervals": scores.intervals if scores else dict.fromkeys(FIGURES)}
 
 
 def _rejects(rows: list[_Row], *, novel: bool) -> dict[str, Any]:
