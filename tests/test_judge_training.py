@@ -88,8 +88,10 @@ def test_a_criterion_of_one_class_is_left_out_by_name_and_nothing_at_all_is_an_e
         label(buffer, one, "Yes", key="tags/consistency")
     found = training.gather(buffer, ALL)
     assert "tags/consistency has labels of one class only (Yes)" in found.left_out["tags/consistency"]
+    with pytest.raises(JudgeError, match="has no labels to learn from"):
+        training.gather(buffer, ALL, tasks=["interests"])
     empty = Buffer(tmp_path / "empty.sqlite")
-    with pytest.raises(JudgeError, match="has nothing to learn from: interests/correlation has no labels"):
+    with pytest.raises(JudgeError, match="has no labels to learn from"):
         training.gather(empty, ALL)
     with pytest.raises(JudgeError, match="half_life must be above 0"):
         training.gather(buffer, ALL, half_life=0.0)
@@ -109,5 +111,6 @@ def test_the_command_writes_both_forms(buffer, tmp_path, capsys):
     told = json.loads(say(capsys, "judge", "dataset", place, str(tmp_path / "judge.parquet"), "--json"))
     assert (told["labels"], told["held_out"], told["files"]) == (76, 0, [str(tmp_path / "judge.parquet")])
     assert pq.read_table(tmp_path / "judge.parquet").schema.equals(training.COLUMNS)
-    assert "must end in .jsonl or .parquet" in say(capsys, "judge", "dataset", place, "x.csv", status=1)
+    assert "must end in .jsonl (a chat a line) or .parquet" in say(capsys, "judge", "dataset", place, "x.csv", status=1)
+    assert "is a folder; name a file in it" in say(capsys, "judge", "dataset", place, str(tmp_path), status=1)
     assert "cannot be written" in say(capsys, "judge", "dataset", place, "/proc/nope/x.jsonl", status=1)

@@ -81,10 +81,15 @@ class Buffer:
         """Open a buffer, or begin one.
 
         Raises:
-            JudgeError: the file is no buffer, or one of a later format.
+            JudgeError: the file is no buffer, or one of a later format; or nothing can be written there.
         """
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JudgeError(
+                f"a buffer cannot be made at {self.path}: {error.strerror or error}; name a place that you may write to"
+            ) from error
         with self._open() as database:
             there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if there and "meta" not in there:

@@ -20,7 +20,7 @@ from recgpt.errors import JudgeError
 from recgpt.judge import people
 from recgpt.judge.buffer import Buffer
 from recgpt.judge.criteria import TASKS, Criterion
-from recgpt.judge.exchange import save
+from recgpt.judge.exchange import named, save
 from recgpt.judge.judging import ask
 from recgpt.judge.rebalance import rebalance
 from recgpt.llm import prompts
@@ -86,6 +86,8 @@ def gather(
             raise JudgeError(f"a task is one of {', '.join(TASKS)}, but it is {one!r}")
     asked = {key: one for key, one in criteria.items() if not one.rule and one.task in (tasks or TASKS)}
     labels = _only(buffer.labels(criteria), "criterion", asked)
+    if not labels.num_rows:
+        raise JudgeError(f"{buffer.path} has no labels to learn from; let people label some (`recgpt judge review`)")
     if odd := sorted(set(held_out) - set(labels["round"].to_pylist())):
         raise JudgeError(f"the rounds {', '.join(map(str, odd))} were to be held out, but nobody labeled in them")
     # First of all: a sample that somebody labeled in a held-out round is closed, whoever labeled it in another one too.
@@ -135,9 +137,7 @@ def write(found: TrainingSet, file: Path | str) -> list[Path]:
     Raises:
         JudgeError: an unknown ending, or nothing can be written there.
     """
-    file = Path(file)
-    if file.suffix not in (".jsonl", ".parquet"):
-        raise JudgeError(f"{file} must end in .jsonl or .parquet, but it ends in {file.suffix!r}")
+    file = named(file, {".jsonl": "a chat a line", ".parquet": "the same as a table"})
     written = []
     for table, path in ((found.held_out, file.with_suffix(f".held-out{file.suffix}")), (found.chosen, file)):
         if not table.num_rows:

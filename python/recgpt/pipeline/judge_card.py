@@ -11,7 +11,7 @@ from typing import Any
 
 from recgpt.evaluation.figures import plain
 from recgpt.evaluation.report import environment, save
-from recgpt.judge import Buffer, Criterion
+from recgpt.judge import Buffer, Criterion, exchange
 from recgpt.llm import prompts
 from recgpt.pipeline import engines, milestones
 from recgpt.pipeline.config import Config
@@ -63,7 +63,13 @@ def gather(config: Config, *, now: datetime | None = None) -> dict[str, Any]:
 
 
 def write(path: Path, card: Mapping[str, Any]) -> Path:
-    """Write the card as a page, and beside it as JSON; old ones stay until the new ones are whole."""
+    """Write the card as a page, and beside it as JSON; old ones stay until the new ones are whole.
+
+    Raises:
+        JudgeError: the path is no page's.
+        InvalidConfigError: nothing can be written there.
+    """
+    exchange.named(path, {".html": "a page, its JSON beside it"})
     save(path.with_suffix(".json"), json.dumps(card, ensure_ascii=False, indent=1))
     return save(path, environment().get_template("judge_card.html.j2").render(card=card))
 

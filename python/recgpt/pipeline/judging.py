@@ -21,7 +21,7 @@ from recgpt.errors import JudgeError
 from recgpt.explanations import checkers as said
 from recgpt.explanations.facts import items_of
 from recgpt.interests.rules import claim_terms
-from recgpt.judge import Buffer, Judged, Sample
+from recgpt.judge import Buffer, Judged, Sample, exchange
 from recgpt.llm.engine import Engine, Progress
 from recgpt.phrases import discreet, no_invented_claim
 from recgpt.pipeline import engines, milestones
@@ -303,9 +303,10 @@ def run(
         if opened is not None:
             opened.close()
     if keep and buffer is not None:
-        folder = config.out / "judge"
-        folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(final.table, folder / "verdicts.parquet", compression="zstd")
+        exchange.save(
+            config.out / "judge" / "verdicts.parquet",
+            lambda path: pq.write_table(final.table, path, compression="zstd"),
+        )
         rounds = buffer.round()
         buffer.add_samples(made, source="served", round=rounds)
         new = milestones.unsaid(judged.table, buffer.verdicts(judge=version))
