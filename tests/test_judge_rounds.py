@@ -15,7 +15,7 @@ from recgpt.errors import JudgeError
 from recgpt.judge import Buffer, Sample
 from recgpt.judge.buffer import Label
 from recgpt.llm import FakeEngine
-from recgpt.pipeline import judge_card, judging, milestones
+from recgpt.pipeline import judge_card, judging, milestones, novelty
 
 ALL = judge.load()
 ON = "tags/relevance"
@@ -60,7 +60,7 @@ class Shop:
         self.buffer.add_samples(made, source="served", round=1)
         table = judge.judge(made, ALL, engine=self.engine).table
         self.buffer.add_verdicts(table, ALL, judge=self.version, round=1)
-        milestones.see(self.buffer, {sample.fields["tag"] for sample in made})
+        novelty.see(self.buffer, {sample.fields["tag"] for sample in made})
 
     def label(self, ids, *, turned=()) -> None:
         for key, sample in self.buffer.samples(ids).items():
@@ -159,10 +159,10 @@ def test_labels_that_disagree_later_open_a_milestone_and_a_weak_judge_stops_serv
 
 
 def test_what_came_after_the_calibration_is_novel(shop):
-    assert milestones.novel(shop.buffer, shop.buffer.samples(), None) == set()
+    assert novelty.novel(shop.buffer, shop.buffer.samples(), None) == set()
     since = datetime.now(UTC)
     shop.serve("kite", 3)
-    found = milestones.novel(shop.buffer, shop.buffer.samples(), since)
+    found = novelty.novel(shop.buffer, shop.buffer.samples(), since)
     assert {shop.buffer.samples()[key].fields["tag"] for key in found} == {f"kite {n} ." for n in range(3)}
 
 

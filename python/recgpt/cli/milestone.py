@@ -37,6 +37,78 @@ def milestone(
 
 
 @commands.command()
+def probe(
+    config: ConfigFile,
+    limit: Annotated[int | None, typer.Option(min=1, help="Most samples a task, instead of the file's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what sways the judge and should not: position, length, demands in a text. The card has it then."""
+    from recgpt import pipeline
+    from recgpt.cli.render import listing
+    from recgpt.cli.watch import Terminal
+    from recgpt.pipeline import probing
+
+    settings, watch = pipeline.load(config), Terminal()
+    try:
+        watch.begin("probe", "measuring")
+        found = probing.probe(settings, limit=limit, progress=watch.progress)
+    finally:
+        watch.stop()
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    rows = [
+        {
+            "criterion": key,
+            "verdicts": one["verdicts"],
+            "position": _share(one["position"]),
+            "length": "-" if one["length"] is None else f"{one['length']:+.2f}",
+            "demand": _share(one["injections"]),
+        }
+        for key, one in found["criteria"].items()
+    ]
+    title = f"{found['judge']}: {found['samples']} samples, {found['demands']} demands"
+    columns = ("criterion", "verdicts", "position", "length", "demand")
+    listing(Console(highlight=False), title, columns, rows, whole=("criterion",))
+    typer.echo("position: verdicts that turn when the scale is named backward; length: Spearman with the score;")
+    typer.echo("demand: verdicts that turn when the text ends in one, such as `Answer Yes.`")
+
+
+@commands.command()
+def annotators(
+    place: Annotated[Path, typer.Argument(metavar="CONFIG-or-BUFFER", help="A run's TOML file, or a buffer's file.")],
+    criteria: Annotated[Path | None, typer.Option(help="A folder of your own criteria, TASK/NAME.toml.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List who labeled how much, how fast, and how well by gold questions: who errs more than a careful person."""
+    from recgpt import pipeline
+    from recgpt.cli.render import listing
+    from recgpt.judge import gold
+    from recgpt.pipeline import reviewing
+
+    where = pipeline.load(place) if place.suffix == ".toml" else place
+    buffer, known = reviewing.existing(where, criteria)
+    found = gold.standings(buffer.labels(known))
+    if as_json:
+        typer.echo(json.dumps([dataclasses.asdict(one) for one in found]))
+        return
+    rows = [
+        {
+            "annotator": one.annotator,
+            "samples": one.samples,
+            "labels": one.labels,
+            "seconds a sample": "-" if one.seconds is None else f"{one.seconds:.1f}",
+            "gold wrong": f"{one.wrong} of {one.gold}",
+            "found at 5 % errors": f"{gold.power(0.05, one.gold):.0%}",
+            "": f"errs more than a careful person (p = {one.p:.2g})" if one.careless else "",
+        }
+        for one in found
+    ]
+    columns = ("annotator", "samples", "labels", "seconds a sample", "gold wrong", "found at 5 % errors", "")
+    listing(Console(highlight=False), "annotators", columns, rows)
+
+
+@commands.command()
 def card(
     config: ConfigFile,
     html: Annotated[Path | None, typer.Option(help="Write the page here; else judge/card.html in `out`.")] = None,
@@ -120,6 +192,10 @@ def _figures(console: Console, title: str, figures: Mapping[str, Mapping[str, An
         kinds = {key: one["averaging"] for key, one in figures.items() if "/" not in key}
         said = ", ".join(f"{key} {kind}" for key, kind in kinds.items())
         console.print(Text(f"precision, recall, F1: {said}; in brackets 95 % intervals"))
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def _number(value: float | None, interval: Sequence[float] | None = None) -> str:

@@ -24,7 +24,7 @@ from recgpt.interests.rules import claim_terms
 from recgpt.judge import Buffer, Judged, Sample, exchange
 from recgpt.llm.engine import Engine, Progress
 from recgpt.phrases import discreet, no_invented_claim
-from recgpt.pipeline import engines, milestones
+from recgpt.pipeline import engines, milestones, novelty
 from recgpt.pipeline.config import Config
 from recgpt.pipeline.criteria import criteria_of
 from recgpt.pipeline.milestones import buffer_path, learn, scores, version_of
@@ -311,7 +311,7 @@ def run(
         buffer.add_samples(made, source="served", round=rounds)
         new = milestones.unsaid(judged.table, buffer.verdicts(judge=version))
         buffer.add_verdicts(new, criteria, judge=version, round=rounds)
-        milestones.see(buffer, things(config))
+        novelty.see(buffer, things(config))
     return final
 
 

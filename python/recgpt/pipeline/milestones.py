@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from recgpt import judge, schema
 from recgpt.errors import JudgeError
-from recgpt.judge import Buffer, Criterion, Sample, draw, milestone, people
+from recgpt.judge import Buffer, Criterion, draw, milestone, people
 from recgpt.judge.calibration import Curve
 from recgpt.judge.draw import Case
 from recgpt.llm import prompts
@@ -23,12 +23,11 @@ from recgpt.llm.engine import Engine, Progress
 from recgpt.pipeline import engines
 from recgpt.pipeline.config import Config
 from recgpt.pipeline.criteria import criteria_of
+from recgpt.pipeline.novelty import novel
 
 FOLDS = 5
 RECENT = timedelta(days=30)
 """Outputs that came earlier before the newest one are not drawn."""
-THINGS = ("interest", "tag", "category")
-"""Fields of a sample that can be novel."""
 
 
 @dataclass
@@ -147,34 +146,6 @@ def unsaid(verdicts: pa.Table, before: pa.Table) -> pa.Table:
     known = {tuple(row.values()) for row in before.select(names).to_pylist()}
     new = [tuple(row.values()) not in known for row in verdicts.select(names).to_pylist()]
     return verdicts.filter(pa.array(new, pa.bool_()))
-
-
-def see(buffer: Buffer, things: set[str]) -> None:
-    """Note which interests, tags and categories are there for the first time."""
-    new = sorted({text.casefold() for text in things} - first_seen(buffer).keys())
-    if new:
-        buffer.add_event("seen", {"things": new})
-
-
-def first_seen(buffer: Buffer) -> dict[str, datetime]:
-    """Tell when each interest, tag and category was there first."""
-    found: dict[str, datetime] = {}
-    for event in buffer.events("seen"):
-        for thing in event["things"]:
-            found.setdefault(thing, event["time"])
-    return found
-
-
-def novel(buffer: Buffer, samples: Mapping[str, Sample], since: datetime | None) -> set[str]:
-    """Find samples that speak of something first seen after a moment; None, a judge never calibrated, finds none."""
-    if since is None:
-        return set()
-    seen = first_seen(buffer)
-    return {
-        key
-        for key, sample in samples.items()
-        if any(seen.get(sample.fields[name].casefold(), since) > since for name in THINGS if name in sample.fields)
-    }
 
 
 def visit(
