@@ -45,7 +45,7 @@ def samples(count):
                 "category": of[found[place % len(found)]],
                 "tag": found[place % len(found)],
             },
-            ruled=dict.fromkeys(judge.criteria.RULES, ""),
+            ruled=dict.fromkeys(judge.criteria.RULES["tags"], ""),
         )
         for place in range(count)
     ]

@@ -181,6 +181,7 @@ def test_everything_has_a_name_and_the_focus_goes_in_the_order_of_reading(store,
             assert unnamed(page) == [], key
             page.keyboard.press("Escape")
             page.wait_for_selector("dialog:not([open])", state="attached")
+        # The figures are asked for behind the answers that are still on their way, this one among them.
         page.keyboard.press("1")
         page.keyboard.press("p")
         page.wait_for_selector("dialog[open] table")
