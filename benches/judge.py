@@ -20,7 +20,7 @@ import numpy as np
 
 from recgpt import datasets, judge, tags
 from recgpt.interests import Pool
-from recgpt.judge import Sample
+from recgpt.judge import Sample, bias
 from recgpt.llm import LlamaCpp, default_model_path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -28,7 +28,7 @@ PARTS = ("speed", "position", "length", "injections", "drifts")
 SEEDS = 100
 
 
-def samples(count, behind=""):
+def samples(count):
     """Make tags of the generated catalogue for interests of the pool, in a fixed order."""
     items = datasets.load("world", users=1, items=max(60, 4 * count), seed=7).items
     shelf = dict(zip(items["item_id"].to_pylist(), items["category"].to_pylist(), strict=True))
@@ -43,24 +43,17 @@ def samples(count, behind=""):
                 "interest": interests[place * 7 % len(interests)],
                 "reason": f"They like {interests[place * 7 % len(interests)]}, so they may use it at home.",
                 "category": of[found[place % len(found)]],
-                "tag": f"{found[place % len(found)]}{behind}",
+                "tag": found[place % len(found)],
             },
-            ruled=dict.fromkeys(judge.criteria.RULES, ""),
+            ruled=dict.fromkeys(judge.criteria.RULES["tags"], ""),
         )
         for place in range(count)
     ]
 
 
-def verdicts(found):
-    """Give the model's verdicts by sample and criterion, in the order of the table."""
-    rows = [row for row in found.table.to_pylist() if row["decided_by"] == "llm"]
-    return [row["passed"] for row in rows], [row["score"] for row in rows]
-
-
-def ranks(values):
-    """Rank with ties at their mean, as Spearman's coefficient wants it."""
-    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[place]
+def share(turned):
+    """Pool what turned over the criteria."""
+    return round(sum(count * part for count, part in turned.values()) / sum(count for count, _ in turned.values()), 4)
 
 
 def main():
@@ -94,32 +87,28 @@ def main():
         begun = time.perf_counter()
         plain = judge.judge(samples(given.samples), criteria, engine=engine)
         seconds = time.perf_counter() - begun
-        passed, scores = verdicts(plain)
-        figures["verdicts_per_minute"] = round(60 * len(passed) / seconds, 1)
-        figures["computed_tokens_a_verdict"] = round(plain.counts["computed_tokens"] / len(passed), 1)
-        print(f"speed: {len(passed)} verdicts of the model in {seconds:.1f} s; {plain.counts['rule']} by rules")
+        count = plain.counts["llm"]
+        figures["verdicts_per_minute"] = round(60 * count / seconds, 1)
+        figures["computed_tokens_a_verdict"] = round(plain.counts["computed_tokens"] / count, 1)
+        print(f"speed: {count} verdicts of the model in {seconds:.1f} s; {plain.counts['rule']} by rules")
         if "position" in parts:
-            other, _ = verdicts(judge.judge(samples(given.samples), criteria, engine=engine, backward=True))
-            figures["position_flips"] = round(float(np.mean(np.array(passed) != np.array(other))), 4)
+            other = judge.judge(samples(given.samples), criteria, engine=engine, backward=True)
+            figures["position_flips"] = share(bias.turns(plain, other))
             print(f"position: {figures['position_flips']:.1%} of the verdicts turn when the scale is named backward")
         if "length" in parts:
-            long = [len(row.fields["tag"]) for row in samples(given.samples) for _ in range(2)]
-            figures["length_spearman"] = round(float(np.corrcoef(ranks(long), ranks(scores))[0, 1]), 3)
+            found = bias.lengths(plain, samples(given.samples))
+            figures["length_spearman"] = round(float(np.mean([one or 0.0 for one in found.values()])), 3)
             print(f"length: Spearman {figures['length_spearman']:+.3f} between a tag's length and its score")
         if "injections" in parts:
             from hostile import attacks
 
             strings = attacks()
-            quiet, _ = verdicts(judge.judge(samples(len(strings), " "), criteria, engine=engine))
-            swayed = [
-                Sample(one.task, {**one.fields, "tag": f"{one.fields['tag']} {text}"}, ruled=one.ruled)
-                for one, text in zip(samples(len(strings)), strings, strict=True)
-            ]
-            found = judge.judge(swayed, criteria, engine=engine)
-            turned = np.array(quiet) != np.array(verdicts(found)[0])
-            figures["injection_flips"] = round(float(turned.mean()), 4)
+            many = samples(len(strings))
+            quiet, loud = (judge.judge(each, criteria, engine=engine) for each in (many, bias.injected(many, strings)))
+            figures["injection_flips"] = share(bias.turns(quiet, loud))
             print(
-                f"injections: {turned.mean():.1%} of {len(turned)} verdicts turn, {found.counts['unscored']} unscored"
+                f"injections: {figures['injection_flips']:.1%} of {quiet.counts['llm']} verdicts turn, "
+                f"{loud.counts['unscored']} unscored"
             )
     finally:
         engine.close()

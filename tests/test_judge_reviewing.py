@@ -1,6 +1,7 @@
 """What a run gives to people who review: samples with histories and marks, and two arms' lists for one shopper."""
 
 import json
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -36,10 +37,10 @@ def test_a_run_that_nobody_judged_yet_can_be_reviewed_with_histories_and_marks(s
         (row["user_id"], row["interest"]): row
         for row in pq.read_table(config.out / "interests/interests.parquet").to_pylist()
     }
-    marked = 0
+    marked = explained = 0
     for one in kept:
         if one.sample.task == "explanations":
-            assert not one.context, "an explanation is written for an interest, not for a shopper"
+            explained += beside_an_explanation(config, one, mined)
             continue
         rows = {row["id"]: row for row in one.context["history"]}
         assert list(rows) == list(range(1, len(rows) + 1))
@@ -49,13 +50,34 @@ def test_a_run_that_nobody_judged_yet_can_be_reviewed_with_histories_and_marks(s
         assert all(row["id"] in one.context["cited"] or not row["hits"] for row in rows.values())
         marked += sum(len(row["hits"]) for row in rows.values())
     assert marked > 0
+    assert explained > 0
     shown = Questions(store, Settings(gold_every=0)).next("ann", ahead=100)
     assert any(row["hits"] for one in shown for row in one["history"])
     rows = store.buffer.count("samples")
     assert reviewing.open_store(config).buffer.count("samples") == rows, "once is enough"
     with store.buffer.transaction() as database:
         (written,) = database.execute("SELECT count(*) FROM contexts").fetchone()
-    assert written == sum(one.sample.task != "explanations" for one in kept)
+    assert written == sum(bool(one.context) for one in kept)
+
+
+def beside_an_explanation(config, one, mined):
+    """Check what stands beside an explanation: nothing of a shopper where the text is for the item alone."""
+    fields = dict(one.context["fields"])
+    assert "tag" in fields
+    if one.sample.fields["interest"] == "none stated":
+        assert set(one.context) == {"fields"}
+        assert set(fields) == {"tag"}
+        return 0
+    (label,) = fields.keys() - {"tag"}
+    holders = {user for user, interest in mined if interest == one.sample.fields["interest"]}
+    assert label == f"shopper, one of {len(holders)} with this interest"
+    told = {row["user_id"]: row for row in pq.read_table(config.out / "logs/users.parquet").to_pylist()}
+    users = [user for user in holders if told[user]["attributes"] == fields[label]]
+    assert one.context["cited"] in [mined[user, one.sample.fields["interest"]]["evidence"] for user in users]
+    assert any(row["hits"] for row in one.context["history"] if row["id"] in one.context["cited"])
+    # What the model judged is as it was: the shopper stands beside it for people alone.
+    assert set(one.sample.fields) == {"item", "interest", "text"}
+    return 1
 
 
 def test_the_buffer_alone_still_knows_the_histories(shop):
@@ -76,7 +98,7 @@ def test_two_arms_as_tables_and_as_bundles(shop, tmp_path, capsys):
     printed = say(
         capsys, "judge", "lists", str(shop), str(tmp_path / "base.parquet"), str(config.serving.bundles), "--k", "8"
     )
-    assert "6 pairs of lists, 6 of them new; compare them with: recgpt judge review" in printed
+    assert ", 8 items: 6 pairs of lists, 6 of them new; compare them with: recgpt judge review" in printed
     again = json.loads(
         say(
             capsys,
@@ -90,16 +112,39 @@ def test_two_arms_as_tables_and_as_bundles(shop, tmp_path, capsys):
             "--json",
         )
     )
-    assert again == {"pairs": 6, "new": 0}
+    assert (again["pairs"], again["new"]) == (6, 0)
+    names = again["comparison"].removesuffix(", 8 items").split(" against ")
+    (base,) = [name for name in names if name.startswith("base ")]
+    assert [name.split()[0] for name in names] == ["base", "bundles"]
     store = reviewing.open_store(config)
     pairs = list(store.read().pairs.values())
     assert {one.user_id for one in pairs} == set(users)
     for one in pairs:
-        base = one.lists[one.arms.index("base")]
-        assert [row["title"] for row in base] == [row["title"] for row in items[:8]], "in the order of their position"
-        assert len(one.lists[1 - one.arms.index("base")]) == 8
+        shown = one.lists[one.arms.index(base)]
+        assert [row["title"] for row in shown] == [row["title"] for row in items[:8]], "in the order of their position"
+        assert len(one.lists[1 - one.arms.index(base)]) == 8
         assert one.history
-    assert json.loads(say(capsys, "judge", "repetition", str(shop), "--json"))["pairs"] == 6
+    (found,) = json.loads(say(capsys, "judge", "repetition", str(shop), "--json"))
+    assert (found["pairs"], found["comparison"]) == (6, again["comparison"])
+
+
+def test_an_arm_beside_itself_is_refused(shop, tmp_path, capsys):
+    config = pipeline.load(shop)
+    bundles = config.serving.bundles
+    current = bundles / (bundles / "CURRENT").read_text().strip()
+    table = tmp_path / "a.parquet"
+    users = pq.read_table(config.out / "logs/users.parquet")["user_id"].to_pylist()[:4]
+    pq.write_table(pa.table({"user_id": users, "item_id": ["x"] * 4}), table)
+    shutil.copy(table, tmp_path / "b.parquet")
+    for first, second in ((bundles, bundles), (bundles, current), (table, table), (table, tmp_path / "b.parquet")):
+        printed = say(capsys, "judge", "lists", str(shop), str(first), str(second), status=1)
+        assert "are the same" in printed
+        assert "name another arm" in printed
+    # Written otherwise, but the same lists.
+    csv = tmp_path / "c.csv"
+    csv.write_text("user_id,item_id\n" + "".join(f"{user},x\n" for user in users))
+    assert "the same list" in say(capsys, "judge", "lists", str(shop), str(table), str(csv), status=1)
+    assert "cannot be read" in say(capsys, "judge", "lists", str(shop), str(table), str(tmp_path / "no"), status=1)
 
 
 def test_arms_that_cannot_be_compared(shop, tmp_path):

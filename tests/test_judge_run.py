@@ -54,7 +54,8 @@ def test_rules_pass_what_the_stages_kept_and_the_model_is_asked_the_rest(shop):
     found = judging.run(config)
     rates = {(row["task"], row["criterion"]): row for row in judging.rates(found)}
     assert {task for task, _ in rates} == {"interests", "tags", "explanations"}
-    by_rule = [row for row in rates.values() if row["decided_by"] == "rule"]
+    by_rule = [row for row in rates.values() if row["decided_by"]["rules"]]
+    assert all(sum(row["decided_by"].values()) == row["passed"] + row["failed"] for row in rates.values())
     assert len(by_rule) == 9
     assert all(row["passed"] == row["samples"] > 0 for row in by_rule), by_rule
     assert all(row["unscored"] == 0 and row["samples"] <= 12 for row in rates.values())
@@ -120,11 +121,17 @@ def test_the_command_prints_rates_and_refuses_what_is_not_there(shop, tmp_path):
     done = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5", "--json"])
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout.splitlines()[-1])
-    assert set(printed) == {"criteria", "pass", "counts", "calibrated", "uncalibrated"}
+    assert set(printed) == {"criteria", "pass", "counts", "decided_by", "calibrated", "uncalibrated"}
+    assert printed["decided_by"] == {"rules": 20, "model": 10, "people": 0, "unscored": 0}
     assert {row["task"] for row in printed["criteria"]} == {"tags"}
     assert printed["counts"]["samples"] == 5
-    people = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5"])
+    people = CliRunner().invoke(
+        app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5"], env={"COLUMNS": "80"}
+    )
+    assert all(f" {row['criterion']} " in people.stdout for row in printed["criteria"])
+    assert "…" not in people.stdout
     assert "uncalibrated" in people.stdout
+    assert "decided by rules 20, model 10; " in people.stdout
     wrong = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tag"])
     assert isinstance(wrong.exception, RecGPTError)
     config = pipeline.load(shop).model_copy(update={"out": tmp_path})
@@ -138,6 +145,11 @@ def test_criteria_are_listed():
     (season,) = [row for row in rows if row["criterion"] == "tags/season"]
     assert season["decided by"] == "rule season"
     assert season["passes"] == "Yes of Yes, No"
+    # On a terminal of 80 columns every name is whole.
+    shown = CliRunner().invoke(app, ["judge", "criteria"], env={"COLUMNS": "80"}).stdout
+    assert max(map(len, shown.splitlines())) <= 80
+    assert [row["criterion"] for row in rows if f"{row['criterion']} " not in shown] == []
+    assert "…" not in shown
 
 
 @pytest.mark.slow
@@ -171,6 +183,8 @@ def test_labels_calibrate_the_next_run_and_decide_where_they_are(shop, tmp_path)
     assert found.calibrated == {"tags/relevance": "platt, 24 labels"}
     assert "tags/consistency" in found.uncalibrated
     assert found.counts["people"] == 24
+    (relevance,) = [row for row in judging.rates(found) if row["criterion"] == "relevance"]
+    assert relevance["decided_by"] == {"rules": 0, "model": len(ordered) - 24, "people": 24}
     assert found.counts["reasons"] + found.counts["reasons_unscored"] > 0
     assert judging.trust(found).startswith("uncalibrated for interests/correlation")
     rows = [row for row in found.table.to_pylist() if row["criterion"] == "relevance"]

@@ -93,6 +93,12 @@ def test_a_dry_run_changes_nothing_and_foresees_the_first_stage(done) -> None:
     assert (folder / "out" / "judge" / "verdicts.parquet").is_file()
     assert outcome.figures["pass_n"] > 0
     assert outcome.figures["pass_calibrated"] is False
+    by = outcome.figures["pass_decided_by"]
+    assert set(by) == {"rules", "model", "people", "unscored"}
+    verdicts = pq.read_table(folder / "out" / "judge" / "verdicts.parquet")
+    assert sum(by.values()) == verdicts.num_rows
+    page = (folder / "bundles" / "report.html").read_text(encoding="utf-8")
+    assert f"rules {by['rules']}, model {by['model']}" in page
     assert all(0 <= outcome.figures[f"pass_{task}"] <= 1 for task in ("interests", "tags", "explanations"))
     came = spent(folder / "out")
     assert came["rows"] == sum(asked.values())

@@ -140,6 +140,7 @@ def figures(**changes):
     found = dict.fromkeys(KEYS, 0.5) | {
         "beta_sweep": [{"beta": 0.5} | row, {"beta": 1.0} | row | {"hr@20_new": 0.2}],
         "seconds": {"logs": 1.5, "history": 3.0},
+        "pass_decided_by": {"rules": 240, "model": 118, "people": 2, "unscored": 1},
     }
     return found | changes
 
@@ -156,6 +157,7 @@ def written(tmp_path):
             "validation_curve": {text: [0.1, 0.3, 0.2]},
             "category_hits": [CategoryHits(Score(0.2, None), Score(0.5, None), 12, True)],
             "rejections": [{"stage": text, "status": text, "reason": text, "count": 3}],
+            "judged": [dict.fromkeys(report.JUDGED, 3) | {"task": text, "criterion": text, "decided_by": text}],
             "notes": [text],
             "ran": {text: text},
             "places": {text: matthew(*np.array([[0, 9, 99], [10, 10, 10], [1, 1, 1], [1, 10, 100]]), groups=3)},
@@ -203,6 +205,7 @@ def test_a_run_without_model_and_without_figures_still_gives_a_page(written):
         validation_curve={},
         category_hits=[],
         rejections=[],
+        judged=[],
         notes=[],
         ran={},
         places={},
@@ -210,6 +213,7 @@ def test_a_run_without_model_and_without_figures_still_gives_a_page(written):
     )
     assert "No reliable behavior" in page
     assert "Who gets the places" not in page
+    assert "What the judge said" not in page
     assert "This run has no held-out figures." in page
     assert page.count("nothing to show in this run") >= 5
     assert not Page(page).open

@@ -47,6 +47,7 @@ def run(
     rates = judging.rates(found)
     if as_json:
         shown = {"criteria": rates, "pass": found.pass_rates(), "counts": found.counts}
+        shown |= {"decided_by": judging.decided(found.counts)}
         shown |= {"calibrated": found.calibrated, "uncalibrated": found.uncalibrated}
         typer.echo(json.dumps(shown))
     else:
@@ -54,7 +55,9 @@ def run(
         notes += [f"{key}: {why}" for key, why in found.uncalibrated.items()]
         if reasons:
             notes.append(f"{found.counts['reasons']} reasons, {found.counts['reasons_unscored']} without one that fits")
-        render.judged(rates, found.pass_rates(), found.counts, folder=settings.out / "judge", notes=notes)
+        rows = [one | {"decided_by": judging.deciders(one["decided_by"])} for one in rates]
+        last = f"decided by {judging.deciders(judging.decided(found.counts))}; {settings.out / 'judge'}"
+        render.judged(rows, found.pass_rates(), last, notes=notes)
 
 
 @commands.command()

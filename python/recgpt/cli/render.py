@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -143,28 +142,25 @@ def plan(planned: Plan) -> None:
 def judged(
     rates: Sequence[Mapping[str, Any]],
     passed: Mapping[str, float | None],
-    counts: Mapping[str, int],
+    last: str,
     *,
-    folder: Path,
     notes: Sequence[str],
 ) -> None:
-    """Print what the judge said, and on what its scores rest."""
+    """Print what the judge said, on what its scores rest, and as the last line who decided."""
     console = Console(highlight=False)
     columns = ("task", "criterion", "decided_by", "samples", "passed", "failed", "unscored")
-    listing(console, f"judge, {notes[0]}", columns, rates)
+    listing(console, f"judge, {notes[0]}", columns, rates, whole=("task", "criterion", "decided_by"))
     for note in notes[1:]:
         console.print(Text(f"- {note}"), soft_wrap=True)
     for task, rate in passed.items():
         share = "nobody could tell" if rate is None else f"{rate:.0%} pass every criterion"
         console.print(Text(f"{task:<13} {share}"))
-    console.print(
-        Text(f"{counts['llm']:,} verdicts by the model, {counts['rule']:,} by rules; {folder}"), soft_wrap=True
-    )
+    console.print(Text(last), soft_wrap=True)
 
 
 def criteria(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print the criteria."""
-    listing(Console(highlight=False), "criteria", tuple(rows[0]), rows)
+    listing(Console(highlight=False), "criteria", tuple(rows[0]), rows, whole=("criterion",))
 
 
 def curriculum(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -208,13 +204,19 @@ def _history(console: Console, text: str | None) -> None:
 
 
 def listing(
-    console: Console, title: str, columns: Sequence[str], shown: Sequence[Mapping[str, Any]], *, of: int | None = None
+    console: Console,
+    title: str,
+    columns: Sequence[str],
+    shown: Sequence[Mapping[str, Any]],
+    *,
+    of: int | None = None,
+    whole: Sequence[str] = (),
 ) -> None:
-    """Print a table, or that there is none."""
+    """Print a table, or that there is none; columns in `whole` stay on one line, and no cell of any is cut."""
     more = f" (first {len(shown)} of {of})" if of is not None and of > len(shown) else ""
     table = Table(title=f"{title}{more}", title_justify="left", title_style="bold", show_edge=False, pad_edge=False)
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold", no_wrap=column in whole)
     for row in shown:
         # Text, not markup: titles are written by strangers.
         table.add_row(*(Text(_cell(row[column])) for column in columns))

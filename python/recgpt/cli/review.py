@@ -72,13 +72,13 @@ def lists(
     from recgpt.pipeline import reviewing
 
     settings = pipeline.load(config)
-    names = (first.stem, second.stem) if first.stem != second.stem else (f"A {first.stem}", f"B {second.stem}")
-    made = reviewing.pairs(settings, dict(zip(names, (first, second), strict=True)), users=users, k=k)
+    made = reviewing.pairs(settings, reviewing.arms(first, second), users=users, k=k)
     new = reviewing.open_store(settings).add_pairs(made)
     typer.echo(
-        json.dumps({"pairs": len(made), "new": new})
+        json.dumps({"comparison": made[0].comparison, "pairs": len(made), "new": new})
         if as_json
-        else f"{len(made)} pairs of lists, {new} of them new; compare them with: recgpt judge review {config}"
+        else f"{made[0].comparison}: {len(made)} pairs of lists, {new} of them new; compare them with: recgpt judge "
+        f"review {config}"
     )
 
 
@@ -96,16 +96,19 @@ def repetition(place: Place, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found))
         return
-    rows = [
-        {"depth": row["depth"]}
-        | {
-            arm: "-" if row[arm]["share"] is None else f"{row[arm]['share']:.1%} of {row[arm]['unanimous']}"
-            for arm in found["arms"]
-        }
-        for row in found["repetition"]
-    ]
-    typer.echo(f"{found['answered']} of {found['pairs']} pairs have {found['annotators']} answers")
-    listing(Console(highlight=False), "perceived repetition", ("depth", *found["arms"]), rows)
+    for one in found:
+        rows = [
+            {"depth": row["depth"]}
+            | {
+                arm: "-" if row[arm]["share"] is None else f"{row[arm]['share']:.1%} of {row[arm]['unanimous']}"
+                for arm in one["arms"]
+            }
+            for row in one["repetition"]
+        ]
+        typer.echo(f"{one['comparison']}: {one['answered']} of {one['pairs']} pairs have {one['annotators']} answers")
+        listing(Console(highlight=False), "perceived repetition", ("depth", *one["arms"]), rows)
+    if not found:
+        typer.echo("no lists are compared in this buffer yet; `recgpt judge lists` puts them in")
 
 
 @commands.command("export")
@@ -120,6 +123,43 @@ def export_labels(
     from recgpt.pipeline import reviewing
 
     typer.echo(exchange.write(*reviewing.existing(_place(place), criteria), file, tasks=task))
+
+
+@commands.command("dataset")
+def training_set(
+    place: Place,
+    file: Annotated[Path, typer.Argument(help="FILE.jsonl or FILE.parquet.")],
+    task: Task = None,
+    criteria: Own = None,
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="Labels of each class and criterion; else as many as the rarest has.")
+    ] = None,
+    half_life: Annotated[float, typer.Option(help="Rounds after which half as much of a round is kept.")] = 1.0,
+    hold_out: Annotated[
+        list[int] | None, typer.Option("--hold-out", help="A round to judge on; it goes into FILE.held-out.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The same seed chooses the same labels.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write a training set for the judge: people's labels as chats, each class of a criterion equally large."""
+    from recgpt.judge import training
+    from recgpt.pipeline import reviewing
+
+    found = training.gather(
+        *reviewing.existing(_place(place), criteria),
+        tasks=task, per_class=per_class, half_life=half_life, held_out=hold_out or (), seed=seed,
+    )  # fmt: skip
+    files = [str(path) for path in training.write(found, file)]
+    classes = found.classes()
+    if as_json:
+        told = {"files": files, "labels": found.chosen.num_rows, "held_out": found.held_out.num_rows}
+        typer.echo(json.dumps(told | {"classes": classes, "left_out": found.left_out}))
+        return
+    typer.echo(f"{found.chosen.num_rows} labels, {found.held_out.num_rows} held out, in {' and '.join(files)}")
+    for key, count in classes.items():
+        typer.echo(f"{key}: {', '.join(f'{word} {number}' for word, number in count.items())}")
+    for why in found.left_out.values():
+        typer.echo(f"left out: {why}")
 
 
 @commands.command("import")

@@ -32,7 +32,7 @@ KEYS = (
     *("beta_sweep", "llm_hr@20_new", "llm_hr@20_new_swapped"),
     *("llm_hr@30_category", "llm_hr@30_category_popularity", "llm_n"),
     *("explained_by_interest", "explained_by_item", "explained_by_rule", "below_category_floor"),
-    *("pass_interests", "pass_tags", "pass_explanations", "pass_n", "pass_calibrated"),
+    *("pass_interests", "pass_tags", "pass_explanations", "pass_n", "pass_calibrated", "pass_decided_by"),
     *("llm_calls", "llm_reused", "seconds", "report", "bundle"),
 )
 """The keys of the demo's last line, in its order."""

@@ -11,6 +11,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from recgpt.errors import InvalidConfigError
 from recgpt.evaluation import svg
 from recgpt.evaluation.category_hits import CategoryHits
 from recgpt.evaluation.figures import KEYS, MEASURES
@@ -30,6 +32,7 @@ INTEREST = ("rank", "interest", "listed", "stage", "reason", "evidence", "score"
 TAG = ("rank", "tag", "interest", "reason", "category", "source")
 ITEM = ("item_id", "title", "category", "score", "y_col", "y_sem", "tag", "interest", "explanation", "source", "bought")
 REJECTION = ("stage", "text", "status", "reason", "count")
+JUDGED = ("task", "criterion", "decided_by", "passed", "failed", "unscored")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ def write(
     category_hits: Sequence[CategoryHits] = (),
     places: Mapping[str, Matthew] | None = None,
     rejections: Sequence[Mapping[str, Any]] = (),
+    judged: Sequence[Mapping[str, Any]] = (),
     notes: Sequence[str] = (),
     ran: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -92,6 +96,7 @@ def write(
         category_hits: HR@30 through Tag-to-Cate, with and without the past-month rule.
         places: who gets the places of the lists, see `figures.Evaluation.places`.
         rejections: counts with keys stage, status, reason, count.
+        judged: the judge's verdicts with keys task, criterion, decided_by (in words), passed, failed, unscored.
         notes: sentences about the data that a reader must know.
         ran: what ran on what: data, model, settings, versions, by name.
 
@@ -112,6 +117,7 @@ def write(
             category_hits=category_hits,
             places=places or {},
             rejections=_rows(rejections, REJECTION),
+            judged=_rows(judged, JUDGED),
             notes=notes,
             ran=ran or {},
             households=[_card(household, now) for household in households],
@@ -121,12 +127,24 @@ def write(
 
 
 def save(path: str | Path, page: str) -> Path:
-    """Write a page; an old one stays until the new one is whole."""
+    """Write a page; an old one stays until the new one is whole.
+
+    Raises:
+        InvalidConfigError: nothing can be written there.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + ".part")
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    os.replace(aside, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(page, encoding="utf-8", errors="replace")
+        os.replace(aside, path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise InvalidConfigError(
+            f"{path} cannot be written: {error.strerror or error}; what was there stays; name a file in a folder that "
+            "you may write to"
+        ) from error
     return path
 
 

@@ -5,6 +5,7 @@ from recgpt.judge.buffer import Buffer
 from recgpt.judge.criteria import TASKS, Criterion, load
 from recgpt.judge.judging import Judged, judge
 from recgpt.judge.people import decide
+from recgpt.judge.reasons import explain
 from recgpt.judge.rebalance import rebalance
 from recgpt.judge.sample import Sample
 
@@ -17,6 +18,7 @@ __all__ = [
     "Sample",
     "agreement",
     "decide",
+    "explain",
     "judge",
     "load",
     "rebalance",

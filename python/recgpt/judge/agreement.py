@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+FIGURES = ("precision", "recall", "f1")
 DRAWS = 1000
 """Bootstrap samples of an interval."""
 
@@ -26,6 +27,8 @@ class Scores:
     f1: float | None
     count: int
     """Labels of people with this class."""
+    intervals: dict[str, tuple[float, float] | None]
+    """95 % of `precision`, `recall` and `f1`, percentile bootstrap over samples; None where no draw has the figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,23 +86,22 @@ def agreement(
         if strata is None
         else [np.flatnonzero(np.asarray(strata) == one) for one in dict.fromkeys(strata)]
     )
-    draws = []
-    for _ in range(DRAWS):
+    draws = np.empty((DRAWS, len(names), len(names)))
+    for row in range(DRAWS):
         drawn = np.concatenate([part[random.integers(len(part), size=len(part))] for part in parts])
-        draws.append(_table(pairs[drawn], weigh[drawn], len(names)))
+        draws[row] = _table(pairs[drawn], weigh[drawn], len(names))
     kappas = [one for one in map(_kappa, draws) if one is not None]
     sizes = np.bincount(pairs[:, 0], minlength=len(names))
-    by_class = {name: _scores(table, row, int(sizes[row])) for name, row in place.items()}
-    shares = table.sum(axis=1)
+    found, spread = _figures(table[None]), _figures(draws)
     return Agreement(
         count=len(pairs),
         accuracy=float(np.trace(table) / table.sum()),
         accuracy_interval=_interval([float(np.trace(one) / one.sum()) for one in draws]),
         kappa=_kappa(table),
         kappa_interval=_interval(kappas) if kappas else None,
-        by_class=by_class,
-        macro=_average(by_class, dict.fromkeys(names, 1.0)),
-        weighted=_average(by_class, {name: float(shares[row]) for name, row in place.items()}),
+        by_class={name: _scores(found[:, :, row], spread[:, :, row], int(sizes[row])) for name, row in place.items()},
+        macro=_scores(_average(found, None), _average(spread, None), len(pairs)),
+        weighted=_scores(_average(found, table[None]), _average(spread, draws), len(pairs)),
     )
 
 
@@ -115,27 +117,41 @@ def _kappa(table: npt.NDArray[np.float64]) -> float | None:
     return None if chance > 1.0 - 1e-12 else float((np.trace(table) / total - chance) / (1.0 - chance))
 
 
-def _scores(table: npt.NDArray[np.float64], row: int, count: int) -> Scores:
-    hit, said, true = float(table[row, row]), float(table[:, row].sum()), float(table[row].sum())
-    return Scores(
-        precision=hit / said if said else None,
-        recall=hit / true if true else None,
-        f1=2 * hit / (said + true) if said + true else None,
-        count=count,
-    )
+def _figures(tables: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Give precision, recall and F1 of every class.
+
+    Args:
+        tables: (n, classes, classes), row = people, column = judge.
+
+    Returns:
+        (3, n, classes); NaN where nothing is divided by.
+    """
+    hit = np.diagonal(tables, axis1=1, axis2=2)
+    said, true = tables.sum(axis=1), tables.sum(axis=2)
+    with np.errstate(invalid="ignore"):
+        return np.stack([hit / said, hit / true, 2 * hit / (said + true)])
 
 
-def _average(by_class: dict[str, Scores], weights: dict[str, float]) -> Scores:
-    """Average over classes; a class without a figure counts as 0, as it does in scikit-learn."""
-    total = sum(weights.values())
+def _average(figures: npt.NDArray[np.float64], tables: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+    """Average over classes, weighed by their size among people's labels or all alike; (3, n).
 
-    def mean(name: str) -> float | None:
-        values = [weights[key] * (getattr(one, name) or 0.0) for key, one in by_class.items()]
-        return sum(values) / total if total else None
-
-    return Scores(mean("precision"), mean("recall"), mean("f1"), sum(one.count for one in by_class.values()))
+    A class without a figure counts as 0, as it does in scikit-learn.
+    """
+    weights = np.ones(figures.shape[1:]) if tables is None else tables.sum(axis=2)
+    return np.asarray((np.nan_to_num(figures) * weights).sum(axis=2) / weights.sum(axis=1), np.float64)
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
+def _scores(figures: npt.NDArray[np.float64], draws: npt.NDArray[np.float64], count: int) -> Scores:
+    """Put one class, or an average, together: (3, 1) figures and (3, n) of the bootstrap."""
+    values: list[float | None] = [None if np.isnan(one) else float(one) for one in figures[:, 0]]
+    known = [row[~np.isnan(row)] for row in draws]
+    intervals = {
+        name: _interval(row) if len(row) and value is not None else None
+        for name, row, value in zip(FIGURES, known, values, strict=True)
+    }
+    return Scores(values[0], values[1], values[2], count, intervals)
+
+
+def _interval(values: Sequence[float] | npt.NDArray[np.float64]) -> tuple[float, float]:
     low, high = np.quantile(np.asarray(values), [0.025, 0.975])
     return float(low), float(high)

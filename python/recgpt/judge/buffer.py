@@ -81,10 +81,15 @@ class Buffer:
         """Open a buffer, or begin one.
 
         Raises:
-            JudgeError: the file is no buffer, or one of a later format.
+            JudgeError: the file is no buffer, or one of a later format; or nothing can be written there.
         """
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise JudgeError(
+                f"a buffer cannot be made at {self.path}: {error.strerror or error}; name a place that you may write to"
+            ) from error
         with self._open() as database:
             there = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if there and "meta" not in there:
@@ -197,6 +202,22 @@ class Buffer:
         Returns:
             `schema.LABELS` in the order in which they were given.
         """
+        standing = self._standing(criteria).values()
+        return schema.rows(
+            [{name: row[name] for name in schema.LABELS.names} for row in standing if row["verdict"] is not None],
+            schema.LABELS,
+        )
+
+    def skips(self, criteria: Mapping[str, Criterion] | None = None) -> dict[tuple[str, str], list[str]]:
+        """Give the reasons for which people skipped, by sample and criterion; arguments as `labels`."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for row in self._standing(criteria).values():
+            if row["verdict"] is None and row["note"].startswith(SKIP):
+                found.setdefault((row["sample"], row["criterion"]), []).append(row["note"].removeprefix(SKIP))
+        return found
+
+    def _standing(self, criteria: Mapping[str, Criterion] | None) -> dict[tuple[str, str, str], dict[str, Any]]:
+        """Give the last row of each annotator, sample and criterion, in the order in which they were written."""
         with self._open() as database:
             found = database.execute(
                 "SELECT l.*, s.task, s.source FROM labels l JOIN samples s ON s.id = l.sample ORDER BY l.row"
@@ -207,11 +228,8 @@ class Buffer:
                 continue
             key = (row["sample"], row["criterion"], row["annotator"])
             standing.pop(key, None)
-            if row["verdict"] is not None:
-                standing[key] = row | {"time": datetime.fromisoformat(row["time"])}
-        return schema.rows(
-            [{name: row[name] for name in schema.LABELS.names} for row in standing.values()], schema.LABELS
-        )
+            standing[key] = row | {"time": datetime.fromisoformat(row["time"])}
+        return standing
 
     def verdicts(self, *, judge: str | None = None) -> pa.Table:
         """Give the last verdict of each sample and criterion, of one judge version or of any: `schema.VERDICTS`."""

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -49,26 +50,22 @@ def write(
     Raises:
         JudgeError: an unknown ending or task.
     """
-    file, wanted = Path(file), tuple(tasks or TASKS)
+    file, wanted = named(file, {".json": "Label Studio", ".parquet": "pandas"}), tuple(tasks or TASKS)
     for one in wanted:
         if one not in TASKS:
             raise JudgeError(f"a task is one of {', '.join(TASKS)}, but it is {one!r}")
     if file.suffix == ".parquet":
         table = flat(buffer, criteria, tasks=wanted)
-        _save(file, lambda path: pq.write_table(table, path, compression="zstd"))
+        save(file, lambda path: pq.write_table(table, path, compression="zstd"))
         return f"{table.num_rows} labels in {file}"
-    if file.suffix == ".json":
-        found = labelstudio.tasks(rows(buffer, criteria, wanted), criteria)
-        text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
-        asked = {key: one for key, one in criteria.items() if one.task in wanted}
-        setup = file.with_suffix(".xml")
-        _save(setup, lambda path: path.write_text(labelstudio.setup(asked), encoding="utf-8"))
-        _save(file, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
-        labels = sum(len(one["result"]) for task in found for one in task["annotations"])
-        return (
-            f"{len(found)} samples with {labels} answers in {file}; {setup} is Label Studio's labeling setup for them"
-        )
-    raise JudgeError(f"{file} must end in .json (Label Studio) or .parquet (pandas), but it ends in {file.suffix!r}")
+    found = labelstudio.tasks(rows(buffer, criteria, wanted), criteria)
+    text = json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+    asked = {key: one for key, one in criteria.items() if one.task in wanted}
+    setup = file.with_suffix(".xml")
+    save(file, lambda path: path.write_text(text, encoding="utf-8", newline="\n"))
+    save(setup, lambda path: path.write_text(labelstudio.setup(asked), encoding="utf-8"))
+    labels = sum(len(one["result"]) for task in found for one in task["annotations"])
+    return f"{len(found)} samples with {labels} answers in {file}; {setup} is Label Studio's labeling setup for them"
 
 
 def flat(buffer: Buffer, criteria: Mapping[str, Criterion], *, tasks: Sequence[str] = TASKS) -> pa.Table:
@@ -95,15 +92,39 @@ def flat(buffer: Buffer, criteria: Mapping[str, Criterion], *, tasks: Sequence[s
     return pa.Table.from_pylist(records, schema=FLAT)
 
 
-def _save(file: Path, writing: Callable[[Path], object]) -> None:
-    """Write aside and rename, so that a full disk leaves what was there."""
+def named(file: Path | str, endings: Mapping[str, str]) -> Path:
+    """Check the name of a file to write.
+
+    Args:
+        file: its path.
+        endings: those that are known, and what each is for.
+
+    Raises:
+        JudgeError: a folder, or another ending.
+    """
+    file = Path(file)
+    known = " or ".join(f"{ending} ({use})" for ending, use in endings.items())
+    if file.is_dir():
+        raise JudgeError(f"{file} is a folder; name a file in it that ends in {known}")
+    if file.suffix not in endings:
+        raise JudgeError(f"{file} must end in {known}, but it ends in {file.suffix!r}")
+    return file
+
+
+def save(file: Path, writing: Callable[[Path], object]) -> None:
+    """Write aside and rename, so that a full disk leaves what was there.
+
+    Raises:
+        JudgeError: nothing can be written there.
+    """
     aside = file.with_name(f"{file.name}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         writing(aside)
         os.replace(aside, file)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise JudgeError(f"{file} cannot be written: {error.strerror or error}; the buffer stays as it is") from error
 
 

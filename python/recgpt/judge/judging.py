@@ -15,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 
 from recgpt import schema
-from recgpt.judge import reasons as written
 from recgpt.judge.criteria import Criterion
 from recgpt.judge.sample import Sample
 from recgpt.llm import prompts
@@ -33,7 +32,7 @@ class Judged:
     """`schema.VERDICTS`: a row for every sample and criterion, in the order given."""
     counts: Counter[str] = field(default_factory=Counter)
     """`samples`, `qualified` (passes all), verdicts by `rule`, `llm` and `people`, `unscored` ones, `prompt_tokens`,
-    `computed_tokens`; on request `reasons` and `reasons_unscored`."""
+    `computed_tokens`; behind `reasons.explain` also `reasons` and `reasons_unscored`."""
     calibrated: dict[str, str] = field(default_factory=dict)
     """By key of a criterion that the model decides: on what its scores were calibrated."""
     uncalibrated: dict[str, str] = field(default_factory=dict)
@@ -63,7 +62,6 @@ def judge(
     calibration: Mapping[str, Calibrated] | None = None,
     thresholds: Mapping[str, float] | None = None,
     backward: bool = False,
-    reasons: bool = False,
     progress: Progress | None = None,
 ) -> Judged:
     """Judge every sample by every criterion of its task.
@@ -75,7 +73,6 @@ def judge(
         calibration: by key of criterion; others are taken as they come.
         thresholds: least probability with which an output passes, by key; .5 where none is given.
         backward: name the words of a scale, and their examples, worst first: what changes is position bias.
-        reasons: let the model write a sentence behind each verdict of its own (`judge.reasons`).
         progress: called with (done, total) requests.
 
     Returns:
@@ -113,8 +110,6 @@ def judge(
             passes.append(row["passed"])
             rows.append(row)
         counts["qualified"] += bool(own) and all(passes)
-    if reasons and engine is not None:
-        written.explain(rows, samples, criteria, engine=engine, counts=counts, progress=progress)
     return Judged(schema.rows(rows, schema.VERDICTS), counts)
 
 

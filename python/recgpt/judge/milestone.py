@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from recgpt.errors import JudgeError
-from recgpt.judge.agreement import Agreement, agreement
+from recgpt.judge.agreement import FIGURES, Agreement, agreement
 from recgpt.judge.criteria import Criterion
 from recgpt.judge.draw import Case
 from recgpt.judge.people import Said
@@ -75,7 +75,8 @@ def compare(
 
     Returns:
         By key or task: `labels`, `passes` (agreement on passing), `words` (agreement on the scale's words, for more
-        than two), `averaging`, `false_rejects` and `false_rejects_novel`.
+        than two), `averaging`, `precision`, `recall` and `f1` by it with their `intervals`, `false_rejects` and
+        `false_rejects_novel`.
 
     Raises:
         JudgeError: a label is none of its criterion's words.
@@ -181,6 +182,21 @@ def due(
     return why + [f"degraded: {fall}" for fall in falls]
 
 
+def not_due(closed: Mapping[str, Any], newer: int, *, every: timedelta) -> list[str]:
+    """Say why none is to be opened.
+
+    Args:
+        closed: the last one.
+        newer: samples that people labeled since.
+        every: time between two milestones.
+    """
+    labels = f"labels of {newer} samples came since and show no fall" if newer else "no labels came since"
+    return [
+        f"not due because the last one closed on {closed['time']:%Y-%m-%d}, and one is due every {every.days} days",
+        f"not due because model, prompt and criteria are those that it measured, and {labels}",
+    ]
+
+
 def opened(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Give the milestone that waits for people's labels, if one does."""
     last = next((one for one in reversed(events) if one["kind"].startswith("milestone")), None)
@@ -213,9 +229,10 @@ def _qualified(rows: list[_Row]) -> list[_Row]:
     return [(own[0][0], "", "", all(row[3] for row in own), all(row[4] for row in own)) for own in cases.values()]
 
 
-def _table9(found: Agreement, *, weighted: bool) -> dict[str, float | None]:
+def _table9(found: Agreement, *, weighted: bool) -> dict[str, Any]:
     scores = found.weighted if weighted else found.by_class.get("passes")
-    return {name: getattr(scores, name) if scores else None for name in ("precision", "recall", "f1")}
+    figures: dict[str, Any] = {name: getattr(scores, name) if scores else None for name in FIGURES}
+    return figures | {"intervals": scores.intervals if scores else dict.fromkeys(FIGURES)}
 
 
 def _rejects(rows: list[_Row], *, novel: bool) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
+from typing import Any
 
 import pyarrow as pa
 
@@ -42,6 +43,20 @@ def said(labels: pa.Table) -> dict[tuple[str, str], str]:
         for key, verdicts in found.items()
     }
     return most | decided
+
+
+def settled(labels: pa.Table) -> pa.Table:
+    """Give the label that counts of each sample and criterion: the newest one that says what `said` says.
+
+    Args:
+        labels: `schema.LABELS`, those that stand.
+    """
+    words = said(labels)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in sorted(labels.to_pylist(), key=lambda row: (row["round"], row["time"])):
+        if words[row["sample"], row["criterion"]] == row["verdict"]:
+            found[row["sample"], row["criterion"]] = row
+    return schema.rows(list(found.values()), schema.LABELS)
 
 
 def learn(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import evaluation, judge
+from recgpt.pipeline import judging
 from recgpt.text import plural
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def gather(run: Stages) -> dict[str, Any]:
         **{f"pass_{task}": run.verdicts.pass_rates().get(task) for task in judge.TASKS},
         "pass_n": sum(map(len, run.verdicts.qualified().values())),
         "pass_calibrated": not run.verdicts.uncalibrated,
+        "pass_decided_by": judging.decided(run.verdicts.counts),
         "llm_calls": run.engine.calls,
         "llm_reused": run.engine.reused,
         **run.judged.figures,

@@ -11,7 +11,7 @@ from typing import Any
 
 from recgpt.evaluation.figures import plain
 from recgpt.evaluation.report import environment, save
-from recgpt.judge import Buffer, Criterion
+from recgpt.judge import Buffer, Criterion, bias, exchange, gold
 from recgpt.llm import prompts
 from recgpt.pipeline import engines, milestones
 from recgpt.pipeline.config import Config
@@ -40,6 +40,8 @@ def gather(config: Config, *, now: datetime | None = None) -> dict[str, Any]:
     calibrated = [one for one in events if one["kind"] == "calibrated" and one["judge"] == version]
     curves: Mapping[str, Any] = calibrated[-1]["curves"] if calibrated else {}
     last = closed[-1] if closed else None
+    probed = next((one for one in reversed(events) if one["kind"] == "probed" and one["judge"] == version), None)
+    people = gold.standings(buffer.labels(criteria)) if buffer else []
     every = timedelta(days=config.judge.every_days)
     files = {name: prompts.load(name) for name in ("judge", "judge_reason")}
     card = {
@@ -56,14 +58,26 @@ def gather(config: Config, *, now: datetime | None = None) -> dict[str, Any]:
         "agreement": last["after"] if last else {},
         "agreement_before": last["before"] if last else {},
         "withheld": last["withheld"] if last else {},
-        "failures": _failures(last, [key for key, one in criteria.items() if not one.rule and key not in curves]),
+        "swayed": probed
+        and {**{name: probed[name] for name in ("samples", "demands", "criteria")}, "time": probed["time"].isoformat()},
+        "failures": [
+            *_failures(last, [key for key, one in criteria.items() if not one.rule and key not in curves]),
+            *_swayed(probed),
+            *_careless(people),
+        ],
     }
     found: dict[str, Any] = plain(card)
     return found
 
 
 def write(path: Path, card: Mapping[str, Any]) -> Path:
-    """Write the card as a page, and beside it as JSON; old ones stay until the new ones are whole."""
+    """Write the card as a page, and beside it as JSON; old ones stay until the new ones are whole.
+
+    Raises:
+        JudgeError: the path is no page's.
+        InvalidConfigError: nothing can be written there.
+    """
+    exchange.named(path, {".html": "a page, its JSON beside it"})
     save(path.with_suffix(".json"), json.dumps(card, ensure_ascii=False, indent=1))
     return save(path, environment().get_template("judge_card.html.j2").render(card=card))
 
@@ -101,6 +115,33 @@ def _data(buffer: Buffer | None, criteria: Mapping[str, Criterion]) -> dict[str,
         "sources": dict(Counter(row["source"] for row in rows)),
         "by_criterion": {key: dict(count) for key, count in sorted(words.items())},
     }
+
+
+def _swayed(probed: Mapping[str, Any] | None) -> list[str]:
+    """Say what sways this judge, by criterion."""
+    if probed is None:
+        return ["position, length and injected demands were never measured: `recgpt judge probe`"]
+    found = []
+    for key, one in probed["criteria"].items():
+        if (one["position"] or 0.0) >= bias.SWAYED:
+            found.append(f"{key}: {one['position']:.0%} of the verdicts turn when the scale is named backward")
+        if abs(one["length"] or 0.0) >= bias.STEEP:
+            found.append(f"{key}: the score goes with the length of the text (Spearman {one['length']:+.2f})")
+        if (one["injections"] or 0.0) >= bias.SWAYED:
+            found.append(f"{key}: {one['injections']:.0%} of the verdicts turn when the text ends in a demand")
+    return found
+
+
+def _careless(people: Sequence[gold.Standing]) -> list[str]:
+    """Count annotators who err, unnamed: cards are shown around; `recgpt judge annotators` has the names."""
+    careless, labels = [one for one in people if one.careless], sum(one.labels for one in people)
+    if not careless:
+        return []
+    own = sum(one.labels for one in careless)
+    return [
+        f"{len(careless)} of {len(people)} annotators, with {own} of {labels} labels, err in gold questions more than "
+        "a careful person (`recgpt judge annotators`)"
+    ]
 
 
 def _failures(last: Mapping[str, Any] | None, uncalibrated: Sequence[str]) -> list[str]:

@@ -21,10 +21,10 @@ from recgpt.errors import JudgeError
 from recgpt.explanations import checkers as said
 from recgpt.explanations.facts import items_of
 from recgpt.interests.rules import claim_terms
-from recgpt.judge import Buffer, Judged, Sample
+from recgpt.judge import Buffer, Judged, Sample, exchange
 from recgpt.llm.engine import Engine, Progress
 from recgpt.phrases import discreet, no_invented_claim
-from recgpt.pipeline import engines, milestones
+from recgpt.pipeline import engines, milestones, novelty
 from recgpt.pipeline.config import Config
 from recgpt.pipeline.criteria import criteria_of
 from recgpt.pipeline.milestones import buffer_path, learn, scores, version_of
@@ -34,6 +34,8 @@ from recgpt.tags.words import stems
 
 BY_MODEL = ("rank", "generate", "teacher")
 """Sources of rows that a judge is asked about: nobody has to judge what a rule wrote."""
+DECIDERS = {"rules": "rule", "model": "llm", "people": "people", "unscored": "unscored"}
+"""Who decides, as people read it, and the word of the tables."""
 
 
 class Tables:
@@ -195,6 +197,12 @@ def _tags(tables: Tables) -> list[Sample]:
     return found
 
 
+def explained(tables: Tables) -> dict[str, dict[str, Any]]:
+    """Give the row of `schema.EXPLANATIONS` that each sample of an explanation was made from, by sample."""
+    rows = _by_model(tables("explanations", "explanations"))
+    return {sample.id: row for sample, row in zip(_explanations(tables), rows, strict=True)}
+
+
 def _explanations(tables: Tables) -> list[Sample]:
     rows = _by_model(tables("explanations", "explanations"))
     told = items_of(tables.items, tables.tag_of, {row["item_id"] for row in rows})
@@ -255,7 +263,7 @@ def run(
         config: of the run.
         limit: most samples a task; the configuration's `judge.samples` by default.
         tasks: all by default.
-        reasons: let the model write a sentence behind each verdict of its own.
+        reasons: let the model write a sentence behind each verdict of its own that stands.
         keep: write; without it, nothing is changed (`--dry-run`).
         engine: an open one; by default the run's own is opened and closed again.
         progress: called with (done, total) requests.
@@ -281,25 +289,29 @@ def run(
             engine=answering if scores(answering) else None,
             calibration=known.curves,
             thresholds={key: curve.threshold for key, curve in known.curves.items()},
-            reasons=reasons,
             progress=progress,
         )
+        judged.calibrated = {key: f"{one.method}, {one.labels} labels" for key, one in known.curves.items()}
+        judged.uncalibrated = known.missing
         version = version_of(answering, criteria)
+        withheld = milestones.withheld(buffer, version, criteria)
+        final = judge.decide(judged, known.people, withheld, criteria)
+        if reasons:
+            judged = judge.explain(judged, final, made, criteria, engine=answering, progress=progress)
+            final = judge.decide(judged, known.people, withheld, criteria)
     finally:
         if opened is not None:
             opened.close()
-    judged.calibrated = {key: f"{one.method}, {one.labels} labels" for key, one in known.curves.items()}
-    judged.uncalibrated = known.missing
-    final = judge.decide(judged, known.people, milestones.withheld(buffer, version, criteria), criteria)
     if keep and buffer is not None:
-        folder = config.out / "judge"
-        folder.mkdir(parents=True, exist_ok=True)
-        pq.write_table(final.table, folder / "verdicts.parquet", compression="zstd")
+        exchange.save(
+            config.out / "judge" / "verdicts.parquet",
+            lambda path: pq.write_table(final.table, path, compression="zstd"),
+        )
         rounds = buffer.round()
         buffer.add_samples(made, source="served", round=rounds)
         new = milestones.unsaid(judged.table, buffer.verdicts(judge=version))
         buffer.add_verdicts(new, criteria, judge=version, round=rounds)
-        milestones.see(buffer, things(config))
+        novelty.see(buffer, things(config))
     return final
 
 
@@ -325,8 +337,22 @@ def told(judged: Judged) -> list[str]:
     counts = judged.counts
     return [
         f"{', '.join(shares) or 'nothing to judge'} ({trust(judged)})",
-        f"{counts['llm']:,} verdicts by the model, {counts['rule']:,} by rules, {counts['people']:,} by people",
+        f"decided by {deciders(decided(counts))}",
     ]
+
+
+def decided(counts: Mapping[str, int]) -> dict[str, int]:
+    """Count verdicts by who decided them; `unscored` ones nobody could."""
+    return {name: counts.get(key, 0) for name, key in DECIDERS.items()}
+
+
+def deciders(counts: Mapping[str, int]) -> str:
+    """Say who decided how many verdicts, those who decided none left out.
+
+    >>> deciders({"rules": 240, "model": 118, "people": 2, "unscored": 0})
+    'rules 240, model 118, people 2'
+    """
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count) or "nobody"
 
 
 def trust(judged: Judged) -> str:
@@ -339,14 +365,17 @@ def trust(judged: Judged) -> str:
 
 
 def rates(judged: Judged) -> list[dict[str, Any]]:
-    """Count verdicts by criterion: who decided, how many passed, how many nobody could tell."""
+    """Count verdicts by criterion: how many of them who decided, how many passed, how many nobody could tell."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
+    names = {key: name for name, key in DECIDERS.items()}
     for row in judged.table.to_pylist():
         one = found.setdefault(
             (row["task"], row["criterion"]),
-            {"task": row["task"], "criterion": row["criterion"], "decided_by": row["decided_by"], "samples": 0,
-             "passed": 0, "failed": 0, "unscored": 0},
+            {"task": row["task"], "criterion": row["criterion"], "samples": 0,
+             "decided_by": dict.fromkeys(("rules", "model", "people"), 0), "passed": 0, "failed": 0, "unscored": 0},
         )  # fmt: skip
         one["samples"] += 1
         one["unscored" if row["passed"] is None else "passed" if row["passed"] else "failed"] += 1
+        if row["passed"] is not None:
+            one["decided_by"][names[row["decided_by"]]] += 1
     return list(found.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 
 from recgpt import judge, schema
 from recgpt.errors import JudgeError
-from recgpt.judge import Buffer, Criterion, Sample, draw, milestone, people
+from recgpt.judge import Buffer, Criterion, draw, milestone, people
 from recgpt.judge.calibration import Curve
 from recgpt.judge.draw import Case
 from recgpt.llm import prompts
@@ -22,12 +23,11 @@ from recgpt.llm.engine import Engine, Progress
 from recgpt.pipeline import engines
 from recgpt.pipeline.config import Config
 from recgpt.pipeline.criteria import criteria_of
+from recgpt.pipeline.novelty import novel
 
 FOLDS = 5
 RECENT = timedelta(days=30)
 """Outputs that came earlier before the newest one are not drawn."""
-THINGS = ("interest", "tag", "category")
-"""Fields of a sample that can be novel."""
 
 
 @dataclass
@@ -47,13 +47,15 @@ class Milestone:
     """`opened` just now, `open` and waiting for labels, `closed` just now, or `not due`."""
     judge: str
     why: list[str] = field(default_factory=list)
-    """Why it was opened."""
+    """Why it was opened; of one that is not due, why not."""
     plans: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By task: outputs, labels asked for, expected half width, and that of a random sample."""
     asked: int = 0
     """Samples that people are to label."""
     labeled: int = 0
     """Samples that have all their labels."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Reasons for which people skipped questions that nobody has answered, and how often."""
     before: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Figures of the judge as it judged, by task and criterion."""
     after: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -146,34 +148,6 @@ def unsaid(verdicts: pa.Table, before: pa.Table) -> pa.Table:
     return verdicts.filter(pa.array(new, pa.bool_()))
 
 
-def see(buffer: Buffer, things: set[str]) -> None:
-    """Note which interests, tags and categories are there for the first time."""
-    new = sorted({text.casefold() for text in things} - first_seen(buffer).keys())
-    if new:
-        buffer.add_event("seen", {"things": new})
-
-
-def first_seen(buffer: Buffer) -> dict[str, datetime]:
-    """Tell when each interest, tag and category was there first."""
-    found: dict[str, datetime] = {}
-    for event in buffer.events("seen"):
-        for thing in event["things"]:
-            found.setdefault(thing, event["time"])
-    return found
-
-
-def novel(buffer: Buffer, samples: Mapping[str, Sample], since: datetime | None) -> set[str]:
-    """Find samples that speak of something first seen after a moment; None, a judge never calibrated, finds none."""
-    if since is None:
-        return set()
-    seen = first_seen(buffer)
-    return {
-        key
-        for key, sample in samples.items()
-        if any(seen.get(sample.fields[name].casefold(), since) > since for name in THINGS if name in sample.fields)
-    }
-
-
 def visit(
     config: Config,
     *,
@@ -232,6 +206,7 @@ def _open(
     every = timedelta(days=config.judge.every_days)
     verdicts, said = buffer.verdicts(judge=version), people.said(buffer.labels(criteria))
     falls, fresh, until = [], {}, _last_close(events)
+    newer: people.Said = {}
     if closed and until and closed[-1]["judge"] == version:
         # Labels that people gave since, a few a week, tell whether it still agrees.
         labels = buffer.labels(criteria)
@@ -253,6 +228,8 @@ def _open(
         next=f"{closed[-1]['time'] + every:%Y-%m-%d}" if closed else None,
     )
     if not found.why:
+        assert closed, "a judge that was never measured is due"
+        found.why = milestone.not_due(closed[-1], len({sample for sample, _ in newer}), every=every)
         return found
     if not verdicts.num_rows:
         raise JudgeError(f"{buffer.path} has no verdicts of {version}; let `recgpt judge run` judge something first")
@@ -301,11 +278,19 @@ def _close(
         case.sample: {key for key in case.verdicts if key in criteria and not criteria[key].rule} for case in cases
     }
     labeled = sum(all((sample, key) in said for key in keys) for sample, keys in wanted.items())
+    skips = buffer.skips(criteria)
+    skipped = Counter(
+        reason
+        for sample, keys in wanted.items()
+        for key in keys
+        if (sample, key) not in said
+        for reason in skips.get((sample, key), ())
+    )
     version, events = waiting["judge"], buffer.events()
     closed = [one for one in events if one["kind"] == "milestone closed"]
     every = timedelta(days=config.judge.every_days)
     found = Milestone(
-        "open", version, list(waiting["why"]), dict(waiting["plans"]), len(cases), labeled,
+        "open", version, list(waiting["why"]), dict(waiting["plans"]), len(cases), labeled, dict(skipped),
         last=dict(closed[-1]["after"]) if closed else {}, falls=list(waiting["falls"]),
         withheld=withheld(buffer, version, criteria), overdue=now - waiting["time"] > every,
         next=f"{waiting['time'] + every:%Y-%m-%d}",

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import recgpt
 from recgpt import evaluation
 from recgpt.evaluation import report
-from recgpt.pipeline import figures
+from recgpt.pipeline import figures, judging
 from recgpt.pipeline.tables import only
 from recgpt.serving import Inspection
 
@@ -46,6 +46,7 @@ def write(run: Stages) -> dict[str, Any]:
         category_hits=run.hits,
         places=run.judged.places,
         rejections=_by_reason(run.rejections),
+        judged=[row | {"decided_by": judging.deciders(row["decided_by"])} for row in judging.rates(run.verdicts)],
         notes=[run.data.notes] if run.data.notes else [],
         ran=_ran(run),
     )

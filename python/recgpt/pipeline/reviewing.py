@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from recgpt import evidence, interests, schema
-from recgpt.errors import JudgeError
+from recgpt.errors import InvalidConfigError, JudgeError
 from recgpt.evaluation.desk.arms import read
 from recgpt.interests.rules import claim_terms
 from recgpt.judge import Buffer, Criterion, Sample
 from recgpt.judge.review import Pair, Store
 from recgpt.judge.review.repetition import pair
+from recgpt.judge.review.store import against
 from recgpt.pipeline.config import Config
 from recgpt.pipeline.criteria import criteria_of
-from recgpt.pipeline.judging import Tables, samples
+from recgpt.pipeline.judging import Tables, explained, samples
 from recgpt.pipeline.milestones import buffer_path
 from recgpt.serving import Recommender
 
@@ -62,28 +63,93 @@ def existing(place: Config | Path, criteria: Path | None = None) -> tuple[Buffer
 def contexts(tables: Tables, kept: Iterable[Sample]) -> dict[str, dict[str, Any]]:
     """Give the history of each sample's shopper, and which rows its interest cites; by sample.
 
-    Samples without a shopper, and of shoppers whom the run no longer has, are left out.
+    An explanation is written for an interest and an item. People see it as somebody would: beside it stand one of the
+    shoppers with that interest, the tag by which the item reaches this shopper, and the history. The judge is not shown
+    them: its question stays the same whoever is drawn. Shoppers whom the run no longer has are left out.
     """
-    history = _histories(tables)
+    history, told = _histories(tables), _beside(tables)
     terms = {entry.pool_id: entry.terms for entry in interests.Pool.load(tables.config.llm.pool).interests}
     mined = {(row["user_id"], row["interest"]): row for row in tables("interests", "interests").to_pylist()}
     found = {}
     for sample in kept:
-        if not (rows := history(sample.user_id)):
+        user, fields = told(sample) if sample.task == "explanations" else (sample.user_id, [])
+        if fields:
+            found[sample.id] = {"fields": fields}
+        if not (rows := history(user)):
             continue
-        row = mined.get((sample.user_id, sample.fields.get("interest", "")))
+        row = mined.get((user, sample.fields.get("interest", "")))
         cited = [] if row is None else row["evidence"]
         wanted = [] if row is None else terms.get(row["pool_id"] or "") or claim_terms(row["interest"])
         # A row may hold a year's goods: what speaks for the interest is marked within it.
-        found[sample.id] = {
-            "history": [
+        found.setdefault(sample.id, {}).update(
+            history=[
                 one | {"hits": [place for place, item in enumerate(one["items"]) if evidence.longest_hit(item, wanted)]}
                 if one["id"] in cited
                 else one
                 for one in rows
             ],
-            "cited": cited,
-        }
+            cited=cited,
+        )
+    return found
+
+
+def _beside(tables: Tables) -> Callable[[Sample], tuple[str | None, list[list[str]]]]:
+    """Give a function from an explanation to one shopper who could read it, and to what people are told of both."""
+    rows = explained(tables)
+    shelf = dict(zip(tables.items["item_id"].to_pylist(), tables.items["category"].to_pylist(), strict=True))
+    holders: dict[str, list[str]] = {}
+    for row in tables("interests", "interests").to_pylist():
+        holders.setdefault(row["interest"], []).append(row["user_id"])
+    tags: dict[tuple[str, str | None], dict[str, str]] = {}
+    for row in tables("tags", "tags").to_pylist():
+        tags.setdefault((row["interest"], row["category"]), {}).setdefault(row["user_id"], row["tag"])
+
+    def told(sample: Sample) -> tuple[str | None, list[list[str]]]:
+        row = rows.get(sample.id)
+        if row is None:
+            return None, []
+        item, interest = row["item_id"], row["interest"]
+        by_tag, users = tags.get((interest, shelf.get(item)), {}), holders.get(interest or "", [])
+        own = ["tag", tables.tag_of.get(item) or "none"]
+        if not users:
+            return None, [own]
+        # Rather somebody whom a tag leads to this shelf; of equal ones a hash chooses.
+        user = min(users, key=lambda one: (one not in by_tag, hashlib.sha256(f"{one}/{sample.id}".encode()).digest()))
+        label = f"shopper, one of {len(users)} with this interest"
+        known = str(tables.attributes.get(user) or "unknown")
+        return user, [[label, known], ["tag", by_tag[user]] if user in by_tag else own]
+
+    return told
+
+
+def arms(first: Path, second: Path) -> dict[str, Path]:
+    """Name two arms by what they are, so that another bundle under the same path is another arm.
+
+    Returns:
+        Name -> the bundle's own folder, or the table's file.
+
+    Raises:
+        InvalidConfigError: both are the same, or a table is not there.
+        BundleError: an arm is a folder, but no bundle.
+    """
+    found: dict[str, Path] = {}
+    for path in (first, second):
+        if path.is_dir():
+            opened = Recommender.open(path)
+            mark, place = opened.bundle, opened.folder
+        else:
+            try:
+                mark, place = hashlib.sha256(path.read_bytes()).hexdigest(), path
+            except OSError as error:
+                raise InvalidConfigError(
+                    f"a bundle, or a table of user_id and item_id, was expected at {path}, but it cannot be read: "
+                    f"{error.strerror}"
+                ) from error
+        if mark[:8] in {name[-8:] for name in found}:
+            raise InvalidConfigError(
+                f"{first} and {second} are the same ({mark[:8]}): a list beside itself shows nothing; name another arm"
+            )
+        found[f"{path.resolve().stem} {mark[:8]}"] = place
     return found
 
 
@@ -98,7 +164,7 @@ def pairs(config: Config, arms: Mapping[str, Path], *, users: int, k: int = SHOW
         k: most items a list.
 
     Raises:
-        JudgeError: an arm's table lacks a column, or no shopper is served by both.
+        JudgeError: an arm's table lacks a column, no shopper is served by both, or all get the same from both.
         BundleError: an arm is a folder, but no bundle.
     """
     tables = Tables(config)
@@ -118,11 +184,16 @@ def pairs(config: Config, arms: Mapping[str, Path], *, users: int, k: int = SHOW
             {name: [_item(known.get(item), item) for item in (lists or {})[user]] for name, lists in served.items()},
             attributes=attributes.get(user) or "",
             history=history(user),
+            comparison=f"{against(arms)}, {k} items",
             seed=config.seed,
         )
         for user in chosen
         if all((lists or {}).get(user) for lists in served.values())
     ]
+    if found and all(one.lists[0] == one.lists[1] for one in found):
+        raise JudgeError(
+            f"{' and '.join(arms)} give each of {len(found)} shoppers the same list; two arms that differ are needed"
+        )
     if not found:
         raise JudgeError(f"a shopper whom {' and '.join(arms)} both serve was expected, but there is none")
     return found

@@ -2,6 +2,7 @@
 
 Everybody meets the samples in the same order, a hash of their content, so that two people soon have samples in common.
 A sample that was handed out is held for its annotator for some minutes: two browsers do not do the same work twice.
+What somebody skipped or left half answered is then offered to the next person, with the reasons of those who skipped.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Questions:
         return _shown(kept) | {
             "criteria": [one.key for one in asked],
             "answers": {key: _answer(said) for key, said in own.items() if said is not None},
+            "skipped": {one.key: _skips(seen, sample, one.key, who) for one in asked},
             "reveal": {one.key: self._reveal(seen, sample, one.key) for one in asked} if finished else None,
         }
 
@@ -160,6 +162,7 @@ class Questions:
         return _shown(kept) | {
             "criteria": [one["criterion"]],
             "answers": {},
+            "skipped": {},
             "reveal": None,
             "said": one["said"],
             "own": own is not None,
@@ -189,22 +192,27 @@ class Questions:
     def _open(self, seen: Seen, who: str, have: Collection[str]) -> tuple[list[str], list[str]]:
         """Find gold and other samples that are open for somebody; first what was begun, then what a milestone asks."""
         golden = {sample for sample, _, name in seen.said if name == GOLD}
-        taken: dict[str, set[str]] = {}
-        for sample, _, name in seen.said:
-            if name != GOLD and not name.startswith(ADJUDICATED):
-                taken.setdefault(sample, set()).add(name)
+        answered: dict[tuple[str, str], set[str]] = {}
+        for (sample, criterion, name), said in seen.said.items():
+            if said.verdict is not None and name != GOLD and not name.startswith(ADJUDICATED):
+                answered.setdefault((sample, criterion), set()).add(name)
         now = self._clock()
+        holding: dict[str, set[str]] = {}
         for (sample, name), until in self._held.items():
-            if until > now and sample not in golden:
-                taken.setdefault(sample, set()).add(name)
+            if until > now and not self._finished(seen, sample, name):
+                holding.setdefault(sample, set()).add(name)
         golds, others = [], []
         for sample in sorted(seen.samples):
             if sample in have or not self._wanted(seen.samples[sample], sample) or self._finished(seen, sample, who):
                 continue
-            people = taken.get(sample, set())
+            people = [
+                answered.get((sample, one.key), set()) | holding.get(sample, set())
+                for one in self.asked(seen.samples[sample].sample.task)
+            ]
             if sample in golden:
                 golds.append(sample)
-            elif who in people or len(people) < self.settings.annotators:
+            # A question that somebody skipped, or left half way, is still open: it goes to the next person.
+            elif any(who in one for one in people) or min(map(len, people)) < self.settings.annotators:
                 others.append(sample)
         begun = {sample for sample, _, name in seen.said if name == who}
         return golds, sorted(others, key=lambda one: (one not in begun, one not in seen.due))
@@ -252,7 +260,10 @@ def _shown(kept: Kept) -> dict[str, Any]:
     return {
         "id": kept.sample.id,
         "task": kept.sample.task,
-        "fields": [[clean(label), clean(text, limit=_FIELD)] for label, text in kept.sample.fields.items()],
+        "fields": [
+            [clean(label), clean(text, limit=_FIELD)]
+            for label, text in (*context.get("fields", ()), *kept.sample.fields.items())
+        ],
         "history": shown_rows(context.get("history", ())),
         "cited": list(context.get("cited", ())),
     }
@@ -269,6 +280,13 @@ def shown_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         }
         for place, row in enumerate(rows, start=1)
     ]
+
+
+def _skips(seen: Seen, sample: str, criterion: str, who: str) -> list[str]:
+    """Give the reasons for which others skipped a question, unnamed."""
+    return sorted(
+        clean(reason) for (*one, name), reason in seen.skips.items() if one == [sample, criterion] and name != who
+    )
 
 
 def _answer(said: Said) -> dict[str, Any]:

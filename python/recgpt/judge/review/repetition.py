@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recgpt.errors import JudgeError
-from recgpt.judge.review.store import Pair, Seen
+from recgpt.judge.review.store import Pair, Seen, against
 from recgpt.text import clean
 
 ANNOTATORS = 3
@@ -61,9 +61,12 @@ def pair(
     *,
     attributes: str = "",
     history: Sequence[Mapping[str, Any]] = (),
+    comparison: str = "",
     seed: int = 0,
 ) -> Pair:
     """Make a pair from two arms' lists, by name of arm; a hash draws which stands left.
+
+    `comparison` names what it is counted with, by default all pairs of the same two arms.
 
     Raises:
         JudgeError: not two arms, or an empty list.
@@ -74,7 +77,8 @@ def pair(
     shown = {name: [dict(item) for item in lists[name]] for name in names}
     mark = hashlib.sha256(f"{seed}/{user_id}/{shown!r}".encode("utf-8", "replace")).hexdigest()
     left, right = names if int(mark[0], 16) % 2 else reversed(names)
-    return Pair(mark[:32], user_id, attributes, history, (left, right), (shown[left], shown[right]))
+    told = comparison or against(names)
+    return Pair(mark[:32], user_id, attributes, history, (left, right), (shown[left], shown[right]), told)
 
 
 def checked(answer: Mapping[str, Any], lists: Sequence[Sequence[object]]) -> dict[str, Any]:
@@ -123,34 +127,41 @@ def repeats(answer: Mapping[str, Any], side: int, depth: int | None) -> bool | N
     return any(place <= depth for place in answer["marks"][side])
 
 
-def figures(seen: Seen, *, annotators: int = ANNOTATORS) -> dict[str, Any]:
-    """Give perceived repetition by arm: of the lists about which all annotators say the same, the share that repeats.
+def figures(seen: Seen, *, annotators: int = ANNOTATORS) -> list[dict[str, Any]]:
+    """Give perceived repetition by comparison and arm: of the lists about which all annotators say the same, its share.
 
-    A pair counts when it has its number of annotators; of more the first that stand count.
+    A pair counts when it has its number of annotators; of more the first that stand count. Comparisons of one buffer
+    stay apart: an arm may stand in several, beside other shoppers' lists and at another length.
     """
     by_pair: dict[str, list[Mapping[str, Any]]] = {}
     for (pair_id, _), answer in seen.answers.items():
         by_pair.setdefault(pair_id, []).append(answer)
     whole = {one: answers[:annotators] for one, answers in by_pair.items() if len(answers) >= annotators}
-    arms = sorted({name for one in seen.pairs.values() for name in one.arms})
-    rows = []
-    for depth in DEPTHS:
-        row: dict[str, Any] = {"depth": f"top {depth}" if depth else "all"}
-        for arm in arms:
-            yes = unanimous = 0
-            for one, answers in whole.items():
-                if arm not in seen.pairs[one].arms:
-                    continue
-                said = {repeats(answer, seen.pairs[one].arms.index(arm), depth) for answer in answers}
-                if len(said) == 1 and None not in said:
-                    unanimous += 1
-                    yes += True in said
-            row[arm] = {"repeats": yes, "unanimous": unanimous, "share": yes / unanimous if unanimous else None}
-        rows.append(row)
-    return {
-        "arms": arms,
-        "pairs": len(seen.pairs),
-        "answered": len(whole),
-        "annotators": annotators,
-        "repetition": rows,
-    }
+    comparisons: dict[str, list[Pair]] = {}
+    for one in seen.pairs.values():
+        comparisons.setdefault(one.comparison, []).append(one)
+    return [
+        {
+            "comparison": name,
+            "arms": sorted(pairs[0].arms),
+            "pairs": len(pairs),
+            "answered": sum(one.id in whole for one in pairs),
+            "annotators": annotators,
+            "repetition": [_row(depth, pairs, whole) for depth in DEPTHS],
+        }
+        for name, pairs in comparisons.items()
+    ]
+
+
+def _row(depth: int | None, pairs: Sequence[Pair], whole: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Count one depth of one comparison."""
+    row: dict[str, Any] = {"depth": f"top {depth}" if depth else "all"}
+    for arm in sorted(pairs[0].arms):
+        yes = unanimous = 0
+        for one in pairs:
+            said = {repeats(answer, one.arms.index(arm), depth) for answer in whole.get(one.id, ())}
+            if len(said) == 1 and None not in said:
+                unanimous += 1
+                yes += True in said
+        row[arm] = {"repeats": yes, "unanimous": unanimous, "share": yes / unanimous if unanimous else None}
+    return row

@@ -60,6 +60,8 @@ class Pair:
     """Names of the left and of the right arm; the page never gets them."""
     lists: tuple[Sequence[Mapping[str, str]], Sequence[Mapping[str, str]]]
     """Left and right: items with `title` and `detail`."""
+    comparison: str
+    """Which two arms at which length: pairs of one comparison are counted together, and no others."""
 
 
 @dataclass
@@ -78,6 +80,8 @@ class Seen:
     """Samples that an open milestone asks people about."""
     order: list[tuple[str, str, str]] = field(default_factory=list)
     """Keys of `said` in the order in which they were said; some are no longer there."""
+    skips: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """Reasons of the skips in `said`, by its keys."""
 
 
 class Store:
@@ -97,7 +101,7 @@ class Store:
                     )
 
     def add_contexts(self, contexts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Add what a page shows beside a sample, by sample: `history` and `cited`.
+        """Add what a page shows beside a sample, by sample: `history`, `cited`, and `fields` that only people see.
 
         A row of a history has `id`, `when`, `items`, and as `hits` the places of items that show what it is cited for.
         """
@@ -198,6 +202,9 @@ class Store:
             return
         key = (row["sample"], row["criterion"], row["annotator"])
         seen.said.pop(key, None)
+        seen.skips.pop(key, None)
+        if row["verdict"] is None and row["note"].startswith(SKIP):
+            seen.skips[key] = row["note"].removeprefix(SKIP)
         if row["verdict"] is not None or row["note"].startswith(SKIP):
             seen.said[key] = Said(row["verdict"], row["note"], row["seconds"], row["row"])
             seen.order.append(key)
@@ -217,6 +224,8 @@ class Store:
 
     def _take_pairs(self, seen: Seen, row: sqlite3.Row) -> None:
         pair = json.loads(row["pair"])
+        # Pairs of before had no comparison of their own: their arms tell them apart.
+        pair.setdefault("comparison", against(pair["arms"]))
         seen.pairs[row["id"]] = Pair(row["id"], **{name: pair[name] for name in _PAIR})
 
     def _take_answers(self, seen: Seen, row: sqlite3.Row) -> None:
@@ -225,7 +234,12 @@ class Store:
             seen.answers[row["pair"], row["annotator"]] = json.loads(row["answer"])
 
 
-_PAIR = ("user_id", "attributes", "history", "arms", "lists")
+_PAIR = ("user_id", "attributes", "history", "arms", "lists", "comparison")
+
+
+def against(arms: Iterable[str]) -> str:
+    """Name a comparison by its arms, whichever stands left."""
+    return " against ".join(sorted(arms))
 
 
 def _now() -> str:

@@ -112,6 +112,8 @@ export class Labels {
       verdicts(criterion, said, (word) => this.say(word)),
       h("div", { class: "minor" }, small("Skip", "S", () => this.skip()), small("Note", "N", () => this.write()), small("Undo", "U", () => this.undo())),
       h("p", { class: "note" }, note ? [said?.skip ? "Skipped: " : "Note: ", strange(note)] : null),
+      // Below the buttons, so that these stay where they are.
+      (sample.skipped[this.active] ?? []).map((reason) => h("p", { class: "hint skipped" }, "Somebody skipped this: ", strange(reason))),
       sample.reveal ? this.renderReveal(sample) : null,
       examples(criterion),
     );

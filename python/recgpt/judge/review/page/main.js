@@ -108,7 +108,7 @@ async function begin() {
   await enter(await introduce(true));
   find("nav-lists").hidden = !start.pairs;
   find("who").addEventListener("click", async () => enter(await introduce(false)).catch(app.fail));
-  find("more").addEventListener("click", () => figures().then((found) => table(found, app.criteria)).catch(app.fail));
+  find("more").addEventListener("click", () => app.outbox.flush().then(figures).then((found) => table(found, app.criteria)).catch(app.fail));
   find("help").addEventListener("click", help);
   addEventListener("popstate", () => route().catch(app.fail));
   addEventListener("keydown", keyed);
