@@ -2,8 +2,6 @@
 
 import json
 import math
-import shutil
-import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from browsing import opened
 
 from recgpt import errors
 from recgpt.evaluation import desk
@@ -347,7 +346,11 @@ def test_significance_by_hand() -> None:
 def test_files_are_read_as_tables_are(tmp_path: Path) -> None:
     pq.write_table(a().append_column("note", pa.array(["=1"] * 8)), tmp_path / "a.parquet")
     pyarrow.csv.write_csv(b(), tmp_path / "b.csv")
-    assert judged(tmp_path / "a.parquet", tmp_path / "b.csv").figures() == judged().figures()  # type: ignore[arg-type]
+    read_from = judged(tmp_path / "a.parquet", tmp_path / "b.csv").figures()  # type: ignore[arg-type]
+    assert read_from.pop("ran")["arm B"] == str(tmp_path / "b.csv")
+    tables = judged().figures()
+    assert tables.pop("ran")["arm B"] == "a table"
+    assert read_from == tables
     (tmp_path / "c.parquet").write_bytes(b"PAR1")
     with pytest.raises(errors.InvalidTableError, match="cannot be read"):
         read(tmp_path / "c.parquet")
@@ -365,6 +368,8 @@ def test_an_arm_without_users_of_the_other_keeps_its_rows_together() -> None:
 HOSTILE = "</td><script>document.title='attacked'</script><img src=http://evil.invalid/x onerror=alert(1)>"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(90)
 def test_hostile_names_stay_text_and_nothing_runs_or_loads(tmp_path: Path) -> None:
     tiers = {"tier": [HOSTILE] * 8, "seller": [HOSTILE] * 4 + ["s"] * 4}
     found = judged(a(**tiers), b(**tiers), names=(HOSTILE, "B"), simulation=True)
@@ -376,11 +381,9 @@ def test_hostile_names_stay_text_and_nothing_runs_or_loads(tmp_path: Path) -> No
         assert "Simulation" in text
     assert "default-src 'none'" in page
     assert len(page) < 200_000
-    assert "Matthew effect" in page
+    for said in ("Matthew effect", "What ran", "a table", "4 items", "pyarrow", "What is not shown"):
+        assert said in page
     assert not list(tmp_path.glob("*.part"))
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("the text was checked; there is no chromium on this machine to open it")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", (tmp_path / "desk.html").as_uri()]
-    shown = subprocess.run([browser, *options], capture_output=True, text=True, check=True, timeout=25).stdout
-    assert "<title>attacked" not in shown
+    document, said = opened(tmp_path / "desk.html")
+    assert "<title>attacked" not in document
+    assert "Content Security Policy" not in said

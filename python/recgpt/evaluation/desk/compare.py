@@ -55,6 +55,8 @@ class Desk:
     repetition: list[Repetition]
     policies: list[Policy]
     cautions: list[Caution]
+    ran: dict[str, str]
+    """What was compared, by name."""
     simulation: bool = False
     """Whether the logs were simulated; every form of the result says so."""
 
@@ -63,6 +65,7 @@ class Desk:
         whole = {
             "simulation": self.simulation,
             "arms": list(self.names),
+            "ran": self.ran,
             "users": list(self.users),
             "exposures": list(self.exposures),
             "span": [[moment.isoformat() for moment in ends] for ends in self.span],
@@ -165,8 +168,20 @@ def compare(
         repetition=_repetition(a, b, known, seed, said),
         policies=judged,
         cautions=[*cautions(rows, names, users, share=share), *said, *doubts],
+        ran={
+            **{f"arm {name}": _source(log) for name, log in zip(names, (first, second), strict=True)},
+            "catalogue": f"{len(known.ids):,} items" if items is not None else "none; items are those of the logs",
+            "popularity": "exposures in the test" if popularity is None else "from before the test",
+            "users meant for the first arm": f"{share:g}",
+            "days begin in": zone,
+            "seed": str(seed),
+        },
         simulation=simulation,
     )
+
+
+def _source(log: str | Path | ArrowStream) -> str:
+    return str(log) if isinstance(log, str | Path) else "a table"
 
 
 def _apart(a: Arm, b: Arm, said: list[Caution]) -> tuple[Arm, Arm]:
