@@ -212,6 +212,12 @@ CAUTIONS: list[tuple[str, Callable[[], desk.Desk], str]] = [
     ("no_categories", lambda: judged(items=None), "no catalogue was given, so there is no EICD, no CICD and no redundancy by category"),
     ("no_positions", lambda: judged(a(position=None)), "no `position` in arm A, so there is no top 4 or top 8 and no redundancy"),
     ("no_dwell", lambda: judged(second=b(dwell=None)), "no `dwell` in arm B, so there is no DT"),
+    ("one_sided_tier", lambda: judged(second=b(tier=None)), "no `tier` in arm B, so there is no table by tier"),
+    ("one_sided_seller", lambda: judged(a(seller=None)), "no `seller` in arm A, so there is no curve by seller"),
+    ("no_slope", lambda: judged(a(click=[False] * 8)), "arm A: no slope of CTR and page views by item; fewer than 2 groups have any, or all groups are equally popular"),
+    ("no_redundancy", lambda: judged(a(is_ad=[True] * 8)), "fewer than 2 users of an arm have places that are no ads, so redundancy by category is left out for them"),
+    ("no_popularity", lambda: judged(popularity=pa.table({"item_id": ["z"]})), "`popularity` knows no item of the catalogue, so all are alike and Matthew curves say nothing"),
+    ("duplicate_items", lambda: judged(items=pa.concat_tables([ITEMS, ITEMS.slice(0, 1)])), "1 of 5 rows of the catalogue repeat an item; the first of each counts"),
     ("one_seller", lambda: judged(a(seller=["s"] * 8), b(seller=["s"] * 8)), "all exposures are of one seller, so there is no curve by seller"),
 ]  # fmt: skip
 
@@ -250,6 +256,10 @@ ERRORS: list[tuple[str, type[errors.RecGPTError], Callable[[], Any], str]] = [
     ("a propensity of 0", errors.InvalidArrayError, lambda: judged(a(propensity=[0.0] * 8)), "arm A: `propensity` must lie from 0 (not for the own one) to 1, but row 0 is 0.0"),
     ("a propensity of 2", errors.InvalidArrayError, lambda: judged(a(other_propensity=[2.0] * 8)), "arm A: `other_propensity` must lie from 0 (not for the own one) to 1, but row 0 is 2.0"),
     ("propensities for some", errors.InvalidTableError, lambda: judged(a(propensity=[None] + [0.5] * 7)), "arm A: `propensity` is missing in 1 of 8 rows; give it for all or none"),
+    ("popularity of nothing", errors.InvalidTableError, lambda: judged(popularity=pa.table({"x": [1]})), "`popularity` needs item_id, and count where a row is not one event, but it has x; rename yours"),
+    ("popularity in words", errors.InvalidTableError, lambda: judged(popularity=pa.table({"item_id": ["a"], "count": ["many"]})), "`popularity.count` must hold numbers, but: Failed to parse string: 'many' as a scalar of type double; mend the column"),
+    ("popularity below 0", errors.InvalidArrayError, lambda: judged(popularity=pa.table({"item_id": ["a", "b"], "count": [1, -4]})), "`popularity.count` must lie from 0 up, finite, but row 1 is -4.0"),
+    ("popularity unknown", errors.InvalidArrayError, lambda: judged(popularity=pa.table({"item_id": ["a"], "count": pa.array([None], pa.int64())})), "`popularity.count` must lie from 0 up, finite, but row 0 is nan"),
     ("no file", errors.DatasetNotFoundError, lambda: desk.compare("none.csv", b()), "an exposure log was expected at none.csv, but there is no file; give Parquet or CSV"),
     ("one name for two", errors.InvalidConfigError, lambda: judged(names=("x", "x")), "the arms must have different names, but both are 'x'"),
     ("a share of 1", errors.InvalidConfigError, lambda: judged(share=1), "`share` must lie between 0 and 1, the first arm's part of all users, but is 1"),
