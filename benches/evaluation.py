@@ -124,7 +124,8 @@ def stream(path: str, items: int) -> None:
     counter = metrics.Exposures(catalogue(items))
     before = peak()
     start = time.perf_counter()
-    file = pq.ParquetFile(path)
+    # What is read ahead by default is kept until the end: memory would grow with the file.
+    file = pq.ParquetFile(path, pre_buffer=False)
     for batch in file.iter_batches(BATCH):
         counter.add(pa.table(batch))
     found = counter.engagement()

@@ -15,6 +15,7 @@ import pytest
 from command import say
 
 from recgpt import pipeline
+from recgpt.cli import app
 from recgpt.llm import ledger
 
 COMMANDS = (
@@ -122,6 +123,20 @@ def test_a_user_whom_nobody_knows_is_answered_cold(shop: Path) -> None:
     rows = json.loads(ask("recommend", "stranger", "--bundles", str(shop), "--json"))
     assert rows
     assert all(row["cold"] for row in rows)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_mistyped_id_is_told_beside_the_answer(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Nothing but the answer on standard output; the hint is for people.
+    assert app(["recommend", "u001", "--bundles", str(shop)], standalone_mode=False) is None
+    answer, hint = capsys.readouterr()
+    assert "recommended" in answer
+    assert "look alike" not in answer
+    assert hint.startswith("recgpt: user 'u001' is in no table of bundle ")
+    assert re.search(r"ids that look alike: 'u00\d1'.*; what is popular was shown\n$", hint)
+    app(["recommend", "u0001", "--bundles", str(shop)], standalone_mode=False)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 import json
 import math
-import shutil
-import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from browsing import opened
 
 from recgpt import errors
 from recgpt.evaluation import desk
@@ -213,6 +212,12 @@ CAUTIONS: list[tuple[str, Callable[[], desk.Desk], str]] = [
     ("no_categories", lambda: judged(items=None), "no catalogue was given, so there is no EICD, no CICD and no redundancy by category"),
     ("no_positions", lambda: judged(a(position=None)), "no `position` in arm A, so there is no top 4 or top 8 and no redundancy"),
     ("no_dwell", lambda: judged(second=b(dwell=None)), "no `dwell` in arm B, so there is no DT"),
+    ("one_sided_tier", lambda: judged(second=b(tier=None)), "no `tier` in arm B, so there is no table by tier"),
+    ("one_sided_seller", lambda: judged(a(seller=None)), "no `seller` in arm A, so there is no curve by seller"),
+    ("no_slope", lambda: judged(a(click=[False] * 8)), "arm A: no slope of CTR and page views by item; fewer than 2 groups have any, or all groups are equally popular"),
+    ("no_redundancy", lambda: judged(a(is_ad=[True] * 8)), "fewer than 2 users of an arm have places that are no ads, so redundancy by category is left out for them"),
+    ("no_popularity", lambda: judged(popularity=pa.table({"item_id": ["z"]})), "`popularity` knows no item of the catalogue, so all are alike and Matthew curves say nothing"),
+    ("duplicate_items", lambda: judged(items=pa.concat_tables([ITEMS, ITEMS.slice(0, 1)])), "1 of 5 rows of the catalogue repeat an item; the first of each counts"),
     ("one_seller", lambda: judged(a(seller=["s"] * 8), b(seller=["s"] * 8)), "all exposures are of one seller, so there is no curve by seller"),
 ]  # fmt: skip
 
@@ -251,6 +256,10 @@ ERRORS: list[tuple[str, type[errors.RecGPTError], Callable[[], Any], str]] = [
     ("a propensity of 0", errors.InvalidArrayError, lambda: judged(a(propensity=[0.0] * 8)), "arm A: `propensity` must lie from 0 (not for the own one) to 1, but row 0 is 0.0"),
     ("a propensity of 2", errors.InvalidArrayError, lambda: judged(a(other_propensity=[2.0] * 8)), "arm A: `other_propensity` must lie from 0 (not for the own one) to 1, but row 0 is 2.0"),
     ("propensities for some", errors.InvalidTableError, lambda: judged(a(propensity=[None] + [0.5] * 7)), "arm A: `propensity` is missing in 1 of 8 rows; give it for all or none"),
+    ("popularity of nothing", errors.InvalidTableError, lambda: judged(popularity=pa.table({"x": [1]})), "`popularity` needs item_id, and count where a row is not one event, but it has x; rename yours"),
+    ("popularity in words", errors.InvalidTableError, lambda: judged(popularity=pa.table({"item_id": ["a"], "count": ["many"]})), "`popularity.count` must hold numbers, but: Failed to parse string: 'many' as a scalar of type double; mend the column"),
+    ("popularity below 0", errors.InvalidArrayError, lambda: judged(popularity=pa.table({"item_id": ["a", "b"], "count": [1, -4]})), "`popularity.count` must lie from 0 up, finite, but row 1 is -4.0"),
+    ("popularity unknown", errors.InvalidArrayError, lambda: judged(popularity=pa.table({"item_id": ["a"], "count": pa.array([None], pa.int64())})), "`popularity.count` must lie from 0 up, finite, but row 0 is nan"),
     ("no file", errors.DatasetNotFoundError, lambda: desk.compare("none.csv", b()), "an exposure log was expected at none.csv, but there is no file; give Parquet or CSV"),
     ("one name for two", errors.InvalidConfigError, lambda: judged(names=("x", "x")), "the arms must have different names, but both are 'x'"),
     ("a share of 1", errors.InvalidConfigError, lambda: judged(share=1), "`share` must lie between 0 and 1, the first arm's part of all users, but is 1"),
@@ -347,7 +356,11 @@ def test_significance_by_hand() -> None:
 def test_files_are_read_as_tables_are(tmp_path: Path) -> None:
     pq.write_table(a().append_column("note", pa.array(["=1"] * 8)), tmp_path / "a.parquet")
     pyarrow.csv.write_csv(b(), tmp_path / "b.csv")
-    assert judged(tmp_path / "a.parquet", tmp_path / "b.csv").figures() == judged().figures()  # type: ignore[arg-type]
+    read_from = judged(tmp_path / "a.parquet", tmp_path / "b.csv").figures()  # type: ignore[arg-type]
+    assert read_from.pop("ran")["arm B"] == str(tmp_path / "b.csv")
+    tables = judged().figures()
+    assert tables.pop("ran")["arm B"] == "a table"
+    assert read_from == tables
     (tmp_path / "c.parquet").write_bytes(b"PAR1")
     with pytest.raises(errors.InvalidTableError, match="cannot be read"):
         read(tmp_path / "c.parquet")
@@ -365,6 +378,8 @@ def test_an_arm_without_users_of_the_other_keeps_its_rows_together() -> None:
 HOSTILE = "</td><script>document.title='attacked'</script><img src=http://evil.invalid/x onerror=alert(1)>"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(90)
 def test_hostile_names_stay_text_and_nothing_runs_or_loads(tmp_path: Path) -> None:
     tiers = {"tier": [HOSTILE] * 8, "seller": [HOSTILE] * 4 + ["s"] * 4}
     found = judged(a(**tiers), b(**tiers), names=(HOSTILE, "B"), simulation=True)
@@ -376,11 +391,9 @@ def test_hostile_names_stay_text_and_nothing_runs_or_loads(tmp_path: Path) -> No
         assert "Simulation" in text
     assert "default-src 'none'" in page
     assert len(page) < 200_000
-    assert "Matthew effect" in page
+    for said in ("Matthew effect", "What ran", "a table", "4 items", "pyarrow", "What is not shown"):
+        assert said in page
     assert not list(tmp_path.glob("*.part"))
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("the text was checked; there is no chromium on this machine to open it")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", (tmp_path / "desk.html").as_uri()]
-    shown = subprocess.run([browser, *options], capture_output=True, text=True, check=True, timeout=25).stdout
-    assert "<title>attacked" not in shown
+    document, said = opened(tmp_path / "desk.html")
+    assert "<title>attacked" not in document
+    assert "Content Security Policy" not in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from planting import evaluate
 from typer.testing import CliRunner
 
 from recgpt import errors, pipeline, schema
@@ -21,8 +21,7 @@ from recgpt.evaluation.metrics import Score
 from recgpt.evaluation.planted import interests as scores
 from recgpt.evaluation.planted import stages
 from recgpt.evaluation.planted.behind import Behind, behind, thing
-from recgpt.pipeline import planted, variants
-from recgpt.pipeline.variants import _rung, _shortest, _Text
+from recgpt.pipeline import planted
 
 NOW = START + timedelta(days=100)
 
@@ -248,58 +247,6 @@ def test_scores_of_explanations_by_hand(truth: dict[str, Behind]) -> None:
     assert found.supported.mean == 1 / 3  # the tent; milk is no camping, fishing was a gift
 
 
-def test_the_rungs_of_a_ladder() -> None:
-    whole = _Text("r1 24-03-01 (cart), 24-02 (cart), 22 (cart) | Tent", 20, 9, 0, 0)
-    assert _rung(whole, whole) == 0
-    texts = [
-        whole,
-        _Text("r1 24-03 (cart), 24-02 (cart), 22 (cart) | Tent", 18, 9, 0, 0),
-        _Text("r1 24-03 (cart), 24 (cart), 22 (cart) | Tent", 16, 9, 0, 0),
-        _Text("r1 24-03 (other), 24 (other) | Tent", 14, 9, 0, 2),
-        _Text("r1 24-03 (other) | Outdoor x12", 12, 9, 0, 2),
-        _Text("r1 24-03 (other) | Outdoor x2", 8, 9, 3, 2),
-    ]
-    assert [_rung(text, whole) for text in texts] == [0, 1, 2, 3, 4, 5]
-
-    def compress(budget: int | None, layout: str) -> _Text:
-        return next((text for text in texts if text.tokens <= (99 if budget is None else budget)), texts[-1])
-
-    assert [_shortest(compress, whole, rung, 99).tokens for rung in range(5)] == [20, 18, 16, 14, 12]
-    assert [_shortest(compress, whole, rung, 15).tokens for rung in range(5)] == [14, 14, 14, 14, 12]
-
-
-CONFIG = """
-out = "{folder}/out"
-[data]
-folder = "not read"
-[data.world]
-users = 40
-items = 200
-hostile = true
-[history]
-budget = {budget}
-[llm]
-engine = "fake"
-households = 4
-min_events = 60
-context_tokens = 60000
-[retrieval]
-epochs = 1
-steps = 5
-threads = 1
-[serving]
-explained = 5
-"""
-
-
-def evaluate(tmp_path: Path, *options: str, budget: int = 6000) -> dict[str, Any]:
-    (tmp_path / "run.toml").write_text(CONFIG.format(folder=tmp_path, budget=budget), encoding="utf-8")
-    done = CliRunner().invoke(app, ["evaluate", str(tmp_path / "run.toml"), "--world", "--json", *options])
-    assert done.exit_code == 0, done.output
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_every_stage_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,36 +275,6 @@ def test_every_stage_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().out
     assert "lists of 20: users with a model's tags" in shown
     assert "hallucinations, of the mined" in shown
-
-
-@pytest.mark.timeout(120)
-def test_ablation_and_noise_are_paired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = evaluate(tmp_path, "--ablate", "history", "--noise")
-    assert "interests" not in found
-    rows = {row["variant"]: row for row in found["ablation"]["variants"]}
-    assert list(rows) == ["raw", "reliable", "sequence", "item", "cheapest", *variants.RUNGS, "dropped"]
-    assert rows["cheapest"]["f1_difference"] == {"value": 0.0, "low": 0.0, "high": 0.0, "users": 4}
-    for row in rows.values():
-        assert 0 < row["history_tokens"] <= 6000
-        assert row["prompt_tokens"] > 0
-        assert row["seconds"] > 0
-        assert 0 < row["kept"] <= 1
-    # What the ladder gives up makes texts shorter, and only its last rung forgets.
-    sizes = [rows[rung]["history_tokens"] for rung in (*variants.RUNGS, "dropped")]
-    assert sizes == sorted(sizes, reverse=True)
-    assert rows["categories"]["kept"] == 1.0 > rows["dropped"]["kept"]
-    assert rows["raw"]["kept"] < rows["cheapest"]["kept"]
-    assert found["ablation"]["verdict"] in ("holds", "open", "broken")
-    assert found["ablation"]["time_saved_paper"] == 0.29
-    shares = [row["noise"] for row in found["noise"]]
-    assert shares == [0.0, 0.1, 0.2, 0.4, 0.6]
-    events = [row["reliable_events"] for row in found["noise"]]
-    assert events == sorted(events)
-    assert found["noise"][0]["classes"]["weak"] <= found["noise"][-1]["classes"]["weak"]
-    show(found)
-    shown = capsys.readouterr().out
-    assert "the paper says 29%" in shown
-    assert "share of visits" in shown
 
 
 def test_what_a_world_cannot_judge(tmp_path: Path) -> None:

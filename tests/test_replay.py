@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from browsing import opened
 from command import say
 
 from recgpt import errors, schema, serving
@@ -92,12 +93,28 @@ def test_every_ranker_segment_and_reading_by_hand(monkeypatch: pytest.MonkeyPatc
 
 def test_paired_tests_hold_the_bundle_against_each_baseline() -> None:
     found = judged()
-    (one,) = (one for one in found.tests if (one.measure, one.baseline) == ("hr@1_new", "popularity"))
+    (one,) = (one for one in found.tests if (one.segment, *one[1:3]) == ("all", "hr@1_new", "popularity"))
     # Popularity without own items: c (2 sales of a, then b and c level, by row): 1 gets c, 2 gets b, 3 gets a.
     assert one.paired.difference.value == pytest.approx(2 / 3)
     assert (one.paired.better, one.paired.worse, one.paired.users) == (2, 0, 3)
     assert one.adjusted >= one.paired.p
     assert {one.baseline for one in found.tests} == set(baselines.rankers())
+
+
+def test_segments_are_tested_too_and_pay_for_their_number() -> None:
+    found = judged()
+    segments = [row.segment for row in found.rows if row.ranker == "recgpt"]
+    assert segments == ["all", "warm", "cold", "history: none", "history: 1 to 4"]
+    tested = {(one.segment, one.measure, one.baseline): one for one in found.tests}
+    # Users 1 and 2 get what they then buy, popularity gives 1 the same c and 2 something else.
+    warm = tested["warm", "hr@1_new", "popularity"].paired
+    assert (warm.difference.value, warm.better, warm.worse, warm.users) == (0.5, 1, 0, 2)
+    assert tested["cold", "hr@1_new", "popularity"].paired.users == 1
+    family = [one for one in found.tests if one.segment != "all" and one.measure == "hr@1_new"]
+    assert len(family) == 4 * len(baselines.rankers())
+    assert min(one.adjusted for one in family) == min(1.0, len(family) * min(one.paired.p for one in family))
+    assert ("cold", "hr@1_unsold", "popularity") in tested
+    assert json.loads(json.dumps(found.figures()))["tests"][-1]["segment"] == "history: 1 to 4"
 
 
 def test_the_sweep_asks_the_bundle_itself_at_every_beta() -> None:
@@ -190,6 +207,8 @@ def test_als_without_its_package_names_the_pip_line(monkeypatch: pytest.MonkeyPa
 HOSTILE = "<script>document.title='attacked'</script>"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(90)
 def test_the_page_escapes_what_the_log_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["recgpt.evaluation.replay"], "LEAST", 1)
     users = schema.rows([{"user_id": "1", "attributes": HOSTILE}], schema.USERS)
@@ -199,7 +218,18 @@ def test_the_page_escapes_what_the_log_says(tmp_path: Path, monkeypatch: pytest.
         assert "<script" not in text
         assert "attribute: &lt;script&gt;" in text
     assert "default-src 'none'" in page
+    for said in (
+        "What ran",
+        "9 events, 6 items",
+        "purchase, from `now` on",
+        "popularity, buy-again, item-kNN",
+        "pyarrow",
+    ):
+        assert said in page
     assert json.loads(json.dumps(found.figures()))["rows"][0]["ranker"] == "recgpt"
+    document, said = opened(tmp_path / "replay.html")
+    assert "<title>recgpt replay</title>" in document
+    assert "Content Security Policy" not in said
 
 
 @pytest.fixture
@@ -247,6 +277,8 @@ def test_the_command_line_replays_a_bundle_on_a_folder(shop: Path, capsys: pytes
     )
     found = json.loads(say(capsys, *asked, "--k", "1", "--json", "--html", str(shop / "replay.html")))
     assert (found["users_evaluated"], found["cold"]) == (3, 1)
+    assert found["ran"]["bundle"].startswith(str(shop / "bundles"))
+    assert "data" in found["ran"]
     assert found["rows"][0]["hr@1_new"][0] == pytest.approx(2 / 3, abs=1e-5)  # 1 gets c, 2 gets d, 3 nothing
     assert (shop / "replay.html").stat().st_size > 10_000
     shown = say(capsys, *asked)

@@ -85,7 +85,13 @@ impl Totals {
     /// count at once.
     pub fn new(categories: &[i32], threads: usize) -> Self {
         let part = || Part::new(categories);
-        let shards = std::iter::repeat_with(Shard::default);
+        let most = categories.iter().copied().max().unwrap_or(-1);
+        let end = usize::try_from(most).map_or(0, |most| most + 1);
+        let shards = std::iter::repeat_with(|| Shard {
+            shown: Marks::below(end),
+            clicked: Marks::below(end),
+            ..Shard::default()
+        });
         Self {
             parts: std::iter::repeat_with(part).take(threads.max(1)).collect(),
             shards: shards.take(SHARDS).collect(),

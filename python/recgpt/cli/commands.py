@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
-from recgpt.errors import InvalidConfigError, RecGPTError
+from recgpt.errors import InvalidConfigError, RecGPTError, UnknownUserError
 
 app = typer.Typer(
     help="Recommendations that start from intent (RecGPT Technical Report, arXiv 2507.22879).",
@@ -181,11 +181,20 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Answer one user from the bundle, without torch and without llama.cpp."""
+    import pyarrow.compute as pc
+
     from recgpt.cli.render import recommendations
     from recgpt.serving import Recommender
 
-    answers = Recommender.open(bundles).recommend([user], k=k, beta=beta)
+    recommender = Recommender.open(bundles)
+    answers = recommender.recommend([user], k=k, beta=beta)
     _print(answers.to_pylist()) if as_json else recommendations(answers)
+    if pc.any(answers["cold"]).as_py():
+        try:
+            recommender.inspect(user, k=1)
+        except UnknownUserError as error:
+            # A new shopper is answered, and a mistyped id looks like one.
+            typer.echo(f"recgpt: {error}; what is popular was shown", err=True)
 
 
 @app.command()

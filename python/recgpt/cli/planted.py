@@ -51,10 +51,10 @@ def show(found: Mapping[str, Any]) -> None:
         _noise(console, found["noise"])
 
 
-def _estimate(value: Mapping[str, Any]) -> str:
+def _estimate(value: Mapping[str, Any], form: str = ".3f") -> str:
     if value["value"] is None:
         return "-"
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return f"{value['value']:{form}} [{value['low']:{form}}, {value['high']:{form}}]"
 
 
 def _interests(console: Console, found: Mapping[str, Any]) -> None:
@@ -120,22 +120,37 @@ def _retrieval(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def _ablation(console: Console, found: Mapping[str, Any]) -> None:
+    rows = found["variants"]
     listing(
         console,
-        f"histories: {found['users']} users, {found['budget']:,} tokens at most",
-        ("variant", "F1", "F1 - cheapest", "evidence", "told", "history", "prompts", "seconds"),
+        f"histories: {found['users']} users, {found['budget']:,} tokens at most; differences are paired, to `cheapest`",
+        ("variant", "told", "tokens", "F1", "difference", "evidence", "its difference"),
         [
             {
                 "variant": row["variant"],
-                "F1": _estimate(row["f1"]),
-                "F1 - cheapest": _estimate(row["f1_difference"]),
-                "evidence": _estimate(row["evidence"]),
                 "told": f"{row['kept']:.0%}",
-                "history": round(row["history_tokens"]),
-                "prompts": round(row["prompt_tokens"]),
-                "seconds": row["seconds"],
+                "tokens": round(row["history_tokens"]),
+                "F1": _estimate(row["f1"]),
+                "difference": _estimate(row["f1_difference"]),
+                "evidence": _estimate(row["evidence"]),
+                "its difference": _estimate(row["evidence_difference"]),
             }
-            for row in found["variants"]
+            for row in rows
+        ],
+    )
+    listing(
+        console,
+        "what mining one user takes",
+        ("variant", "prompt tokens", "difference", "seconds", "its difference"),
+        [
+            {
+                "variant": row["variant"],
+                "prompt tokens": f"{row['prompt_tokens']['value']:,.0f}",
+                "difference": _estimate(row["prompt_tokens_difference"], "+,.0f"),
+                "seconds": _estimate(row["seconds"], ".2f"),
+                "its difference": _estimate(row["seconds_difference"], "+.2f"),
+            }
+            for row in rows
         ],
     )
     lost, saved = found["f1_cheapest_minus_raw"], found["time_saved"]

@@ -76,6 +76,7 @@ def replay(
             "worse": one.paired.worse,
         }
         for one in found.tests
+        if one.segment == "all"
     ]
     listing(Console(width=120, highlight=False), "user by user", tuple(tests[0]) if tests else (), tests)
     sweep = [row.figures(found.k) for row in found.sweep]

@@ -26,6 +26,8 @@ from recgpt.evaluation.metrics.significance import Paired, holm, paired
 from recgpt.evaluation.sweep import BETAS, SweepRow, category_codes
 
 OURS = "recgpt"
+ALL = "all"
+"""The segment of all users."""
 READINGS = ("any", "new", "unsold")
 LENGTHS = (("none", 0, 0), ("1 to 4", 1, 4), ("5 to 19", 5, 19), ("20 to 99", 20, 99), ("100 and more", 100, 2**62))
 """Segments by how many distinct items a user had bought before `now`."""
@@ -59,13 +61,15 @@ class Row(NamedTuple):
 
 
 class Test(NamedTuple):
-    """The bundle against one baseline, on all users."""
+    """The bundle against one baseline, on the users of one segment."""
 
+    segment: str
     measure: str
     baseline: str
     paired: Paired
     adjusted: float
-    """p after Holm over the baselines of the measure."""
+    """p after Holm: for all users over the baselines of the measure; for any other segment over these times the
+    segments, because whoever looks at many segments finds one that differs."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,13 @@ class Replay:
     tests: list[Test]
     sweep: list[SweepRow]
     cautions: list[Caution]
+    ran: dict[str, str]
+    """What was replayed on what, by name."""
 
     def figures(self) -> dict[str, Any]:
         """Give everything as plain JSON values."""
         whole = {
+            "ran": self.ran,
             "now": self.now and self.now.isoformat(),
             "until": self.until and self.until.isoformat(),
             "k": self.k,
@@ -99,9 +106,9 @@ class Replay:
                 for row in self.rows
             ],
             "tests": [
-                {"measure": one.measure, "baseline": one.baseline, "difference": list(one.paired.difference)}
-                | {"p": one.paired.p, "adjusted": one.adjusted, "users": one.paired.users}
-                | {"better": one.paired.better, "worse": one.paired.worse}
+                {"segment": one.segment, "measure": one.measure, "baseline": one.baseline}
+                | {"difference": list(one.paired.difference), "p": one.paired.p, "adjusted": one.adjusted}
+                | {"users": one.paired.users, "better": one.paired.better, "worse": one.paired.worse}
                 for one in self.tests
             ],
             "beta_sweep": [row.figures(self.k) for row in self.sweep],
@@ -131,6 +138,7 @@ def replay(
     behavior: str = "purchase",
     seed: int = 0,
     step: Callable[[str], None] = lambda _: None,
+    named: Mapping[str, str] | None = None,
 ) -> Replay:
     """Judge a bundle on what a log says happened after `now`.
 
@@ -147,6 +155,7 @@ def replay(
         behavior: what counts as a truth.
         seed: of intervals and tests.
         step: called with what begins.
+        named: how the result calls bundle and data, for `Replay.ran`.
 
     Raises:
         InvalidConfigError: the bundle was made after `now`, so that it may know the answers.
@@ -169,6 +178,7 @@ def replay(
     sweep = _sweep(ours, held_out, items, betas, k)
     step("intervals and tests")
     scores = {name: _scores(held_out, *pair, k) for name, pair in lists.items()}
+    segments = _segments(held_out, ours.cold, users)
     said += ours.cautions()
     return Replay(
         now=now,
@@ -177,10 +187,17 @@ def replay(
         beta=float(bundle.manifest["beta"]),
         users=len(held_out.user_ids),
         cold=int(ours.cold.sum()),
-        rows=_rows(scores, _segments(held_out, ours.cold, users), seed),
-        tests=_tests(scores, seed),
+        rows=_rows(scores, segments, seed),
+        tests=_tests(scores, segments, seed),
         sweep=sweep,
         cautions=said,
+        ran={
+            **(named or {}),
+            "log": f"{len(events):,} events, {len(items):,} items",
+            "asked": f"{behavior}, from `now` on" if now else f"each user's last {behavior}",
+            "baselines": ", ".join(chosen),
+            "seed": str(seed),
+        },
     )
 
 
@@ -256,7 +273,7 @@ def _unsold(held_out: HeldOut) -> Ragged:
 def _segments(held_out: HeldOut, cold: NDArray[np.bool_], users: pa.Table | None) -> dict[str, NDArray[np.bool_]]:
     """Which users belong to each segment; those without users are left out."""
     sizes: Ints = held_out.bought.sizes
-    found = {"all": np.ones(len(cold), dtype=np.bool_), "warm": ~cold, "cold": cold}
+    found = {ALL: np.ones(len(cold), dtype=np.bool_), "warm": ~cold, "cold": cold}
     found |= {f"history: {name}": (sizes >= low) & (sizes <= high) for name, low, high in LENGTHS}
     if users is not None and len(users):
         parts: dict[str, list[int]] = {}
@@ -286,15 +303,23 @@ def _rows(scores: Mapping[str, Mapping[str, Score]], segments: Mapping[str, NDAr
     return rows
 
 
-def _tests(scores: Mapping[str, Mapping[str, Score]], seed: int) -> list[Test]:
+def _tests(
+    scores: Mapping[str, Mapping[str, Score]], segments: Mapping[str, NDArray[np.bool_]], seed: int
+) -> list[Test]:
+    others = [name for name in scores if name != OURS]
     rows = []
-    for measure, ours in scores[OURS].items():
-        if not (~np.isnan(ours.per_user)).any():
-            continue
-        others = [name for name in scores if name != OURS]
-        found = [paired(ours.per_user, scores[name][measure].per_user, seed=seed) for name in others]
-        adjusted = holm([one.p for one in found])
-        rows += [Test(measure, *one) for one in zip(others, found, adjusted, strict=True)]
+    for family in ([ALL], [name for name in segments if name != ALL]):
+        for measure, ours in scores[OURS].items():
+            found = [
+                (segment, name, paired(ours.per_user[among], scores[name][measure].per_user[among], seed=seed))
+                for segment in family
+                if (~np.isnan(ours.per_user[(among := segments[segment])])).any()
+                for name in others
+            ]
+            adjusted = holm([one.p for _, _, one in found])
+            rows += [
+                Test(segment, measure, name, one, p) for (segment, name, one), p in zip(found, adjusted, strict=True)
+            ]
     return rows
 
 

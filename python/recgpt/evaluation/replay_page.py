@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recgpt.evaluation import svg
-from recgpt.evaluation.report import environment, save
+from recgpt.evaluation.replay import ALL
+from recgpt.evaluation.report import environment, save, versions
 
 if TYPE_CHECKING:
     from recgpt.evaluation.replay import Replay
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def write(path: str | Path, found: Replay, *, title: str = "recgpt replay") -> Path:
     """Write the page; an old one stays until the new one is whole."""
-    page = environment().get_template("replay.html.j2").render(**_shown(found), title=title)
+    page = environment().get_template("replay.html.j2").render(**_shown(found), title=title, ran=found.ran | versions())
     return save(path, page)
 
 
@@ -27,13 +28,20 @@ def _shown(found: Replay) -> dict[str, Any]:
     measures = list(dict.fromkeys(name for row in found.rows for name in row.figures))
     forests = []
     for measure in measures:
-        tests = [one for one in found.tests if one.measure == measure]
+        tests = [one for one in found.tests if (one.segment, one.measure) == (ALL, measure)]
         marks = [svg.Bar(f"- {one.baseline}"[:11], *_whisker(one.paired.difference)) for one in tests]
         forests.append((measure, svg.forest(marks, title=f"{measure}: the bundle minus each baseline", digits=3)))
     points = [svg.Point(f"{row.beta:g}", row.categories.mean, row.hit_rate.mean, 0, "sweep") for row in found.sweep]
     x, y = f"distinct categories in the first {found.k}", f"HR@{found.k}, new items"
     sweep = svg.scatter(points, x=x, y=y, title="Beta sweep")
-    return {"found": found, "measures": measures, "forests": forests, "sweep": sweep}
+    return {
+        "found": found,
+        "measures": measures,
+        "forests": forests,
+        "sweep": sweep,
+        "whole": [one for one in found.tests if one.segment == ALL],
+        "parts": [one for one in found.tests if one.segment != ALL],
+    }
 
 
 def _whisker(one: Any) -> tuple[float, int, float, float]:

@@ -8,12 +8,14 @@ nothing else, so that even a slip could neither run nor load anything.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+import recgpt
 from recgpt.errors import InvalidConfigError
-from recgpt.evaluation import svg
+from recgpt.evaluation import quality, svg
 from recgpt.evaluation.category_hits import CategoryHits
 from recgpt.evaluation.figures import KEYS, MEASURES
 from recgpt.evaluation.metrics import Matthew
@@ -31,6 +34,8 @@ from recgpt.evaluation.verdicts import READINGS, number, verdicts
 INTEREST = ("rank", "interest", "listed", "stage", "reason", "evidence", "score", "source")
 TAG = ("rank", "tag", "interest", "reason", "category", "source")
 ITEM = ("item_id", "title", "category", "score", "y_col", "y_sem", "tag", "interest", "explanation", "source", "bought")
+PARTS = ("words", "measures", "stages")
+"""Parts of the page that a notebook shows, each a template of its own."""
 REJECTION = ("stage", "text", "status", "reason", "count")
 JUDGED = ("task", "criterion", "decided_by", "passed", "failed", "unscored")
 
@@ -113,6 +118,7 @@ def write(
             figures=shown,
             measures=_measures(shown, intervals or {}),
             verdicts=verdicts(shown, intervals),
+            stages=quality.rows(shown, intervals or {}),
             plots=_plots(shown, intervals or {}, tokens or {}, validation_curve or {}, places or {}, households),
             category_hits=category_hits,
             places=places or {},
@@ -124,6 +130,32 @@ def write(
         )
     )
     return save(path, page)
+
+
+def fragment(figures: Mapping[str, Any], intervals: Mapping[str, tuple[float, float]] | None = None) -> str:
+    """Give what the figures say, the held-out table and the quality of each stage, as a notebook shows them."""
+    shown = {key: figures.get(key) for key in KEYS}
+    values = {
+        "verdicts": verdicts(shown, intervals),
+        "measures": _measures(shown, intervals or {}),
+        "stages": quality.rows(shown, intervals or {}),
+    }
+    found = environment()
+    return "".join(found.get_template(f"report_{part}.html.j2").render(values) for part in PARTS)
+
+
+def versions() -> dict[str, str]:
+    """Name what computed a page, so that a reader can run it again."""
+    packages = []
+    for name in ("numpy", "pyarrow", "usearch", "torch", "llama-cpp-python"):
+        with suppress(metadata.PackageNotFoundError):
+            packages.append(f"{name} {metadata.version(name)}")
+    return {
+        "recgpt": recgpt.__version__,
+        "python": platform.python_version(),
+        "packages": ", ".join(packages),
+        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+    }
 
 
 def save(path: str | Path, page: str) -> Path:
@@ -168,10 +200,10 @@ def _measures(figures: Mapping[str, Any], intervals: Mapping[str, tuple[float, f
     for measure in MEASURES:
         values = {who: number(figures.get(measure + end)) for who, end in _RANKERS}
         known = [value for value in values.values() if value is not None]
-        low, high = intervals.get(measure, (None, None))
+        ends = {who: intervals.get(measure + end, (None, None)) for who, end in _RANKERS}
         best = [who for who, value in values.items() if known and value == max(known)]
         name, says = READINGS[measure]
-        rows.append({"name": name, "says": says, "values": values, "best": best, "low": low, "high": high})
+        rows.append({"name": name, "says": says, "values": values, "best": best, "ends": ends})
     return rows
 
 

@@ -9,14 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from recgpt.errors import EngineError, ModelNotFoundError
 from recgpt.llm.engine import Engine, Progress, Request, Result, ScoreRequest, ScoreResult
-from recgpt.llm.ledger import Recorded
-
-_COUNTERS = frozenset({"calls", "reused", "retried"})
-"""Counters of a ledger; those of its views are the same."""
+from recgpt.llm.ledger import Recorded, View
 
 
 class Adaptable(Engine, Protocol):
@@ -155,23 +152,4 @@ def adapt(recorded: Recorded | Holder, adapter: str) -> Engine:
     if not hasattr(engine, "adapted"):
         raise EngineError(f"the engine {engine.name} knows no adapters")
     adapted = engine.adapted(adapter)
-    return _View(recorded, adapted) if isinstance(recorded, Recorded) else recorded.with_engine(adapted)
-
-
-class _View(Recorded):
-    """A ledger under another engine's name."""
-
-    def __init__(self, base: Recorded, engine: Engine) -> None:
-        own = {name: value for name, value in vars(base).items() if name not in _COUNTERS}
-        self.__dict__.update(own, _base=base, engine=engine, name=engine.name)
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _COUNTERS:
-            return getattr(self.__dict__["_base"], name)
-        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _COUNTERS:
-            setattr(self.__dict__["_base"], name, value)
-        else:
-            super().__setattr__(name, value)
+    return View(recorded, adapted) if isinstance(recorded, Recorded) else recorded.with_engine(adapted)

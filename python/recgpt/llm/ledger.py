@@ -34,6 +34,8 @@ RETRY_TEMPERATURE = 0.7
 SECONDS = 5.0
 """About how much work an interruption may lose."""
 
+_COUNTERS = frozenset({"calls", "reused", "retried"})
+"""Counters of a ledger; those of its views are the same."""
 _SEED_STEP = 7919
 """Between the seeds of two tries; stages number their own samples 0, 1, 2, so a prime far from those."""
 
@@ -89,6 +91,14 @@ class Recorded:
     def quarantined(self) -> dict[str, str]:
         """Return digest and reason of the requests that failed `TRIES` times."""
         return self._store.quarantined()
+
+    def apart(self, label: str) -> Recorded:
+        """Return a view that knows no answers but those asked for under this label, so that asking can be timed."""
+        return View(self, self.engine, label)
+
+    def seconds(self) -> float:
+        """Return how long the engine took for all that was kept under this name, all runs together."""
+        return self._store.seconds(self.name)
 
     def _answer(
         self,
@@ -193,6 +203,26 @@ class Recorded:
             Spent(self.name, s, kind, n, computed[s], answered[s], room[s], seconds * n / len(requests))
             for s, n in rows.items()
         ]
+
+
+class View(Recorded):
+    """A ledger under another name: an engine with an adapter, or a label. It writes and counts with its base."""
+
+    def __init__(self, base: Recorded, engine: Engine, label: str = "") -> None:
+        own = {name: value for name, value in vars(base).items() if name not in _COUNTERS}
+        name = f"{base.name},{label}" if label else engine.name
+        self.__dict__.update(own, _base=base, engine=engine, name=name)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _COUNTERS:
+            return getattr(self.__dict__["_base"], name)
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _COUNTERS:
+            setattr(self.__dict__["_base"], name, value)
+        else:
+            super().__setattr__(name, value)
 
 
 class _Keeper:

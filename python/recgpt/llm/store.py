@@ -172,6 +172,14 @@ class Store:
             )
         self._loaded[shard] = [row.data["result"] for row in rows]
 
+    def seconds(self, engine: str) -> float:
+        """Add up what an engine of this name took for what was kept."""
+        with self._guarded():
+            (found,) = self._database.execute(
+                "SELECT COALESCE(SUM(seconds), 0.0) FROM spent WHERE engine = ?", (engine,)
+            ).fetchone()
+        return float(found)
+
     def quarantined(self) -> dict[str, str]:
         """Return digest and last reason of the requests that failed as often as is allowed."""
         with self._guarded():

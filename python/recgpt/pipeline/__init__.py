@@ -2,10 +2,11 @@
 
 from recgpt.llm.reader import Status
 from recgpt.pipeline.config import Config, load
+from recgpt.pipeline.outcome import Outcome
 from recgpt.pipeline.plan import Plan, plan, status
 from recgpt.pipeline.planted import evaluate_world
 from recgpt.pipeline.replay import data_of, replay
-from recgpt.pipeline.run import DOING, Outcome, run
+from recgpt.pipeline.run import DOING, run
 from recgpt.pipeline.watch import Silent, Watch
 
 __all__ = [

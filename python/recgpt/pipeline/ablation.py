@@ -1,14 +1,14 @@
 """What compression costs: the same users mined from every variant of their history, with paired differences.
 
-Every variant goes through the same stage with the same engine, one user at a time and without the ledger, so that
-seconds are the model's own. Texts that are equal are asked once.
+Every variant goes through the same stage with the same engine, one user at a time. Texts that are equal are asked once;
+each other text is asked under a label of its own in the ledger, so that no variant profits from what another one asked,
+and a command that was stopped goes on with the seconds that it had measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,13 +16,16 @@ import pyarrow as pa
 
 from recgpt import interests
 from recgpt.evaluation import metrics
+from recgpt.evaluation.metrics import Score
 from recgpt.evaluation.planted import behind as truths
 from recgpt.evaluation.planted import interests as interest_scores
 from recgpt.evaluation.planted.behind import Behind
 from recgpt.evaluation.planted.interests import InterestScores
 from recgpt.evidence import parse_rows
-from recgpt.llm.engine import Engine
-from recgpt.pipeline import engines, planted, tables, variants
+from recgpt.llm.engine import Prompt, Request
+from recgpt.llm.ledger import Recorded
+from recgpt.pipeline import planted, servers, tables, variants
+from recgpt.pipeline.fingerprint import fingerprint
 from recgpt.pipeline.run import Stages
 from recgpt.pipeline.variants import Written
 
@@ -38,7 +41,10 @@ class Spent(NamedTuple):
 
     table: pa.Table
     prompt_tokens: int
+    computed_tokens: int
+    """Those of the prompts that were not shared."""
     seconds: float
+    """The engine's, without what stands around it."""
 
 
 def ablate(run: Stages, users: Sequence[str], *, margin: float = MARGIN) -> dict[str, Any]:
@@ -50,32 +56,29 @@ def ablate(run: Stages, users: Sequence[str], *, margin: float = MARGIN) -> dict
         margin: F1 that compression may cost.
 
     Returns:
-        `variants`: a row each with F1, evidence precision, share of the events that the text tells of, history and
-        prompt tokens and seconds a user, and the paired difference of F1 to `cheapest`; `verdict` on the margin, and
-        the share of the model's time that is saved from raw to cheapest beside the paper's.
+        `variants`: a row each with F1, evidence precision, share of the events that the text tells of, history tokens,
+        and prompt tokens and seconds a user; `..._difference` is paired, the variant minus `cheapest`. `verdict` on the
+        margin, and the share of the engine's time that is saved from raw to cheapest beside the paper's.
     """
     pool = planted.Pool()
     written = variants.texts(run, users)
     weighted = pool.pool.weighted([parse_rows(one[BASE].text) for one in written.values()])
-    engine = engines.model(run.config.llm)
+    engine = servers.engine_of(run.config.llm, run.engine, "interests")
+    assert isinstance(engine, Recorded)
     step = run.clock.steps(sum(len({own.text for own in one.values()}) for one in written.values()))
     spent: dict[str, dict[str, Spent]] = {user: {} for user in users}
-    try:
-        # The model is loaded with the first request; that is nobody's time.
-        first = next(iter(written.items()))
-        _mine(run, engine, weighted, first[0], first[1][BASE].text)
-        for turn, (user, own) in enumerate(written.items()):
-            answers: dict[str, Spent] = {}
-            names = list(own)
-            # Another variant goes first with each user, so that none always meets a cold or a busy machine.
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
-                text = own[name].text
-                if text not in answers:
-                    answers[text] = _mine(run, engine, weighted, user, text)
-                    step()
-                spent[user][name] = answers[text]
-    finally:
-        engine.close()
+    # The model is loaded with the first request; that is nobody's time, so it is not the ledger's either.
+    engine.engine.generate([Request(Prompt("", "tea"), max_tokens=1)])
+    for turn, (user, own) in enumerate(written.items()):
+        answers: dict[str, Spent] = {}
+        names = list(own)
+        # Another variant goes first with each user, so that none always meets a cold or a busy machine.
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            text = own[name].text
+            if text not in answers:
+                answers[text] = _mine(run, engine, weighted, user, text)
+                step()
+            spent[user][name] = answers[text]
     known = _known(run, pool, users)
     scores = {
         name: interest_scores.score(
@@ -90,19 +93,21 @@ def ablate(run: Stages, users: Sequence[str], *, margin: float = MARGIN) -> dict
     return _compared(run, users, written, spent, scores, margin)
 
 
-def _mine(run: Stages, engine: Engine, pool: interests.Pool, user: str, text: str) -> Spent:
+def _mine(run: Stages, engine: Recorded, pool: interests.Pool, user: str, text: str) -> Spent:
     shown = pa.table({"user_id": pa.array([user], pa.large_string()), "text": pa.array([text], pa.large_string())})
-    begin = perf_counter()
+    config = replace(run.config.interests, control=False)
+    apart = engine.apart("ablation=" + fingerprint(user, text, repr(config), run.config.llm.mode))
     mined = interests.mine(
         tables.only(run.users, [user]),
         shown,
-        engine=engine,
+        engine=apart,
         now=run.now,
         pool=pool,
         mode=run.config.llm.mode,
-        config=replace(run.config.interests, control=False),
+        config=config,
     )
-    return Spent(mined.table, int(mined.counts["prompt_tokens"]), perf_counter() - begin)
+    counts = mined.counts
+    return Spent(mined.table, int(counts["prompt_tokens"]), int(counts["computed_tokens"]), apart.seconds())
 
 
 def _known(run: Stages, pool: planted.Pool, users: Sequence[str]) -> dict[str, Behind]:
@@ -128,32 +133,34 @@ def _compared(
     scores: dict[str, InterestScores],
     margin: float,
 ) -> dict[str, Any]:
-    def column(name: str, value: Callable[[Spent], float]) -> metrics.Floats:
-        return np.array([value(spent[user][name]) if name in spent[user] else np.nan for user in users])
+    def column(name: str, value: Callable[[Spent], float]) -> Score:
+        return interest_scores.mean(
+            [value(spent[user][name]) if name in spent[user] else float("nan") for user in users]
+        )
 
+    costs: dict[str, Callable[[Spent], float]] = {
+        "prompt_tokens": lambda one: one.prompt_tokens,
+        "computed_tokens": lambda one: one.computed_tokens,
+        "seconds": lambda one: one.seconds,
+    }
     rows = []
     for name, score in scores.items():
-        seconds = column(name, lambda one: one.seconds)
         own = [written[user][name] for user in users if name in written[user]]
-        tokens = run.tokenizer.count([one.text for one in own])
-        rows.append(
-            {
-                "variant": name,
-                "f1": planted.estimate(score.f1),
-                "f1_difference": planted.estimate(_difference(score, scores[BASE])),
-                "precision": planted.stated(score.precision.mean),
-                "recall": planted.stated(score.recall.mean),
-                "evidence": planted.estimate(score.evidence),
-                "history_tokens": float(np.mean(tokens)),
-                "kept": float(np.mean([one.kept for one in own])),
-                "prompt_tokens": float(np.nanmean(column(name, lambda one: one.prompt_tokens))),
-                "seconds": float(np.nanmean(seconds)),
-            }
-        )
-    loss = _difference(scores[BASE], scores[RAW])
+        paired = {"f1": (score.f1, scores[BASE].f1), "evidence": (score.evidence, scores[BASE].evidence)}
+        paired |= {cost: (column(name, value), column(BASE, value)) for cost, value in costs.items()}
+        row: dict[str, Any] = {"variant": name}
+        for figure, (one, base) in paired.items():
+            row[figure] = planted.estimate(one)
+            row[f"{figure}_difference"] = planted.estimate(_difference(one, base))
+        row["precision"], row["recall"] = planted.stated(score.precision.mean), planted.stated(score.recall.mean)
+        row["history_tokens"] = float(np.mean(run.tokenizer.count([one.text for one in own])))
+        row["kept"] = float(np.mean([one.kept for one in own]))
+        rows.append(row)
+    loss = _difference(scores[BASE].f1, scores[RAW].f1)
     low, high = metrics.interval(loss.per_user)
     verdict = "holds" if low >= -margin else "broken" if high < -margin else "open"
-    time = metrics.ratio(column(BASE, lambda one: one.seconds), column(RAW, lambda one: one.seconds))
+    both = [user for user in users if {BASE, RAW} <= spent[user].keys()]
+    time = metrics.ratio(*(np.array([spent[user][name].seconds for user in both]) for name in (BASE, RAW)))
     return {
         "users": len(users),
         "budget": run.config.history.budget,
@@ -170,6 +177,6 @@ def _compared(
     }
 
 
-def _difference(first: InterestScores, second: InterestScores) -> metrics.Score:
-    """Each user's F1, first minus second."""
-    return interest_scores.mean((first.f1.per_user - second.f1.per_user).tolist())
+def _difference(first: Score, second: Score) -> Score:
+    """Subtract user by user."""
+    return interest_scores.mean((first.per_user - second.per_user).tolist())

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections import Counter
-from contextlib import suppress
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-import recgpt
 from recgpt import evaluation
 from recgpt.evaluation import report
 from recgpt.pipeline import figures, judging
@@ -55,22 +50,17 @@ def write(run: Stages) -> dict[str, Any]:
 
 def _ran(run: Stages) -> dict[str, str]:
     """Say what ran on what, so that a reader can run it again."""
-    config, packages = run.config, []
-    for name in ("numpy", "pyarrow", "usearch", "torch", "llama-cpp-python"):
-        with suppress(metadata.PackageNotFoundError):
-            packages.append(f"{name} {metadata.version(name)}")
+    config = run.config
     return {
         "data": run.data.name,
         "held out": f"{config.data.test_days} days, {config.data.truth}"
         if run.now
         else f"the last {config.data.truth}",
+        "history budget": f"{config.history.budget:,} tokens",
         "engine": f"{config.llm.engine}, {config.llm.mode}",
         "model": run.engine.name if "engine" in run.__dict__ else "none was asked",
         "seed": str(config.seed),
-        "recgpt": recgpt.__version__,
-        "python": platform.python_version(),
-        "packages": ", ".join(packages),
-        "machine": f"{platform.machine()}, {os.cpu_count()} processors",
+        **report.versions(),
     }
 
 

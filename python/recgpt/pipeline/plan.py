@@ -125,11 +125,7 @@ def plan(
         )
         dry.real, dry.fresh = config.out, fresh
         try:
-            for stage, doing in DOING.items():
-                if stage == "evaluation" and not config.data.test_days:
-                    break
-                with dry.clock.stage(stage, doing) as summary:
-                    getattr(dry, stage)(summary)
+            dry.through(DOING, "evaluation" if config.data.test_days else "serving")
             llm, sampled = dry.engine.stages, dry.engine.sampled
         finally:
             dry.close()

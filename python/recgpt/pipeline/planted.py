@@ -21,7 +21,7 @@ from recgpt.evaluation.planted import interests as interest_scores
 from recgpt.evaluation.planted import shortcuts, stages
 from recgpt.pipeline import households, preflight, tables
 from recgpt.pipeline.config import Config, DataConfig, resolve
-from recgpt.pipeline.run import DOING, Stages
+from recgpt.pipeline.run import Stages
 from recgpt.pipeline.watch import Clock, Silent, Watch
 
 K = 20
@@ -91,11 +91,7 @@ def prepared(config: Config, watch: Watch | None, until: str) -> Stages:
     config, notes = preflight.check(config)
     found = Stages(config, Clock(watch or Silent()), notes)
     try:
-        for stage in CHAIN:
-            with found.clock.stage(stage, DOING[stage]) as summary:
-                getattr(found, stage)(summary)
-            if stage == until:
-                break
+        found.through(CHAIN, until)
     except BaseException:
         found.close()
         raise

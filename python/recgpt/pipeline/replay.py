@@ -44,7 +44,17 @@ def replay(
     """
     answering = serving.Recommender.open(bundles)
     step("the log")
-    known = logs.from_dataset(source.dataset(data))
+    read = source.dataset(data)
+    known = logs.from_dataset(read)
     return evaluation.replay(
-        answering, known.events, known.items, known.users, now=now, k=k, behavior=data.truth, seed=seed, step=step
+        answering,
+        known.events,
+        known.items,
+        known.users,
+        now=now,
+        k=k,
+        behavior=data.truth,
+        seed=seed,
+        step=step,
+        named={"bundle": str(answering.folder), "data": read.name},
     )

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -21,7 +19,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recgpt import categories, evaluation, explanations, history, interests, logs, retrieval, serving, tags
-from recgpt.evaluation.verdicts import verdicts
 from recgpt.index import ExactIndex
 from recgpt.llm import Recorded, Tokenizer, ledger
 from recgpt.llm.planning import Planned
@@ -40,6 +37,7 @@ from recgpt.pipeline import (
     training,
 )
 from recgpt.pipeline.config import Config, resolve
+from recgpt.pipeline.outcome import Outcome
 from recgpt.pipeline.watch import Clock, Silent, Watch
 from recgpt.text import plural
 
@@ -56,21 +54,6 @@ DOING = {
     "evaluation": "judging on the held-out days",
 }
 """The stages in the order in which data flows, and what a person reads while each runs."""
-
-
-@dataclass
-class Outcome:
-    """What a run leaves: figures, and where to find the rest."""
-
-    folder: Path
-    summaries: dict[str, str] = field(default_factory=dict)
-    """One line of figures for each stage that ran."""
-    figures: dict[str, Any] = field(default_factory=dict)
-    """The JSON object of the demo's last line; empty when the run stopped at an earlier stage."""
-    verdicts: list[str] = field(default_factory=list)
-    """What the figures say in words, also where a baseline wins."""
-    shown: list[tuple[serving.Inspection, int]] = field(default_factory=list)
-    """Two LLM users' whole chain, read back from the published bundle, and how many events each has in the log."""
 
 
 def run(
@@ -105,21 +88,15 @@ def run(
     if until == "evaluation" and not config.data.test_days:
         until = "serving"
     stages = Stages(config, Clock(watch or Silent()), notes)
-    outcome = Outcome(config.out)
     try:
-        for stage, doing in DOING.items():
-            with stages.clock.stage(stage, doing) as summary:
-                getattr(stages, stage)(summary)
-            outcome.summaries[stage] = "; ".join(summary)
-            if stage == until:
-                break
+        outcome = Outcome(config.out, stages.through(DOING, until))
     finally:
         stages.close()
     if until in ("serving", "evaluation"):
         outcome.shown = [(one, stages.events_of(one.user_id)) for one in stages.shown]
     if until == "evaluation":
         outcome.figures = page.write(stages)
-        outcome.verdicts = [verdict.text for verdict in verdicts(outcome.figures, stages.judged.intervals)]
+        outcome.intervals = stages.judged.intervals
     return outcome
 
 
@@ -138,6 +115,17 @@ class Stages:
         """Free the model, if one was opened."""
         if "engine" in self.__dict__:
             self.engine.close()
+
+    def through(self, chain: Iterable[str], until: str) -> dict[str, str]:
+        """Go through stages in order, up to and including `until`; return one line of figures for each."""
+        lines = {}
+        for stage in chain:
+            with self.clock.stage(stage, DOING[stage]) as summary:
+                getattr(self, stage)(summary)
+            lines[stage] = "; ".join(summary)
+            if stage == until:
+                break
+        return lines
 
     @cached_property
     def engine(self) -> Recorded | Planned:

@@ -52,10 +52,20 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
     prop::collection::vec(row, 0..300)
 }
 
+/// One slot a user, several, and so many numbers that only what was met has a slot.
+fn categories() -> impl Strategy<Value = Vec<i32>> {
+    prop_oneof![
+        Just(vec![3, 0, 3, -1, 1]),
+        Just(vec![511, 64, 63, -1, 0]),
+        Just(vec![512, 0, 64, -1, 0]),
+    ]
+}
+
 proptest! {
     #[test]
-    fn sums_equal_counting_with_sets(rows in rows(), cut in 0..300_usize, threads in 1..5_usize) {
-        let categories = vec![3, 0, 3, -1, 1];
+    fn sums_equal_counting_with_sets(
+        rows in rows(), cut in 0..300_usize, threads in 1..5_usize, categories in categories(),
+    ) {
         let rows: Vec<_> = rows.into_iter().filter(|row| row.0 != i64::MIN).collect();
         let mut totals = Totals::new(&categories, threads);
         let (first, second) = rows.split_at(cut.min(rows.len()));

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from recgpt import schema
-from recgpt.errors import EmptyLogError, InvalidConfigError
+from recgpt.errors import EmptyLogError, InvalidArrayError, InvalidConfigError, InvalidTableError
 from recgpt.evaluation.desk.arms import Arm, Catalogue, Caution, catalogue, load, read
 from recgpt.evaluation.desk.lift import Lift, Tier, cautions, lifts, sums, tiers
 from recgpt.evaluation.desk.pages import Repetition, repetition
@@ -55,6 +55,8 @@ class Desk:
     repetition: list[Repetition]
     policies: list[Policy]
     cautions: list[Caution]
+    ran: dict[str, str]
+    """What was compared, by name."""
     simulation: bool = False
     """Whether the logs were simulated; every form of the result says so."""
 
@@ -63,6 +65,7 @@ class Desk:
         whole = {
             "simulation": self.simulation,
             "arms": list(self.names),
+            "ran": self.ran,
             "users": list(self.users),
             "exposures": list(self.exposures),
             "span": [[moment.isoformat() for moment in ends] for ends in self.span],
@@ -135,6 +138,9 @@ def compare(
     logs = read(first), read(second)
     known = catalogue(items, *logs)
     said: list[Caution] = []
+    if again := len(known.ids) - pc.count_distinct(known.ids).as_py():
+        text = f"{again:,} of {len(known.ids):,} rows of the catalogue repeat an item; the first of each counts"
+        said.append(Caution("duplicate_items", text))
     a, b = (load(name, log, known, now=now) for name, log in zip(names, logs, strict=True))
     a, b = _apart(a, b, said)
     said += [*a.cautions, *b.cautions, *_period(a, b)]
@@ -147,10 +153,9 @@ def compare(
             said.append(Caution("zero_clicks", text))
     users = len(a.user_ids), len(b.user_ids)
     rows = lifts(parts[0], parts[1], effect=effect)
-    labels = [_tier(arm) for arm in (a, b)]
     by_tier = []
-    if labels[0] is not None and labels[1] is not None:
-        by_tier = tiers(parts[0], parts[1], (labels[0], labels[1]), share=share, effect=effect)
+    if _both("tier", (a, b), "table by tier", said):
+        by_tier = tiers(parts[0], parts[1], (_tier(a), _tier(b)), share=share, effect=effect)
     curves = _curves((a, b), known, popularity, said)
     judged, doubts = policies(a, b)
     return Desk(
@@ -165,8 +170,20 @@ def compare(
         repetition=_repetition(a, b, known, seed, said),
         policies=judged,
         cautions=[*cautions(rows, names, users, share=share), *said, *doubts],
+        ran={
+            **{f"arm {name}": _source(log) for name, log in zip(names, (first, second), strict=True)},
+            "catalogue": f"{len(known.ids):,} items" if items is not None else "none; items are those of the logs",
+            "popularity": "exposures in the test" if popularity is None else "from before the test",
+            "users meant for the first arm": f"{share:g}",
+            "days begin in": zone,
+            "seed": str(seed),
+        },
         simulation=simulation,
     )
+
+
+def _source(log: str | Path | ArrowStream) -> str:
+    return str(log) if isinstance(log, str | Path) else "a table"
 
 
 def _apart(a: Arm, b: Arm, said: list[Caution]) -> tuple[Arm, Arm]:
@@ -239,10 +256,8 @@ def _count(arm: Arm, known: Catalogue, zone: str) -> Engagement:
     return counter.add(pa.table(columns)).engagement()
 
 
-def _tier(arm: Arm) -> NDArray[np.str_] | None:
+def _tier(arm: Arm) -> NDArray[np.str_]:
     """(u,) each user's tier, as the user's first exposure has it."""
-    if "tier" not in arm.more:
-        return None
     _, first = np.unique(arm.user, return_index=True)
     tiers: NDArray[np.str_] = arm.labels["tier"][arm.more["tier"][first]]
     return tiers
@@ -258,6 +273,9 @@ def _curves(
         popular = _by_row(arms[0], None, size) + _by_row(arms[1], None, size)
     else:
         popular = _popular(popularity, known)
+        if not popular.any():
+            text = "`popularity` knows no item of the catalogue, so all are alike and Matthew curves say nothing"
+            said.append(Caution("no_popularity", text))
     shown = _by_row(arms[0], None, size) + _by_row(arms[1], None, size) > 0
     found = []
     counts = [[_by_row(arm, values, size) for values in (None, arm.click > 0, arm.click)] for arm in arms]
@@ -265,13 +283,13 @@ def _curves(
         groups = min(GROUPS, int(shown.sum()))
         pair = [matthew(popular[shown], *(count[shown] for count in arm), groups=groups) for arm in counts]
         found.append(Curves("item", *pair))
-    if not all("seller" in arm.more for arm in arms):
-        return found
+    if not _both("seller", arms, "curve by seller", said):
+        return _told(found, arms, said)
     sellers = np.unique(np.concatenate([arm.labels["seller"] for arm in arms]))
     codes = [np.searchsorted(sellers, arm.labels["seller"])[arm.more["seller"]] for arm in arms]
     if len(sellers) < 2:
         said.append(Caution("one_seller", "all exposures are of one seller, so there is no curve by seller"))
-        return found
+        return _told(found, arms, said)
     owner = np.full(size, -1, dtype=np.int64)
     for arm, own in zip(arms, codes, strict=True):
         owner[arm.item[arm.item >= 0]] = own[arm.item >= 0]
@@ -281,7 +299,27 @@ def _curves(
         values = (None, arm.click > 0, arm.click)
         sold = [np.bincount(own, weights=one, minlength=len(sellers)).astype(np.int64) for one in values]
         pair.append(matthew(theirs, *sold, groups=min(GROUPS, len(sellers))))
-    return [*found, Curves("seller", *pair)]
+    return _told([*found, Curves("seller", *pair)], arms, said)
+
+
+def _both(column: str, arms: tuple[Arm, Arm], lost: str, said: list[Caution]) -> bool:
+    """Tell whether both logs have a column; where only one has, a caution names what is lost."""
+    lacks = [arm.name for arm in arms if column not in arm.more]
+    if len(lacks) == 1:
+        said.append(Caution(f"one_sided_{column}", f"no `{column}` in arm {lacks[0]}, so there is no {lost}"))
+    return not lacks
+
+
+def _told(curves: list[Curves], arms: tuple[Arm, Arm], said: list[Caution]) -> list[Curves]:
+    """Name the slopes that cannot be told."""
+    for one in curves:
+        for arm, curve in zip(arms, one[1:], strict=True):
+            lost = [name for name in ("ctr", "page_view") if not np.isfinite(getattr(curve, f"{name}_slope"))]
+            if lost:
+                what = " and ".join("CTR" if name == "ctr" else "page views" for name in lost)
+                text = f"arm {arm.name}: no slope of {what} by {one.by}; fewer than 2 groups have any"
+                said.append(Caution("no_slope", f"{text}, or all groups are equally popular"))
+    return curves
 
 
 def _by_row(arm: Arm, values: NDArray[Any] | None, size: int) -> Ints:
@@ -292,8 +330,22 @@ def _by_row(arm: Arm, values: NDArray[Any] | None, size: int) -> Ints:
 
 def _popular(source: ArrowStream, known: Catalogue) -> Ints:
     table = read(source)
+    if "item_id" not in table.column_names:
+        raise InvalidTableError(
+            f"`popularity` needs item_id, and count where a row is not one event, but it has "
+            f"{', '.join(table.column_names) or 'nothing'}; rename yours"
+        )
+    if "count" in table.column_names:
+        try:
+            counts = table["count"].cast(pa.float64()).fill_null(np.nan).to_numpy()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise InvalidTableError(f"`popularity.count` must hold numbers, but: {error}; mend the column") from None
+        wrong = ~(np.isfinite(counts) & (counts >= 0))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise InvalidArrayError(f"`popularity.count` must lie from 0 up, finite, but row {row} is {counts[row]}")
     rows = pc.index_in(schema.cast(table["item_id"], pa.large_string()), value_set=known.ids).fill_null(-1).to_numpy()
-    weights = table["count"].to_numpy() if "count" in table.column_names else np.ones(len(rows))
+    weights = counts if "count" in table.column_names else np.ones(len(rows))
     return np.bincount(rows[rows >= 0], weights=weights[rows >= 0], minlength=len(known.ids)).astype(np.int64)
 
 
@@ -303,7 +355,9 @@ def _repetition(a: Arm, b: Arm, known: Catalogue, seed: int, said: list[Caution]
         text = f"no `position` in arm {' and '.join(lacks)}, so there is no top 4 or top 8 and no redundancy"
         said.append(Caution("no_positions", text))
         return []
-    return repetition(a, b, known, seed=seed)
+    found, doubts = repetition(a, b, known, seed=seed)
+    said += doubts
+    return found
 
 
 def _named(one: Any) -> dict[str, Any]:

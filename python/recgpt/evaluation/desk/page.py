@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from recgpt.evaluation import svg
 from recgpt.evaluation.desk.lift import MEANS
-from recgpt.evaluation.report import by_popularity, environment, save
+from recgpt.evaluation.report import by_popularity, environment, save, versions
 
 if TYPE_CHECKING:
     from recgpt.evaluation.desk.compare import Desk
@@ -27,7 +27,9 @@ def write(path: str | Path, desk: Desk, *, title: str = "A/B desk", days: Sequen
         title: of the page.
         days: further plots with their captions, such as a simulation's days.
     """
-    page = environment().get_template(TEMPLATE).render(**_shown(desk), title=title, days=days)
+    page = (
+        environment().get_template(TEMPLATE).render(**_shown(desk), title=title, days=days, ran=desk.ran | versions())
+    )
     return save(path, page)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recgpt.evaluation.desk.arms import Arm, Catalogue
+from recgpt.evaluation.desk.arms import Arm, Catalogue, Caution
 from recgpt.evaluation.metrics import Estimate, Ragged, ratio, redundancy, title_redundancy
 
 CUTS = (4, 8, None)
@@ -36,14 +36,19 @@ class Repetition(NamedTuple):
     """Share of pages with any repetition."""
 
 
-def repetition(first: Arm, second: Arm, known: Catalogue, *, seed: int = 0) -> list[Repetition]:
-    """Compare the pages of both arms; intervals are over users, whose pages stay together (delta method)."""
+def repetition(first: Arm, second: Arm, known: Catalogue, *, seed: int = 0) -> tuple[list[Repetition], list[Caution]]:
+    """Compare the pages of both arms; intervals are over users, whose pages stay together (delta method).
+
+    What fewer than two users of an arm have has no interval, and is left out with a caution.
+    """
     kinds = [("category", bool((known.category >= 0).any())), ("brand", bool((known.brand >= 0).any()))]
     by = [name for name, there in (*kinds, ("title", any(known.title))) if there]
     ads = bool(first.is_ad.any() or second.is_ad.any())
-    rows = []
+    rows: list[Repetition] = []
+    said: list[Caution] = []
     for kind in by:
         for counted in (True, False) if ads else (True,):
+            before = len(rows)
             for k in CUTS:
                 found = [_arm(arm, known, kind, k, counted, seed) for arm in (first, second)]
                 (a, touched_a), (b, touched_b) = found
@@ -52,7 +57,11 @@ def repetition(first: Arm, second: Arm, known: Catalogue, *, seed: int = 0) -> l
                 points = Estimate(apart, apart - half, apart + half)
                 if math.isfinite(half):
                     rows.append(Repetition(kind, k, counted, a, b, points, (touched_a, touched_b)))
-    return rows
+            if len(rows) - before < len(CUTS):
+                places = "places" if counted else "places that are no ads"
+                text = f"fewer than 2 users of an arm have {places}, so redundancy by {kind} is left out for them"
+                said.append(Caution("no_redundancy", text))
+    return rows, said
 
 
 def _arm(arm: Arm, known: Catalogue, kind: str, k: int | None, ads: bool, seed: int) -> tuple[Estimate, float]:

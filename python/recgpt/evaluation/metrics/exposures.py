@@ -110,9 +110,10 @@ class Engagement:
 class Exposures:
     """Reads a log of exposures batch by batch and keeps only sums.
 
-    Memory: at most 200 bytes a user; 43 bytes for each block of 64 categories of which a user was shown any, as much
-    for one with a click and for 64 days with a click; 32 bytes an item and thread; 17 bytes a row of the longest batch,
-    at most 36 MB; names beside. Tables that double are briefly there twice. `nbytes` says what it is now.
+    Memory: at most 200 bytes a user; 32 bytes for every 64 categories of the shop, or, of more than 512, 43 bytes for
+    each block of 64 of which a user was shown any, and as much for one with a click; 43 for 64 days with a click; 32 an
+    item and thread; 17 a row of the longest batch, at most 36 MB; names beside. Tables that double are briefly there
+    twice. `nbytes` says what it is now. Read Parquet with `pre_buffer=False`, or pyarrow keeps what it reads ahead.
 
     Args:
         items: an ITEMS table; only `item_id` and `category` are read.

@@ -54,8 +54,10 @@ def paired(first: Floats, second: Floats, *, seed: int = 0, draws: int = 9999) -
     as_far = 0
     size = max(1, 4_000_000 // max(1, len(moved)))
     for start in range(0, draws, size):
-        signs = random.integers(0, 2, (min(size, draws - start), len(moved))) * 2.0 - 1.0
-        as_far += int((np.abs(signs @ moved) >= abs(moved.sum()) - 1e-9).sum())
+        # Eight signs a byte: with a number a sign, drawing took most of a replay's tests.
+        drawn = random.integers(0, 256, (min(size, draws - start), -(-len(moved) // 8)), dtype=np.uint8)
+        plus = np.unpackbits(drawn, axis=1, count=len(moved))
+        as_far += int((np.abs(2 * (plus @ moved) - moved.sum()) >= abs(moved.sum()) - 1e-9).sum())
     low, high = interval(gap, seed=seed)
     p = (as_far + 1) / (draws + 1)
     return Paired(Estimate(mean, low, high), p, len(gap), int((gap > 0).sum()), int((gap < 0).sum()))
