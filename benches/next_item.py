@@ -53,7 +53,7 @@ PAPER = retrieval.Config(
     bf16=True,
 )
 """The paper's towers: a DNN each, a user id, one mean of the latest 50. An epoch is every example once."""
-OURS = replace(PAPER, pooling="query", hidden_size=0, joint=False, epochs=6)
+OURS = replace(PAPER, pooling="query", hidden_size=0, joint=False, epochs=6, dropout=0.2, anew=1)
 """Attention over the latest 50, asked by the latest of all, and towers without a hidden layer: embeddings are added."""
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]

@@ -81,6 +81,10 @@ class Config:
     """Length of the held-out time before `now`, and of the periods at whose start an example's sales are counted."""
     refit_epochs: int = 2
     """Further epochs on everything before `now` after validation, starting at the best weights; 0 keeps those."""
+    anew: int = 0
+    """Instead of `refit_epochs`: so many towers learn everything before `now` from new weights, each for as many epochs
+    as were best, and stand side by side in one vector, whose cosine is the mean of theirs. The latest events then count
+    as much as all others; each tower costs a whole training."""
     top_k: int = 20
     """Validation recall is counted at this rank."""
     validation_users: int = 1000
@@ -108,7 +112,7 @@ class Config:
         for name in ("temperature", "learning_rate", "validation_days"):
             if not getattr(self, name) > 0:
                 raise InvalidConfigError(f"retrieval `{name}` must be above 0, but it is {getattr(self, name)}")
-        for name in ("refit_epochs", "half_life_days", "hidden_size", "full_softmax", "rare_negatives"):
+        for name in ("refit_epochs", "anew", "half_life_days", "hidden_size", "full_softmax", "rare_negatives"):
             if getattr(self, name) < 0:
                 raise InvalidConfigError(f"retrieval `{name}` must be at least 0, but it is {getattr(self, name)}")
         for name in ("alpha", "repeat_weight"):
