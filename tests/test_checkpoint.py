@@ -61,7 +61,8 @@ def train(config: retrieval.Config, checkpoint: Path | None = None, stop: int = 
 def test_a_stop_in_any_epoch_changes_nothing(tmp_path: Path, name: str) -> None:
     """Drawn and dealt examples, and a refit of as many epochs as were best; an epoch has three steps."""
     config = CONFIG if name == "sampled" else replace(CONFIG, full_softmax=100, hidden_size=0, half_life_days=0)
-    config = replace(config, anew=2 * (name == "anew"), pooling="query" if name == "anew" else "attention")
+    if name == "anew":
+        config = replace(config, pooling="next", anew="query,next")
     whole = train(config)
     if name == "anew":
         learned = [row["recall"] for row in whole.log if row["phase"] == "learn"]

@@ -22,6 +22,7 @@ from recgpt.errors import (
     MissingExtraError,
     NaiveTimestampError,
 )
+from recgpt.retrieval.config import POOLINGS
 from recgpt.retrieval.features import read_log
 from recgpt.retrieval.pooling import Acts
 
@@ -125,8 +126,9 @@ def test_a_tag_tells_the_items_of_one_category_apart() -> None:
     assert found.log[-1]["l_tag"] < 1.5
 
 
-@pytest.mark.parametrize("pooling", ["mean", "attention", "query"])
-@pytest.mark.parametrize("hidden", [24, 0])
+@pytest.mark.parametrize(
+    ("pooling", "hidden"), [(kind, hidden) for kind in POOLINGS for hidden in (24, 0) if (kind, hidden) != ("next", 24)]
+)
 def test_numpy_says_what_torch_says(pooling: str, hidden: int) -> None:
     from recgpt.retrieval import forward
     from recgpt.retrieval.features import ItemFeatures
@@ -302,7 +304,7 @@ def test_without_a_refit_items_are_served_as_training_met_them(refit: int) -> No
 
 def test_towers_side_by_side_learn_everything_from_new_weights() -> None:
     """Then nothing is left of the weights that validation chose but how many epochs they had."""
-    anew = retrieval.train(events(), items(), tags(), now=NOW, config=replace(TINY, anew=2))
+    anew = retrieval.train(events(), items(), tags(), now=NOW, config=replace(TINY, anew="attention, query"))
     further = retrieval.train(events(), items(), tags(), now=NOW, config=TINY)
     learned = [row for row in anew.log if row["phase"] == "learn"]
     assert learned == [row for row in further.log if row["phase"] == "learn"]

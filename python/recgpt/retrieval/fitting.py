@@ -139,7 +139,7 @@ class _Run:
     def __init__(self, task: Task, config: Config, progress: Progress | None, place: torch.device) -> None:
         self.task, self.config, self.progress, self.place = task, config, progress, place
         self.rng = np.random.default_rng(config.seed)
-        self.net = self._net()
+        self.net = self._net(config.pooling)
         self.course = _Course()
         self.loop = self._loop(task.learn, task.features)
         self.validated = self.loop.weights()
@@ -165,10 +165,11 @@ class _Run:
         """Epochs on everything; foreseen before validation has chosen."""
         if self.task.validation is None:
             return 0
-        return self.config.anew * (self.course.best or self.config.epochs) or self.config.refit_epochs
+        return len(self.config.kinds) * (self.course.best or self.config.epochs) or self.config.refit_epochs
 
-    def _net(self) -> TriTower:
-        return TriTower(self.task.rows, len(self.task.learn.behaviors), self.config).to(self.place)
+    def _net(self, pooling: str) -> TriTower:
+        config = replace(self.config, pooling=pooling)
+        return TriTower(self.task.rows, len(self.task.learn.behaviors), config).to(self.place)
 
     def _loop(self, log: Log, features: ItemFeatures) -> _Loop:
         sampler = Sampler(log, self.task.tags, self.task.features.category, self.config, self.rng)
@@ -197,13 +198,13 @@ class _Run:
         self.kept = [weights]
 
     def _refit(self) -> None:
-        course, anew = self.course, self.config.anew
+        course, anew = self.course, self.config.kinds
         if not course.refitted and not anew:
             self.net.load_state_dict({name: torch.from_numpy(array) for name, array in self.validated.items()})
         epoch = course.refitted % course.best if anew else course.refitted
         if not epoch:
             if anew:
-                self.net = self._net()
+                self.net = self._net(anew[course.refitted // course.best])
                 self.kept = self.kept if course.refitted else []
             # A loop of its own: Adam's memory and the mean belong to other weights.
             self.loop = self._loop(self.task.everything, self.task.final_features)
@@ -236,6 +237,8 @@ class _Run:
         """Take up what `state` gave."""
         self.course = _Course(**words["course"])
         if self.course.refitted:
+            if self.config.anew:
+                self.net = self._net(self.config.kinds[(self.course.refitted - 1) // self.course.best])
             self.loop = self._loop(self.task.everything, self.task.final_features)
         self.loop.restore(_under("loop.", arrays), words["steps"])
         self.validated = _under("validated.", arrays)
