@@ -131,7 +131,8 @@ class Config:
                         f"retrieval `{name}` must be `mean`, `attention`, `query` or (where `hidden_size` is 0) `next`"
                         f", but it is {getattr(self, name)!r}"
                     )
-        if "mean" in (own := {self.pooling, *self.kinds}) and len(own) > 1:
+        distinct = {self.pooling, *self.kinds}
+        if "mean" in distinct and len(distinct) > 1:
             raise InvalidConfigError("retrieval `pooling` and `anew` must not mix `mean`, which reads no profile")
         if self.negatives not in ("items", "tags"):
             raise InvalidConfigError(f"retrieval `negatives` must be `items` or `tags`, but it is {self.negatives!r}")

@@ -179,7 +179,8 @@ class _Run:
 
     def _rate(self, epoch: int) -> float:
         """Of the epoch with that number, from 1."""
-        return self.config.learning_rate * 0.1 ** ((epoch - 1) / self.config.epochs)
+        share: float = 0.1 ** ((epoch - 1) / self.config.epochs)
+        return self.config.learning_rate * share
 
     def _learn(self) -> None:
         course = self.course
