@@ -3,7 +3,7 @@
 Each user's last event is the test, the one before it the validation, the rest trains; every item of the catalogue
 competes. Figures are for lists without the items that a user had before, beside the same with them. Nothing is chosen
 on the test: epochs by validation recall, and the baseline's setting too. What was chosen then learns everything before
-the test, baselines and towers alike; `train_only_` is for the towers before that, which learnt no validation item, as
+the test, baselines and towers alike; `train_only_` is for the tower that validated, which learnt no validation item, as
 in published tables. The last line is one JSON object.
 
     pip install "recgpt[bench,train]"                 # implicit, and scipy with it: ALS and BPR
@@ -53,8 +53,9 @@ PAPER = retrieval.Config(
     bf16=True,
 )
 """The paper's towers: a DNN each, a user id, one mean of the latest 50. An epoch is every example once."""
-OURS = replace(PAPER, pooling="query", hidden_size=0, joint=False, epochs=6)
-"""Attention over the latest 50, asked by the latest of all, and towers without a hidden layer: embeddings are added."""
+OURS = replace(PAPER, pooling="next", anew="next,query", hidden_size=0, joint=False, epochs=5, dropout=0.2)
+"""Attention over the latest 50, asked by the latest of all, and towers without a hidden layer: embeddings are added.
+Two towers side by side: one says what comes next, the other what is alike."""
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 Scorer = Callable[[slice], Floats]

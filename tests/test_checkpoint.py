@@ -57,12 +57,18 @@ def train(config: retrieval.Config, checkpoint: Path | None = None, stop: int = 
     return retrieval.train(events(), ITEMS, TAGS, now=NOW, config=config, progress=progress, checkpoint=checkpoint)
 
 
-@pytest.mark.parametrize("name", ["sampled", "dealt"])
+@pytest.mark.parametrize("name", ["sampled", "dealt", "anew"])
 def test_a_stop_in_any_epoch_changes_nothing(tmp_path: Path, name: str) -> None:
-    """Drawn and dealt examples, five epochs of three steps, the last two the refit."""
+    """Drawn and dealt examples, and a refit of as many epochs as were best; an epoch has three steps."""
     config = CONFIG if name == "sampled" else replace(CONFIG, full_softmax=100, hidden_size=0, half_life_days=0)
+    if name == "anew":
+        config = replace(config, pooling="next", anew="query,next")
     whole = train(config)
-    for stop in (5, 8, 11, 14):
+    if name == "anew":
+        learned = [row["recall"] for row in whole.log if row["phase"] == "learn"]
+        assert sum(row["phase"] == "refit" for row in whole.log) == 2 * int(np.argmax(learned)) + 2
+    assert len(whole.log) > 3
+    for stop in range(5, 3 * len(whole.log), 3):
         path = tmp_path / f"{stop}.safetensors"
         with pytest.raises(KeyboardInterrupt):
             train(config, path, stop)

@@ -18,6 +18,8 @@ from recgpt.serving import Inspection
 from recgpt.text import plural
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from recgpt.pipeline import Plan, Status
 
 HISTORY_LINES = 12

@@ -89,12 +89,12 @@ class _Dry(Stages):
             self.item_tags,
             now=self.now,
             truth=self.config.data.truth,
-            config=replace(config, epochs=1, refit_epochs=0),
+            config=replace(config, epochs=1, refit_epochs=0, anew=""),
             progress=lambda done, total, doing: steps.append(time.monotonic()),
         )
         # The first step also makes ready what the others use.
         epoch = (steps[-1] - steps[0]) * len(steps) / max(len(steps) - 1, 1)
-        self.training = (config.epochs + config.refit_epochs - 1) * epoch
+        self.training = (config.epochs + (len(config.kinds) * config.epochs or config.refit_epochs) - 1) * epoch
         self.towers_folder = own
         self.towers.save(own)
         self.index = ExactIndex(self.towers.item_vectors, self.towers.item_ids)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 
 from recgpt.errors import InvalidConfigError
 
+POOLINGS = ("mean", "attention", "query", "next")
+
 
 @dataclass(frozen=True)
 class Config:
@@ -23,7 +25,8 @@ class Config:
     pooling: str = "attention"
     """How a user's items become one vector a behavior: `mean` of the latest (the paper); `attention` over them, by item
     and by how late it came, beside the mean of the `profile_length` latest; `query`, the same with weights that also
-    depend on the user's latest item of that behavior."""
+    depend on the user's latest item of that behavior; `next`, as `query`, and a matrix leads from what was pooled, and
+    another from the latest item, to what comes next (without a hidden layer only: a DNN has matrices of its own)."""
     sequence_length: int = 50
     """How many of the latest items of each behavior are pooled."""
     profile_length: int = 1000
@@ -81,6 +84,10 @@ class Config:
     """Length of the held-out time before `now`, and of the periods at whose start an example's sales are counted."""
     refit_epochs: int = 2
     """Further epochs on everything before `now` after validation, starting at the best weights; 0 keeps those."""
+    anew: str = ""
+    """Instead of `refit_epochs`: poolings by comma, such as `next,query`. A tower of each learns everything before
+    `now` from new weights, for as many epochs as were best, and they stand side by side in one vector, whose cosine is
+    the mean of theirs. The latest events then count as much as all others; each tower costs a whole training."""
     top_k: int = 20
     """Validation recall is counted at this rank."""
     validation_users: int = 1000
@@ -117,9 +124,20 @@ class Config:
         for name in ("id_dropout", "averaging", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InvalidConfigError(f"retrieval `{name}` must lie in [0, 1), but it is {getattr(self, name)}")
-        if self.pooling not in ("mean", "attention", "query"):
-            raise InvalidConfigError(
-                f"retrieval `pooling` must be `mean`, `attention` or `query`, but it is {self.pooling!r}"
-            )
+        for name, own in (("pooling", [self.pooling]), ("anew", self.kinds)):
+            for kind in own:
+                if kind not in POOLINGS or (kind == "next" and self.hidden_size):
+                    raise InvalidConfigError(
+                        f"retrieval `{name}` must be `mean`, `attention`, `query` or (where `hidden_size` is 0) `next`"
+                        f", but it is {getattr(self, name)!r}"
+                    )
+        distinct = {self.pooling, *self.kinds}
+        if "mean" in distinct and len(distinct) > 1:
+            raise InvalidConfigError("retrieval `pooling` and `anew` must not mix `mean`, which reads no profile")
         if self.negatives not in ("items", "tags"):
             raise InvalidConfigError(f"retrieval `negatives` must be `items` or `tags`, but it is {self.negatives!r}")
+
+    @property
+    def kinds(self) -> list[str]:
+        """Pooling of each tower of `anew`."""
+        return [kind.strip() for kind in self.anew.split(",")] if self.anew else []

@@ -127,22 +127,23 @@ class _Course:
     learned: int = 0
     refitted: int = 0
     best_recall: float = -1.0
-    best_rate: float = 0.0
+    best: int = 0
+    """The epoch of the best recall."""
     waited: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
 
 
 class _Run:
-    """Epochs of learning until validation stops them, then epochs on everything before `now`."""
+    """Epochs of learning until validation stops them, then epochs on everything before `now`: a few or as many."""
 
     def __init__(self, task: Task, config: Config, progress: Progress | None, place: torch.device) -> None:
         self.task, self.config, self.progress, self.place = task, config, progress, place
         self.rng = np.random.default_rng(config.seed)
-        self.net = TriTower(task.rows, len(task.learn.behaviors), config).to(place)
-        self.refits = config.refit_epochs if task.validation else 0
+        self.net = self._net(config.pooling)
         self.course = _Course()
         self.loop = self._loop(task.learn, task.features)
-        self.best = self.validated = self.loop.weights()
+        self.validated = self.loop.weights()
+        self.kept = [self.validated]
 
     def epoch(self) -> bool:
         """Do the next epoch; false when there is none."""
@@ -157,7 +158,18 @@ class _Run:
 
     def fitted(self) -> Fitted:
         """What is kept."""
-        return Fitted(self.best, self.validated, self.course.curve)
+        return Fitted(forward.side_by_side(self.kept), self.validated, self.course.curve)
+
+    @property
+    def refits(self) -> int:
+        """Epochs on everything; foreseen before validation has chosen."""
+        if self.task.validation is None:
+            return 0
+        return len(self.config.kinds) * (self.course.best or self.config.epochs) or self.config.refit_epochs
+
+    def _net(self, pooling: str) -> TriTower:
+        config = replace(self.config, pooling=pooling)
+        return TriTower(self.task.rows, len(self.task.learn.behaviors), config).to(self.place)
 
     def _loop(self, log: Log, features: ItemFeatures) -> _Loop:
         sampler = Sampler(log, self.task.tags, self.task.features.category, self.config, self.rng)
@@ -165,11 +177,16 @@ class _Run:
         loop.planned, loop.progress = (self.config.epochs + self.refits) * sampler.steps, self.progress
         return loop
 
+    def _rate(self, epoch: int) -> float:
+        """Of the epoch with that number, from 1."""
+        share: float = 0.1 ** ((epoch - 1) / self.config.epochs)
+        return self.config.learning_rate * share
+
     def _learn(self) -> None:
         course = self.course
-        rate = self.config.learning_rate * 0.1 ** (course.learned / self.config.epochs)
         course.learned += 1
-        row: dict[str, Any] = {"epoch": course.learned, "phase": "learn", **self.loop.epoch(rate, course.learned)}
+        losses = self.loop.epoch(self._rate(course.learned), course.learned)
+        row: dict[str, Any] = {"epoch": course.learned, "phase": "learn", **losses}
         course.curve.append(row)
         weights = self.loop.weights()
         if self.task.validation is not None:
@@ -177,37 +194,56 @@ class _Run:
             if row["recall"] <= course.best_recall:
                 course.waited += 1
                 return
-            course.best_recall, course.best_rate, course.waited = row["recall"], rate, 0
-        self.best = self.validated = weights
+            course.best_recall, course.best, course.waited = row["recall"], course.learned, 0
+        self.validated = weights
+        self.kept = [weights]
 
     def _refit(self) -> None:
-        course = self.course
-        if not course.refitted:
+        course, anew = self.course, self.config.kinds
+        if not course.refitted and not anew:
             self.net.load_state_dict({name: torch.from_numpy(array) for name, array in self.validated.items()})
-            # A loop of its own: Adam's memory and the mean belong to later, worse weights.
+        epoch = course.refitted % course.best if anew else course.refitted
+        if not epoch:
+            if anew:
+                self.net = self._net(anew[course.refitted // course.best])
+                self.kept = self.kept if course.refitted else []
+            # A loop of its own: Adam's memory and the mean belong to other weights.
             self.loop = self._loop(self.task.everything, self.task.final_features)
         course.refitted += 1
-        row = self.loop.epoch(course.best_rate / 2, self.config.epochs + course.refitted)
+        rate = self._rate(epoch + 1) if anew else self._rate(course.best) / 2
+        row = self.loop.epoch(rate, self.config.epochs + course.refitted)
         course.curve.append({"epoch": len(course.curve) + 1, "phase": "refit", **row})
-        self.best = self.loop.weights()
+        if not anew:
+            self.kept = [self.loop.weights()]
+        elif epoch + 1 == course.best:
+            self.kept.append(self.loop.weights())
 
     def state(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Everything that the next epoch depends on, as arrays and as words."""
         arrays: dict[str, npt.NDArray[Any]] = {"torch": torch.get_rng_state().numpy()}
         if self.place.type == "cuda":
             arrays["cuda"] = torch.cuda.get_rng_state(self.place).numpy()
-        arrays |= {f"best.{name}": array for name, array in self.best.items()}
+        for place, weights in enumerate(self.kept):
+            arrays |= {f"kept.{place}.{name}": array for name, array in weights.items()}
         arrays |= {f"validated.{name}": array for name, array in self.validated.items()}
         arrays |= {f"loop.{name}": array for name, array in self.loop.state().items()}
-        return arrays, {"course": vars(self.course), "rng": self.rng.bit_generator.state, "steps": self.loop.done}
+        return arrays, {
+            "course": vars(self.course),
+            "rng": self.rng.bit_generator.state,
+            "steps": self.loop.done,
+            "kept": len(self.kept),
+        }
 
     def restore(self, arrays: dict[str, npt.NDArray[Any]], words: dict[str, Any]) -> None:
         """Take up what `state` gave."""
         self.course = _Course(**words["course"])
         if self.course.refitted:
+            if self.config.anew:
+                self.net = self._net(self.config.kinds[(self.course.refitted - 1) // self.course.best])
             self.loop = self._loop(self.task.everything, self.task.final_features)
         self.loop.restore(_under("loop.", arrays), words["steps"])
-        self.best, self.validated = _under("best.", arrays), _under("validated.", arrays)
+        self.validated = _under("validated.", arrays)
+        self.kept = [_under(f"kept.{place}.", arrays) for place in range(words["kept"])]
         self.rng.bit_generator.state = words["rng"]
         torch.set_rng_state(torch.from_numpy(arrays["torch"]))
         if self.place.type == "cuda" and "cuda" in arrays:

@@ -10,7 +10,7 @@ from recgpt.retrieval.features import Floats, Ints, ItemFeatures
 from recgpt.retrieval.pooling import Acts, steps_back
 
 Weights = Mapping[str, Floats]
-"""State of the towers by torch's own names, float32."""
+"""State of the towers by torch's own names, float32; of several side by side with a number and a dot before."""
 CHUNK = 8192
 """Items at once, so that 100,000 need tens of megabytes."""
 USERS = 256
@@ -41,8 +41,42 @@ def mean_words(weights: Weights, words: Ints, table: str = "word") -> Floats:
     return mean
 
 
+def side_by_side(towers: list[dict[str, Floats]]) -> dict[str, Floats]:
+    """Weights of several towers as those of one, whose vectors have theirs one after the other.
+
+    >>> side_by_side([{"a": np.ones(1)}, {"a": np.zeros(1)}])
+    {'0.a': array([1.]), '1.a': array([0.])}
+    """
+    if len(towers) == 1:
+        return towers[0]
+    return {f"{place}.{name}": array for place, tower in enumerate(towers) for name, array in tower.items()}
+
+
+def _apart(weights: Weights) -> list[Weights]:
+    """The towers that stand side by side; one tower is itself."""
+    found: dict[str, dict[str, Floats]] = {}
+    for name, array in weights.items():
+        place, _, own = name.partition(".")
+        if not place.isdigit():
+            return [weights]
+        found.setdefault(place, {})[own] = array
+    return [found[str(place)] for place in range(len(found))]
+
+
+def _joined(parts: list[Floats]) -> Floats:
+    """Unit vectors one after the other, as unit vectors again: a cosine is then the mean of theirs."""
+    if len(parts) == 1:
+        return parts[0]
+    joined: Floats = np.concatenate(parts, axis=1) / np.sqrt(np.float32(len(parts)))
+    return joined
+
+
 def item_vectors(weights: Weights, features: ItemFeatures) -> Floats:
     """h_v: (n, d) float32, L2-normed."""
+    return _joined([_item_vectors(one, features) for one in _apart(weights)])
+
+
+def _item_vectors(weights: Weights, features: ItemFeatures) -> Floats:
     found = []
     for start in range(0, len(features.item), CHUNK):
         part = features.take(np.arange(start, min(start + CHUNK, len(features.item))))
@@ -66,22 +100,31 @@ def user_vectors(weights: Weights, users: Ints, items: Floats, acts: Acts) -> Fl
         items: (m, d) float32, item vectors.
         acts: What the users did, as rows of `items`.
     """
+    towers = _apart(weights)
+    own = [part * np.sqrt(np.float32(len(towers))) for part in np.split(items, len(towers), axis=1)]
+    return _joined([_user_vectors(one, users, part, acts) for one, part in zip(towers, own, strict=True)])
+
+
+def _user_vectors(weights: Weights, users: Ints, items: Floats, acts: Acts) -> Floats:
     found = []
     for start in range(0, len(users), USERS):
         part = slice(start, start + USERS)
         parts = []
         for behavior, sequence in enumerate(acts.latest):
             rows, offsets = _cut(sequence, part)
-            logits = None
+            logits, length = None, np.diff(offsets)
+            latest = items[rows[offsets[1:][length > 0] - 1]]
             if "pool_key" in weights:
                 logits = (items @ weights["pool_key"][behavior])[rows]
-                late = steps_back(offsets)
-                logits += weights["pool_late"][behavior][late]
+                logits += weights["pool_late"][behavior][steps_back(offsets)]
                 if "pool_query" in weights:
-                    asked = items[rows[late == 0]] @ weights["pool_query"][behavior]
-                    length = np.diff(offsets)
+                    asked = latest @ weights["pool_query"][behavior]
                     logits += np.einsum("ld,ld->l", items[rows], np.repeat(asked, length[length > 0], axis=0))
-            parts.append(_pooled(items, rows, offsets, logits))
+            pooled = _pooled(items, rows, offsets, logits)
+            if "next_pooled" in weights:
+                pooled = pooled @ weights["next_pooled"][behavior]
+                pooled[length > 0] += latest @ weights["next_latest"][behavior]
+            parts.append(pooled)
         parts += [_pooled(items, *_cut(sequence, part), None) for sequence in acts.profile]
         if _deep(weights):
             parts.insert(0, weights["user.weight"][users[part]])
@@ -118,6 +161,10 @@ def _pooled(items: Floats, rows: Ints, offsets: Ints, logits: Floats | None) -> 
 
 def tag_vectors(weights: Weights, words: Ints) -> Floats:
     """h_t: (n, d) float32, L2-normed; a tag without a known word is all zeros."""
+    return _joined([_tag_vectors(one, words) for one in _apart(weights)])
+
+
+def _tag_vectors(weights: Weights, words: Ints) -> Floats:
     if _deep(weights):
         found = _dnn(weights, "tag_dnn", mean_words(weights, words))
     else:

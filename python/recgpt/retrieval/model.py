@@ -68,7 +68,8 @@ class TriTower(nn.Module):
         self.sales = _table(rows["sales"], narrow, std)
         self.word = _table(rows["word"], word)
         self.attention = config.pooling != "mean"
-        self.query = config.pooling == "query"
+        self.query = config.pooling in ("query", "next")
+        self.next = config.pooling == "next"
         if self.attention:
             self.pool_key = nn.Parameter(torch.zeros(behaviors, wide))
             self.pool_late = nn.Parameter(torch.zeros(behaviors, STEPS_BACK))
@@ -84,6 +85,10 @@ class TriTower(nn.Module):
             self.tag_word = _table(rows["word"], wide)
             # The profile starts at nothing: it has no gradient for its items, and most users have few.
             self.pool_share = nn.Parameter(torch.cat([torch.ones(behaviors), torch.zeros(behaviors * self.attention)]))
+            if self.next:
+                # What comes next is not what is alike; both start at plain attention.
+                self.next_pooled = nn.Parameter(torch.eye(wide).repeat(behaviors, 1, 1))
+                self.next_latest = nn.Parameter(torch.zeros(behaviors, wide, wide))
 
     def there(self, array: npt.NDArray[Any]) -> Tensor:
         """An array where the towers are."""
@@ -134,17 +139,18 @@ class TriTower(nn.Module):
         logits = (items @ self.pool_key[behavior])[rows] + self.pool_late[behavior][late]
         if self.query:
             # `late` is 0 at each user's latest item, and nowhere else.
-            latest = late == 0
-            asked = items.new_zeros(len(begin), items.shape[1]).index_add(
-                0, owner[latest], items[rows[latest]] @ self.pool_query[behavior]
-            )
-            logits = logits + (items[rows] * asked[owner]).sum(dim=1)
+            last = late == 0
+            latest = items.new_zeros(len(begin), items.shape[1]).index_add(0, owner[last], items[rows[last]])
+            logits = logits + (items[rows] * (latest @ self.pool_query[behavior])[owner]).sum(dim=1)
         top = (
             logits.detach().new_zeros(len(begin)).scatter_reduce(0, owner, logits.detach(), "amax", include_self=False)
         )
         share = torch.exp(logits - top[owner])
         share = share / share.new_zeros(len(begin)).index_add(0, owner, share)[owner]
-        return nnf.embedding_bag(rows, items, begin, mode="sum", per_sample_weights=share)
+        pooled = nnf.embedding_bag(rows, items, begin, mode="sum", per_sample_weights=share)
+        if self.next:
+            pooled = pooled @ self.next_pooled[behavior] + latest @ self.next_latest[behavior]
+        return pooled
 
     def tag_vectors(self, words: Tensor) -> Tensor:
         """h_t: (n, d) float, L2-normed; every tag must have a known word."""

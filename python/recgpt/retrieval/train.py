@@ -45,9 +45,9 @@ def train(
     """Train user, item and tag tower with L = L_col + alpha L_tag + (1 - alpha) L_cate.
 
     The last `validation_days` before `now` are held out while the number of epochs is chosen by recall; then the best
-    weights learn `refit_epochs` more on everything before `now`. A log without times is ordered by `position`, is not
-    cut, and holds out each user's last moment with `truth`. Stopping with Ctrl-C leaves nothing behind: a file is only
-    written by `Towers.save`.
+    weights learn `refit_epochs` more on everything before `now`, or new ones learn all of it (`anew`). A log without
+    times is ordered by `position`, is not cut, and holds out each user's last moment with `truth`. Stopping with Ctrl-C
+    leaves nothing behind: a file is only written by `Towers.save`.
 
     Args:
         events: EVENTS, plain clicks included.
@@ -95,7 +95,7 @@ def train(
     validation = _validation(log, learn, out, features, config)
     if validation is None:
         learn, features = log, final
-    elif not config.refit_epochs:
+    elif not (config.refit_epochs or config.anew):
         # What training has not met says nothing: ids of items first seen in the held-out days.
         final = replace(final, item=own_learned)
     fitted = fitting.fit(

@@ -243,9 +243,11 @@ fn sound(kernel: &Kernel) -> bool {
         // Whole numbers this small are added without rounding, so even the float sums must agree to the bit.
         run(kernel) == run(&PORTABLE)
     };
-    [(1, 1), (17, 3), (64, 51), (70, 29), (200, 16)]
-        .iter()
-        .all(agree)
+    // Miri takes minutes for the large ones: there a full tile and a part of one.
+    let small = [(1, 1), (17, 3), (5, 14)];
+    let sizes = [(1, 1), (17, 3), (64, 51), (70, 29), (200, 16)];
+    let tried: &[(usize, usize)] = if cfg!(miri) { &small } else { &sizes };
+    tried.iter().all(agree)
 }
 
 #[cfg(test)]

@@ -115,7 +115,8 @@ fn values(count: usize, kind: u8, seed: u64) -> Vec<f32> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(120))]
+    // Under Miri a case takes minutes.
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 1 } else { 120 }))]
 
     /// All kernels, bytes and floats, items in one part and in three, give the same bits as the definition.
     #[test]
