@@ -247,6 +247,8 @@ ERRORS: list[tuple[str, type[errors.RecGPTError], Callable[[], Any], str]] = [
     ("nobody in one arm alone", errors.EmptyLogError, lambda: judged(second=a()), "every one of the 2 users of arm A is in the other arm too; give each user one arm"),
     ("no clicks column", errors.InvalidTableError, lambda: judged(pa.table({"user_id": [1]})), "arm A: an exposure log needs user_id, item_id, timestamp, click, but has no item_id, timestamp, click (it has user_id); rename yours"),
     ("a user without an id", errors.InvalidTableError, lambda: judged(a(user_id=[None, *"1111111"])), "arm A: `user_id` must not be null, but row 0 is; drop it"),
+    ("a user without a name", errors.InvalidTableError, lambda: judged(a(user_id=["1", " ", *"111111"])), "arm A: `user_id` must not be empty, but 1 rows are, row 1 first: all of them would be one; drop them or give them ids"),
+    ("a time of another unit", errors.TimestampRangeError, lambda: judged(a(timestamp=pa.array([2**60] * 8, pa.timestamp("us", "UTC")))), "arm A: `timestamp` must lie in the years 1970 to 9999, but 8 rows do not: row 0 is 1152921504606846976 microseconds from 1970; check the unit"),
     ("times without a zone", errors.NaiveTimestampError, lambda: judged(a(timestamp=pa.array([START.replace(tzinfo=None)] * 8))), "arm A: `timestamp` carries no time zone; state it, for example with pyarrow.compute.assume_timezone"),
     ("a time that is a number", errors.InvalidTableError, lambda: judged(a(timestamp=[1] * 8)), "arm A: `timestamp` must be a time with a zone, but it is int64; cast it"),
     ("a time that is a text", errors.InvalidTableError, lambda: judged(a(timestamp=["noon"] * 8)), "arm A: `timestamp` must be a time with a zone, such as 2025-06-17T08:00Z, but: Failed to parse string: 'noon' as a scalar of type timestamp[us, tz=UTC]: expected a zone offset. If these timestamps are in local time, cast to timestamp without timezone, then call assume_timezone."),
@@ -284,6 +286,13 @@ def test_copies_of_an_exposure_are_one_with_the_most_of_each() -> None:
     blank = a(click=[False] * 8, dwell=[0.0] * 8).select(a().column_names)
     twice = pa.concat_tables([blank, a(), blank])
     assert judged(twice).lifts == judged().lifts
+
+
+def test_an_arm_that_ends_after_midnight_has_no_day_more() -> None:
+    late = stamps(*[timedelta(0)] * 7, timedelta(hours=17))
+    (dcau,) = (one for one in judged(a(timestamp=late)).lifts if one.metric == "DCAU")
+    # Three days for both: with its own two, the other arm's users would have come half as often again.
+    assert (dcau.first.value, dcau.second.value) == (1 / 3, 1 / 3)
 
 
 def test_days_begin_where_the_zone_says() -> None:

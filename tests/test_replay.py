@@ -125,6 +125,11 @@ def test_the_sweep_asks_the_bundle_itself_at_every_beta() -> None:
     assert found.sweep[0].exclusive_recall.mean == pytest.approx((1 + 0 + 0) / 3)
 
 
+def test_a_moment_without_a_zone_is_refused() -> None:
+    with pytest.raises(errors.NaiveTimestampError, match=r"for UTC write 2024-03-15T00:00:00\+00:00"):
+        judged(Fixed(), now=NOW.replace(tzinfo=None))
+
+
 def test_a_bundle_that_may_know_the_answers_is_refused() -> None:
     with pytest.raises(errors.InvalidConfigError) as caught:
         judged(Fixed(NOW + timedelta(days=1)), now=NOW)

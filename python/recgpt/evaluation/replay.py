@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recgpt.errors import InvalidConfigError
+from recgpt.errors import InvalidConfigError, NaiveTimestampError
 from recgpt.evaluation import metrics
 from recgpt.evaluation.baselines import Ranker, rankers
 from recgpt.evaluation.desk.arms import Caution
@@ -162,6 +162,10 @@ def replay(
         EmptyLogError: nothing to judge on.
     """
     said: list[Caution] = []
+    if now is not None and now.tzinfo is None:
+        raise NaiveTimestampError(
+            f"`now` must carry a time zone, but it is {now.isoformat()}; for UTC write {now.isoformat()}+00:00"
+        )
     now = _moment(bundle, events, now, said)
     step("who bought what")
     held_out = truths(events, items["item_id"], now=now, until=until, behavior=behavior)

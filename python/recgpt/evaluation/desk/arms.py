@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from pyarrow import csv, parquet
 
 from recgpt import schema
-from recgpt.errors import DatasetNotFoundError, EmptyLogError, InvalidArrayError, InvalidTableError, NaiveTimestampError
+from recgpt.errors import (
+    DatasetNotFoundError,
+    EmptyLogError,
+    InvalidArrayError,
+    InvalidTableError,
+    NaiveTimestampError,
+    TimestampRangeError,
+)
 from recgpt.evaluation.metrics import Ints
 from recgpt.schema import ArrowStream
 
@@ -153,6 +160,14 @@ def load(name: str, log: pa.Table, known: Catalogue, *, now: datetime | None = N
         if log[column].null_count:
             row = int(np.flatnonzero(~log[column].is_valid().to_numpy())[0])
             raise InvalidTableError(f"arm {name}: `{column}` must not be null, but row {row} is; drop it")
+    for column in ("user_id", "item_id"):
+        blank = pc.equal(pc.utf8_trim_whitespace(schema.cast(log[column], pa.large_string())), "")
+        if empty := pc.sum(blank).as_py():
+            row = pc.index(blank, True).as_py()
+            raise InvalidTableError(
+                f"arm {name}: `{column}` must not be empty, but {empty:,} rows are, row {row} first: all of them would "
+                "be one; drop them or give them ids"
+            )
     users = schema.cast(log["user_id"], pa.large_string()).combine_chunks().dictionary_encode()
     user = users.indices.to_numpy().astype(np.int64)
     item = pc.index_in(schema.cast(log["item_id"], pa.large_string()), value_set=known.ids).fill_null(-1)
@@ -250,6 +265,10 @@ def _clocks(name: str, time: Ints, now: datetime, cautions: list[Caution]) -> No
         cautions.append(Caution("clock_skew", f"{text}; a clock runs ahead, and days may be wrong"))
 
 
+_END = 253_402_300_800_000_000
+"""The first microsecond of the year 10000."""
+
+
 def _time(name: str, log: pa.Table, column: str, missing: int | None = None) -> Ints:
     values = log[column]
     text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
@@ -267,6 +286,13 @@ def _time(name: str, log: pa.Table, column: str, missing: int | None = None) -> 
             f"arm {name}: `{column}` carries no time zone; state it, for example with pyarrow.compute.assume_timezone"
         )
     micros = schema.cast(values, schema.TIMESTAMP).cast(pa.int64())
+    far = pc.fill_null(pc.or_(pc.less(micros, 0), pc.greater_equal(micros, _END)), False)
+    if count := pc.sum(far).as_py():
+        row = pc.index(far, True).as_py()
+        raise TimestampRangeError(
+            f"arm {name}: `{column}` must lie in the years 1970 to 9999, but {count:,} rows do not: row {row} is "
+            f"{micros[row].as_py()} microseconds from 1970; check the unit"
+        )
     numbers: Ints = (micros if missing is None else micros.fill_null(missing)).to_numpy()
     return numbers
 

@@ -146,7 +146,8 @@ def compare(
     said += [*a.cautions, *b.cautions, *_period(a, b)]
     present = _present(a, b, logs, known, items is not None, said)
     counts = [_count(arm, known, zone) for arm in (a, b)]
-    parts = [sums(found, present) for found in counts]
+    days = max(found.first_day + found.days for found in counts) - min(found.first_day for found in counts)
+    parts = [sums(found, present, days) for found in counts]
     for arm, found in zip((a, b), counts, strict=True):
         if not found.clicked.any():
             text = f"arm {arm.name} has no click in {len(arm.user):,} exposures; is `click` filled, for these rows?"

@@ -59,8 +59,12 @@ class Tier(NamedTuple):
     lifts: list[Lift]
 
 
-def sums(found: Engagement, present: set[str]) -> dict[str, tuple[Floats | Ints, Floats | Ints]]:
-    """Give each metric as a ratio of two sums over users; DT and ATC only if the log says anything of them."""
+def sums(found: Engagement, present: set[str], days: int) -> dict[str, tuple[Floats | Ints, Floats | Ints]]:
+    """Give each metric as a ratio of two sums over users; DT and ATC only if the log says anything of them.
+
+    `days` is DCAU's D, one for both arms: with each arm's own, a last exposure some seconds after midnight was a day
+    more, and of two equal arms of three days one lost a quarter.
+    """
     one = np.ones(len(found.exposures))
     whole: dict[str, tuple[Floats | Ints, Floats | Ints]] = {
         "DT": (found.dwell, one),
@@ -68,7 +72,7 @@ def sums(found: Engagement, present: set[str]) -> dict[str, tuple[Floats | Ints,
         "CICD": (found.clicked_categories, one),
         "IPV": (found.page_views, one),
         "CTR": (found.clicked, found.exposures),
-        "DCAU": (found.click_days / found.days, one),
+        "DCAU": (found.click_days / days, one),
         "ATC": (found.carts, one),
     }
     return {metric: parts for metric, parts in whole.items() if metric in present}

@@ -65,6 +65,8 @@ class Engagement:
     """(n,) float64 seconds."""
     days: int
     """D."""
+    first_day: int
+    """The local day of the first exposure, counted from 1970-01-01."""
     items: ItemCounts
 
     @property
@@ -206,6 +208,7 @@ class Exposures:
             click_days=click_days,
             dwell=dwell,
             days=last - first + 1,
+            first_day=first,
             items=ItemCounts(shown[:-1], clicked[:-1], views[:-1], int(shown[-1])),
         )
 
