@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -78,6 +79,35 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path):
     return Shop(tmp_path)
+
+
+class Timid(Shop):
+    """A judge that lets all pass, too sure of the bad ones: calibration mends it."""
+
+    def score(self, request):
+        number = int(request.prompt.user.split("tag: ")[1].split()[1])
+        return [math.log(0.9), math.log(0.1)] if number % 2 == 0 else [math.log(0.6), math.log(0.4)]
+
+
+def test_labels_after_a_close_are_compared_with_the_judge_as_it_serves_now(tmp_path):
+    # Outputs judged before the close keep verdicts in the buffer that the calibrated judge would no longer give.
+    shop = Timid(tmp_path)
+    shop.visit()
+    shop.label(shop.asked())
+    done = shop.visit()
+    assert done.before[ON]["passes"]["accuracy"] < 0.7
+    assert done.after[ON]["passes"]["accuracy"] == 1
+    asked = set(shop.asked())
+    shop.label([sample for sample in sorted(shop.buffer.samples()) if sample not in asked][:80])
+    quiet = shop.visit()
+    assert (quiet.state, quiet.falls) == ("not due", [])
+    assert quiet.before[ON]["passes"]["accuracy"] == 1
+    # Nor does the next milestone take old verdicts for a fall.
+    shop.visit(open_now=True)
+    shop.label(shop.asked())
+    again = shop.visit()
+    assert (again.state, again.falls) == ("closed", [])
+    assert again.before[ON]["passes"]["accuracy"] == 1
 
 
 def test_a_milestone_is_opened_labeled_and_closed_and_shows_before_and_after(shop):

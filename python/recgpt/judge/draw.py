@@ -104,7 +104,7 @@ def draw(
         total, drawn = sum(sizes.values()), sum(counts.values())
         # A random draw also has to guess how many of each group it gets: the variance of all outputs in one.
         right = sum(sizes[name] * (1 + math.sqrt(1 - 4 * variances[name])) / 2 for name in sizes) / total
-        at_random = 1.96 * math.sqrt(right * (1 - right) / drawn * (1 - drawn / total))
+        at_random = 1.96 * math.sqrt(right * (1 - right) / drawn)
         plans[task] = Plan(total, drawn, _half(sizes, variances, counts), at_random)
     return cases, plans
 
@@ -163,13 +163,11 @@ def _variance(verdicts: dict[str, dict[str, Any]]) -> float:
 
 
 def _half(sizes: dict[str, int], variances: dict[str, float], counts: dict[str, int]) -> float:
+    """Half of the interval that the bootstrap will print. It is about the judge, who goes on to judge other outputs, so
+    it does not shrink to nothing where all outputs at hand have labels.
+    """
     total = sum(sizes.values())
-    return 1.96 * math.sqrt(
-        sum(
-            (sizes[name] / total) ** 2 * variances[name] / counts[name] * (1 - counts[name] / sizes[name])
-            for name in sizes
-        )
-    )
+    return 1.96 * math.sqrt(sum((sizes[name] / total) ** 2 * variances[name] / counts[name] for name in sizes))
 
 
 def _enough(sizes: dict[str, int], variances: dict[str, float], half_width: float, most: int) -> int:

@@ -27,7 +27,8 @@ from recgpt.phrases import discreet, no_invented_claim
 from recgpt.pipeline import engines, milestones, novelty
 from recgpt.pipeline.config import Config
 from recgpt.pipeline.criteria import criteria_of
-from recgpt.pipeline.milestones import buffer_path, learn, scores, version_of
+from recgpt.pipeline.milestones import buffer_path, learn, version_of
+from recgpt.pipeline.rejudging import scores
 from recgpt.tags import checkers as tagged
 from recgpt.tags.engagement import read
 from recgpt.tags.words import stems

@@ -13,19 +13,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt import judge, schema
+from recgpt import schema
 from recgpt.errors import JudgeError
 from recgpt.judge import Buffer, Criterion, draw, milestone, people
 from recgpt.judge.calibration import Curve
 from recgpt.judge.draw import Case
 from recgpt.llm import prompts
 from recgpt.llm.engine import Engine, Progress
-from recgpt.pipeline import engines
+from recgpt.pipeline import engines, rejudging
 from recgpt.pipeline.config import Config
 from recgpt.pipeline.criteria import criteria_of
 from recgpt.pipeline.novelty import novel
 
-FOLDS = 5
 RECENT = timedelta(days=30)
 """Outputs that came earlier before the newest one are not drawn."""
 
@@ -83,11 +82,6 @@ def version_of(engine: Engine, criteria: Mapping[str, Criterion]) -> str:
     return f"{engine.name}/judge={asks[:12]}/criteria={hashlib.sha256(told.encode()).hexdigest()[:12]}"
 
 
-def scores(engine: Engine) -> bool:
-    """Tell whether an engine gives log-probabilities; only some servers do not."""
-    return bool(getattr(getattr(engine, "engine", engine), "scores", True))
-
-
 def learn(
     buffer: Buffer | None,
     criteria: Mapping[str, Criterion],
@@ -110,7 +104,7 @@ def learn(
     held = {one["sample"] for one in waiting["cases"]} if waiting else set()
     old = labels if until is None else labels.filter(pc.less_equal(labels["time"], pa.scalar(until, schema.TIMESTAMP)))
     taught = {key: word for key, word in people.said(old).items() if key[0] not in held}
-    raw = _raw(buffer, {sample for sample, _ in taught}, criteria, engine, progress)
+    raw = rejudging.raw(buffer, {sample for sample, _ in taught}, criteria, engine, progress)
     curves, missing = people.learn(raw, taught, criteria)
     version = version_of(engine, criteria)
     told = hashlib.sha256(repr(sorted(taught.items())).encode()).hexdigest()[:16]
@@ -174,10 +168,10 @@ def visit(
     try:
         answering = engine or own
         assert answering is not None
-        version, now = version_of(answering, criteria), now or datetime.now(UTC)
+        now = now or datetime.now(UTC)
         waiting = milestone.opened(buffer.events())
         if waiting is None:
-            return _open(config, buffer, criteria, version, now, force=open_now)
+            return _open(config, buffer, criteria, answering, now, force=open_now)
         return _close(config, buffer, criteria, answering, waiting, now, force=close_now)
     finally:
         if own is not None:
@@ -199,8 +193,9 @@ def notice(config: Config, *, now: datetime | None = None) -> str:
 
 
 def _open(
-    config: Config, buffer: Buffer, criteria: Mapping[str, Criterion], version: str, now: datetime, *, force: bool
+    config: Config, buffer: Buffer, criteria: Mapping[str, Criterion], engine: Engine, now: datetime, *, force: bool
 ) -> Milestone:
+    version = version_of(engine, criteria)
     events = buffer.events()
     closed = [one for one in events if one["kind"] == "milestone closed"]
     every = timedelta(days=config.judge.every_days)
@@ -212,7 +207,10 @@ def _open(
         labels = buffer.labels(criteria)
         newer = people.said(labels.filter(pc.greater(labels["time"], pa.scalar(until, schema.TIMESTAMP))))
         new = novel(buffer, buffer.samples({sample for sample, _ in newer}), until)
-        cases = [replace(one, novel=one.sample in new) for one in _cases(verdicts)]
+        theirs = pa.array(sorted({sample for sample, _ in newer}), pa.large_string())
+        mine = rejudging.equal_cases(verdicts.filter(pc.is_in(verdicts["sample"], theirs)))
+        cases = [replace(one, novel=one.sample in new) for one in mine]
+        cases = rejudging.served(buffer, cases, criteria, engine, learn(buffer, criteria, engine, keep=False).curves)
         fresh = milestone.compare(cases, newer, criteria)
         falls = milestone.degraded(milestone.measures(closed[-1]["after"]), milestone.measures(fresh))
     why = milestone.due(events, version, now=now, every=every, falls=falls)
@@ -297,6 +295,9 @@ def _close(
     )  # fmt: skip
     if labeled < len(cases) and not force:
         return found
+    again = bool(closed) and closed[-1]["judge"] == version == version_of(engine, criteria)
+    if again:
+        cases = rejudging.served(buffer, cases, criteria, engine, learn(buffer, criteria, engine, keep=False).curves)
     found.before = milestone.compare(cases, said, criteria, seed=config.seed)
     if not found.before:
         raise JudgeError(
@@ -304,10 +305,10 @@ def _close(
             "(`recgpt judge review`)"
         )
     if version_of(engine, criteria) == version:
-        found.after = milestone.compare(_crossed(buffer, cases, said, criteria, engine), said, criteria)
+        found.after = milestone.compare(rejudging.crossed(buffer, cases, said, criteria, engine), said, criteria)
     else:
         found.after = found.before
-    if closed and closed[-1]["judge"] == version:
+    if again:
         falls = milestone.degraded(milestone.measures(closed[-1]["after"]), milestone.measures(found.before))
         found.falls = list(dict.fromkeys([*found.falls, *map(str, falls)]))
     found.withheld = milestone.serves(found.after, criteria, config.judge.accuracy, config.judge.accuracy_of)
@@ -323,61 +324,7 @@ def _close(
     return found
 
 
-def _crossed(
-    buffer: Buffer,
-    cases: list[Case],
-    said: Mapping[tuple[str, str], str],
-    criteria: Mapping[str, Criterion],
-    engine: Engine,
-) -> list[Case]:
-    """Judge the cases anew, each fifth with a calibration on all labels but its own."""
-    asked = {case.sample for case in cases}
-    raw = _raw(buffer, asked | {sample for sample, _ in said}, criteria, engine, None)
-    ordered = sorted(asked, key=lambda sample: hashlib.sha256(sample.encode()).digest())
-    judged: dict[str, dict[str, dict[str, Any]]] = {}
-    samples = buffer.samples(asked)
-    for fold in range(FOLDS):
-        held = set(ordered[fold::FOLDS])
-        taught = {key: word for key, word in said.items() if key[0] not in held}
-        curves, _ = people.learn(raw, taught, criteria)
-        own = judge.judge(
-            [samples[sample] for sample in sorted(held)],
-            criteria,
-            engine=engine,
-            calibration=curves,
-            thresholds={key: curve.threshold for key, curve in curves.items()},
-        )
-        for case in _cases(own.table):
-            judged[case.sample] = case.verdicts
-    return [
-        Case(case.sample, case.task, case.stratum, case.weight, case.novel, {
-            # What rules decided is not asked anew: what they looked at is not in the buffer.
-            key: one if one["decided_by"] == "rule" else judged[case.sample].get(key, one)
-            for key, one in case.verdicts.items()
-        })
-        for case in cases
-    ]  # fmt: skip
-
-
 def _last_close(events: Sequence[Mapping[str, Any]]) -> datetime | None:
     """Tell when the last milestone closed."""
     closed: list[datetime] = [one["time"] for one in events if one["kind"] == "milestone closed"]
     return closed[-1] if closed else None
-
-
-def _cases(verdicts: pa.Table) -> list[Case]:
-    """Make cases of equal weight of verdicts."""
-    found: dict[str, Case] = {}
-    for row in verdicts.to_pylist():
-        case = found.setdefault(row["sample"], Case(row["sample"], row["task"], row["task"], 1.0, False, {}))
-        kept = {name: row[name] for name in ("verdict", "passed", "score", "decided_by")}
-        case.verdicts[f"{row['task']}/{row['criterion']}"] = kept
-    return list(found.values())
-
-
-def _raw(
-    buffer: Buffer, wanted: set[str], criteria: Mapping[str, Criterion], engine: Engine, progress: Progress | None
-) -> pa.Table:
-    """Score samples of the buffer without any calibration."""
-    own = list(buffer.samples(wanted).values())
-    return judge.judge(own, criteria, engine=engine if scores(engine) else None, progress=progress).table

@@ -7,7 +7,7 @@ from typing import Any
 from recgpt.errors import JudgeError
 from recgpt.judge import Buffer, bias
 from recgpt.llm.engine import Engine, Progress
-from recgpt.pipeline import engines, judging, milestones
+from recgpt.pipeline import engines, judging, milestones, rejudging
 from recgpt.pipeline.config import Config
 from recgpt.pipeline.criteria import criteria_of
 
@@ -35,7 +35,7 @@ def probe(
     try:
         answering = engine or own
         assert answering is not None
-        if not milestones.scores(answering):
+        if not rejudging.scores(answering):
             raise JudgeError(f"{answering.name} gives no log-probabilities, so nothing of it can be measured")
         known = milestones.learn(buffer, criteria, answering, keep=False, progress=progress)
         demands = bias.attacks()
