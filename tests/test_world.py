@@ -19,7 +19,7 @@ from recgpt import datasets, errors, interests, logs, text
 from recgpt.datasets import world
 from recgpt.datasets.world import hostile, truth
 from recgpt.datasets.world.config import START
-from recgpt.datasets.world.events import odds
+from recgpt.datasets.world.events import odds, there
 from recgpt.datasets.world.queries import misspelt
 from recgpt.datasets.world.vocabulary import BRANDS, FACTS, themes
 from recgpt.schema import BEHAVIORS, EVENTS, ITEMS, REVIEWS, USERS
@@ -113,15 +113,28 @@ def test_every_event_has_a_cause_and_every_interest_a_time(made: datasets.Datase
 
 
 def test_nothing_is_touched_before_it_is_launched(made: datasets.Dataset) -> None:
-    launched = dict(zip(made.items["item_id"].to_pylist(), made.items["launched"].to_pylist(), strict=True))
-    assert max(launched.values()) > START
-    cause = made.truth["causes"]["cause"].to_pylist()
-    early = [
-        event
-        for event, why in zip(made.events.to_pylist(), cause, strict=True)
-        if event["behavior"] == "purchase" and event["timestamp"] < launched[event["item_id"]] and why != "accident"
-    ]
-    assert not early
+    noisy = datasets.load("world", users=40, items=400, events=400, noise=0.4, language="mixed", hostile=True)
+    for data in (made, noisy):
+        launched = dict(zip(data.items["item_id"].to_pylist(), data.items["launched"].to_pylist(), strict=True))
+        assert max(launched.values()) > START
+        for rows_of in (data.events, data.reviews):
+            assert rows_of is not None
+            held = rows_of.select(["item_id", "timestamp"]).filter(rows_of["item_id"].is_valid()).to_pylist()
+            assert not [one for one in held if one["timestamp"] < launched[one["item_id"]]]
+
+
+@given(st.integers(0, 10**6))
+def test_what_is_not_launched_yet_is_replaced_by_its_like(seed: int) -> None:
+    shop = world.World(world.Config(items=300 + seed % 400, days=60, seed=seed)).shop
+    rows, random = np.arange(len(shop.ware)), np.random.default_rng(seed)
+    day = random.integers(0, 60, len(rows))
+    found = there(shop, rows, day)
+    place = found - shop.first[shop.block]
+    assert ((place >= 0) & (place < shop.launched[shop.block, day])).all()
+    assert (shop.block[found] == shop.block).all()
+    stays = rows - shop.first[shop.block] < shop.launched[shop.block, day]
+    assert (found[stays] == rows[stays]).all()
+    assert 0 < stays.sum() < len(rows)
 
 
 def test_interests_last_as_their_stage_says(made: datasets.Dataset) -> None:

@@ -42,6 +42,8 @@ class Catalogue(NamedTuple):
     queries: queries.Queries
     ware: Ints
     """(items,)"""
+    block: Ints
+    """(items,): ware * LEVELS + price level."""
     brand: Ints
     """(items,)"""
     quality: Floats
@@ -102,6 +104,7 @@ def build(config: Config) -> Catalogue:
         words,
         queries.build(words),
         ware,
+        block,
         brand,
         quality,
         first,

@@ -106,6 +106,17 @@ def likely(
     return rows[liked], rows[~liked]
 
 
+def there(shop: Catalogue, rows: Ints, day: Ints) -> Ints:
+    """Put one that is there on the day, of the same ware and level, in place of each item that is not launched yet.
+
+    It is counted on through those that are there: no new draw, so that all other draws of a user stay as they are.
+    """
+    block = shop.block[rows]
+    first = shop.first[block]
+    found: Ints = first + (rows - first) % shop.launched[block, day]
+    return found
+
+
 def odds(liked: int, others: int) -> tuple[float, float]:
     """Chance that a look goes to one certain item of a liked brand, and to one certain other item.
 
@@ -131,7 +142,7 @@ def _happen(
     query = _queries(shop, shopper, cause, ware, random)
     rows: list[tuple[npt.NDArray[np.bool_], Ints, Ints | int, int]] = [(searched, begin, -1, SEARCH)]
     # Shown: the two items, and two that the shop pushes.
-    pushed = np.searchsorted(shop.attention, random.random((count, 2)))
+    pushed = there(shop, np.searchsorted(shop.attention, random.random((count, 2))), day[:, None])
     always = np.ones(count, np.bool_)
     rows += [(always, begin + 4 + 2 * at, item[:, at], EXPOSURE) for at in (0, 1)]
     rows += [(always, begin + 8 + 2 * at, pushed[:, at], EXPOSURE) for at in (0, 1)]
@@ -183,7 +194,7 @@ def _items(config: Config, shop: Catalogue, shopper: Shopper, planned: Visits, r
     loose = ware < 0
     if loose.any():
         # What catches the eye by accident belongs to none of the user's interests; what is promoted may.
-        free = np.searchsorted(shop.attention, random.random((count, 2, _TRIES)))
+        free = there(shop, np.searchsorted(shop.attention, random.random((count, 2, _TRIES))), day[:, None, None])
         pushed = shop.promoted[random.integers(0, len(shop.promoted), (count, 2, _TRIES))]
         tries = np.where(loose[:, None, None], np.where((cause == PROMOTION)[:, None, None], pushed, free), tries)
     wanted = shopper.likes[(day >= shopper.change).astype(np.int64)[:, None, None], shop.brand[tries]]

@@ -33,6 +33,11 @@ NEEDED = ("user_id", "item_id", "timestamp", "click")
 NUMBERS = {"cart": np.int64, "dwell": np.float64, "propensity": np.float64, "other_propensity": np.float64}
 TEXTS = ("seller", "tier", "page")
 OPTIONAL = ("position", *NUMBERS, "is_ad", "clicked_at", *TEXTS)
+WANTED = {*NEEDED, *OPTIONAL, "category", "brand", "title", "count", "behavior"}
+LEAST_CHANCE = 1e-100
+"""Propensities other than 0 begin here: the squares of smaller ones, or of one over them, are no numbers any more."""
+LATE = timedelta(days=7)
+"""Shops count a click for an exposure for at most so long; what comes later was written by another clock."""
 SKEWED = 0.5
 """If more than this share of clicks lies before its exposure, the clocks are at fault and not single rows."""
 
@@ -94,30 +99,48 @@ def read(source: str | Path | ArrowStream) -> pa.Table:
 
     Raises:
         DatasetNotFoundError: there is no such file.
-        InvalidTableError: it cannot be read.
+        InvalidTableError: it cannot be read, or has a column twice.
     """
     if not isinstance(source, str | Path):
-        return source if isinstance(source, pa.Table) else pa.table(source)
+        table = source if isinstance(source, pa.Table) else pa.table(source)
+        _single(table.column_names, "a table")
+        return table
     path = Path(source)
     if not path.is_file():
         raise DatasetNotFoundError(f"an exposure log was expected at {path}, but there is no file; give Parquet or CSV")
     try:
         if path.suffix == ".csv":
             text = dict.fromkeys(("user_id", "item_id", *TEXTS), pa.large_string())
-            return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=text))
+            table = csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=text))
+            _single(table.column_names, str(path))
+            return table
         with parquet.ParquetFile(path) as file:
-            wanted = {*NEEDED, *OPTIONAL, "category", "brand", "title", "count", "behavior"}
-            return file.read(columns=[name for name in file.schema_arrow.names if name in wanted])
+            return file.read(columns=_single(file.schema_arrow.names, str(path)))
     except (pa.ArrowException, OSError) as error:
         raise InvalidTableError(f"{path} cannot be read: {error}; write it again as Parquet or CSV") from error
+
+
+def _single(names: list[str], where: str) -> list[str]:
+    """Choose the columns that the desk reads; each must be there once."""
+    chosen = [name for name in names if name in WANTED]
+    if twice := sorted({name for name in chosen if chosen.count(name) > 1}):
+        raise InvalidTableError(f"{where} has more than one column {', '.join(twice)}; keep or rename all but one")
+    return chosen
+
+
+def texts(name: str, log: pa.Table, column: str) -> pa.ChunkedArray:
+    """Read a column of ids or names as text.
+
+    Raises:
+        InvalidTableError: it is no text, or not UTF-8.
+    """
+    return schema.table(log.select([column]), pa.schema([pa.field(column, pa.large_string())]), name=name)[column]
 
 
 def catalogue(items: ArrowStream | None, *logs: pa.Table) -> Catalogue:
     """Code the catalogue; without one, the items of the logs are all that is known."""
     if items is None:
-        ids = [
-            pc.unique(schema.cast(log["item_id"], pa.large_string())) for log in logs if "item_id" in log.schema.names
-        ]
+        ids = [pc.unique(texts("exposures", log, "item_id")) for log in logs if "item_id" in log.schema.names]
         known = pc.unique(pa.chunked_array(ids, pa.large_string())).drop_null()
         nothing = np.full(len(known), -1, dtype=np.int64)
         return Catalogue(known, nothing, nothing, [""] * len(known))
@@ -160,17 +183,18 @@ def load(name: str, log: pa.Table, known: Catalogue, *, now: datetime | None = N
         if log[column].null_count:
             row = int(np.flatnonzero(~log[column].is_valid().to_numpy())[0])
             raise InvalidTableError(f"arm {name}: `{column}` must not be null, but row {row} is; drop it")
-    for column in ("user_id", "item_id"):
-        blank = pc.equal(pc.utf8_trim_whitespace(schema.cast(log[column], pa.large_string())), "")
+    ids = {column: texts(f"arm {name}", log, column) for column in ("user_id", "item_id")}
+    for column, values in ids.items():
+        blank = pc.equal(pc.utf8_trim_whitespace(values), "")
         if empty := pc.sum(blank).as_py():
             row = pc.index(blank, True).as_py()
             raise InvalidTableError(
                 f"arm {name}: `{column}` must not be empty, but {empty:,} rows are, row {row} first: all of them would "
                 "be one; drop them or give them ids"
             )
-    users = schema.cast(log["user_id"], pa.large_string()).combine_chunks().dictionary_encode()
+    users = ids["user_id"].combine_chunks().dictionary_encode()
     user = users.indices.to_numpy().astype(np.int64)
-    item = pc.index_in(schema.cast(log["item_id"], pa.large_string()), value_set=known.ids).fill_null(-1)
+    item = pc.index_in(ids["item_id"], value_set=known.ids).fill_null(-1)
     item = item.to_numpy().astype(np.int64)
     time = _time(name, log, "timestamp")
     click = _numbers(name, log, "click", np.int64)
@@ -182,19 +206,20 @@ def load(name: str, log: pa.Table, known: Catalogue, *, now: datetime | None = N
         more["position"] = _numbers(name, log, "position", np.int64)
     for column in ("seller", "tier"):
         if column in log.column_names:
-            texts = schema.cast(log[column], pa.large_string()).fill_null("(none)").combine_chunks().dictionary_encode()
-            more[column] = texts.indices.to_numpy()
-            labels[column] = np.array(texts.dictionary.to_pylist(), dtype=np.str_)
+            said = texts(f"arm {name}", log, column).fill_null("(none)").combine_chunks().dictionary_encode()
+            more[column] = said.indices.to_numpy()
+            labels[column] = np.array(said.dictionary.to_pylist(), dtype=np.str_)
     is_ad = np.zeros(len(user), dtype=np.bool_)
     if "is_ad" in log.column_names:
         is_ad = _numbers(name, log, "is_ad", np.int64) > 0
     cautions: list[Caution] = []
+    now = now or datetime.now(UTC)
     if "clicked_at" in log.column_names:
-        early = _early(name, log, time, click, cautions)
+        early = _early(name, log, time, click, now, cautions)
         for gone in (click, *(more[column] for column in ("cart", "dwell") if column in more)):
             gone[early] = 0
-    _clocks(name, time, now or datetime.now(UTC), cautions)
-    page = _codes(log, "page") if "page" in log.column_names else time
+    _clocks(name, time, now, cautions)
+    page = _codes(name, log, "page") if "page" in log.column_names else time
     place = more.get("position", np.zeros(len(user), dtype=np.int64))
     order = np.lexsort((time, item, place, page, user))
     keys = np.stack([user[order], page[order], place[order], item[order], time[order]])
@@ -240,10 +265,24 @@ def load(name: str, log: pa.Table, known: Catalogue, *, now: datetime | None = N
     )
 
 
-def _early(name: str, log: pa.Table, time: Ints, click: Ints, cautions: list[Caution]) -> NDArray[np.bool_]:
-    """Clicks that came before what was clicked was shown: (n,) bool."""
-    at = _time(name, log, "clicked_at", missing=np.iinfo(np.int64).max)
+def _early(
+    name: str, log: pa.Table, time: Ints, click: Ints, now: datetime, cautions: list[Caution]
+) -> NDArray[np.bool_]:
+    """Clicks that came before what was clicked was shown: (n,) bool; and name those that came too late."""
+    missing = np.iinfo(np.int64).max
+    at = _time(name, log, "clicked_at", missing=missing)
     early = (at < time) & (click > 0)
+    dated = (click > 0) & (at != missing)
+    # As floats: the difference of far times would wrap.
+    late = int((dated & (at.astype(np.float64) - time > LATE / timedelta(microseconds=1))).sum())
+    ahead = int((dated & (at > int(now.timestamp() * 1_000_000))).sum())
+    told = f"of {int(dated.sum()):,} clicks with a time"
+    if late:
+        text = f"arm {name}: {late:,} {told} came more than {LATE.days} days after their exposure; two clocks differ"
+        cautions.append(Caution("clock_skew", f"{text}; they were counted on the day of the exposure"))
+    if ahead:
+        text = f"arm {name}: {ahead:,} {told} lie in the future of {now:%Y-%m-%d %H:%M %Z}; a clock runs ahead"
+        cautions.append(Caution("clock_skew", f"{text}; they were counted on the day of the exposure"))
     count, clicks = int(early.sum()), int((click > 0).sum())
     if count:
         text = (
@@ -311,18 +350,19 @@ def _numbers(name: str, log: pa.Table, column: str, kind: Any) -> NDArray[Any]:
             "all or none"
         )
     numbers: NDArray[Any] = values.fill_null(0).to_numpy().astype(kind)
-    low = numbers <= 0 if column == "propensity" else numbers < 0
-    wrong = low | (numbers > 1) | np.isnan(numbers) if chance else low & (column != "position")
+    wrong = (numbers < 0) & (column != "position")
+    if chance:
+        wrong = ~((numbers >= LEAST_CHANCE) & (numbers <= 1)) & ((numbers != 0) | (column == "propensity"))
     if kind is np.float64:
         wrong = wrong | ~np.isfinite(numbers)
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
-        within = "0 (not for the own one) to 1" if chance else "0 up, finite"
+        within = f"{LEAST_CHANCE:g} to 1 (or be 0, but not the own one)" if chance else "0 up, finite"
         raise InvalidArrayError(f"arm {name}: `{column}` must lie from {within}, but row {row} is {numbers[row]}")
     return numbers
 
 
-def _codes(log: pa.Table, column: str) -> Ints:
-    encoded = schema.cast(log[column], pa.large_string()).fill_null("").combine_chunks().dictionary_encode()
+def _codes(name: str, log: pa.Table, column: str) -> Ints:
+    encoded = texts(f"arm {name}", log, column).fill_null("").combine_chunks().dictionary_encode()
     codes: Ints = encoded.indices.to_numpy().astype(np.int64)
     return codes

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from recgpt import schema
 from recgpt.errors import EmptyLogError, InvalidArrayError, InvalidConfigError, InvalidTableError
-from recgpt.evaluation.desk.arms import Arm, Catalogue, Caution, catalogue, load, read
-from recgpt.evaluation.desk.lift import Lift, Tier, cautions, lifts, sums, tiers
+from recgpt.evaluation.desk.arms import Arm, Catalogue, Caution, catalogue, load, read, texts
+from recgpt.evaluation.desk.lift import EFFECTS, Lift, Tier, cautions, lifts, sums, tiers
 from recgpt.evaluation.desk.pages import Repetition, repetition
 from recgpt.evaluation.desk.policy import Policy, policies
 from recgpt.evaluation.figures import plain
@@ -129,8 +129,10 @@ def compare(
     """
     if not 0 < share < 1:
         raise InvalidConfigError(f"`share` must lie between 0 and 1, the first arm's part of all users, but is {share}")
-    if effect is not None and not effect > 0:
-        raise InvalidConfigError(f"`effect` must be above 0, such as 0.02 for two percent, but it is {effect}")
+    if effect is not None and not EFFECTS[0] <= effect <= EFFECTS[1]:
+        least, most = EFFECTS
+        within = f"must lie from {least:g} to {most:g}, such as 0.02 for two percent"
+        raise InvalidConfigError(f"`effect` {within}, but it is {effect}")
     if zone not in zoneinfo.available_timezones():
         raise InvalidConfigError(f"`zone` must be an IANA name such as Europe/Berlin, but it is {zone!r}")
     if names[0] == names[1]:
@@ -156,7 +158,8 @@ def compare(
     rows = lifts(parts[0], parts[1], effect=effect)
     by_tier = []
     if _both("tier", (a, b), "table by tier", said):
-        by_tier = tiers(parts[0], parts[1], (_tier(a), _tier(b)), share=share, effect=effect)
+        by_tier, unsure = tiers(parts[0], parts[1], (a, b), share=share, effect=effect)
+        said += unsure
     curves = _curves((a, b), known, popularity, said)
     judged, doubts = policies(a, b)
     return Desk(
@@ -257,13 +260,6 @@ def _count(arm: Arm, known: Catalogue, zone: str) -> Engagement:
     return counter.add(pa.table(columns)).engagement()
 
 
-def _tier(arm: Arm) -> NDArray[np.str_]:
-    """(u,) each user's tier, as the user's first exposure has it."""
-    _, first = np.unique(arm.user, return_index=True)
-    tiers: NDArray[np.str_] = arm.labels["tier"][arm.more["tier"][first]]
-    return tiers
-
-
 def _curves(
     arms: tuple[Arm, Arm], known: Catalogue, popularity: ArrowStream | None, said: list[Caution]
 ) -> list[Curves]:
@@ -345,7 +341,7 @@ def _popular(source: ArrowStream, known: Catalogue) -> Ints:
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise InvalidArrayError(f"`popularity.count` must lie from 0 up, finite, but row {row} is {counts[row]}")
-    rows = pc.index_in(schema.cast(table["item_id"], pa.large_string()), value_set=known.ids).fill_null(-1).to_numpy()
+    rows = pc.index_in(texts("popularity", table, "item_id"), value_set=known.ids).fill_null(-1).to_numpy()
     weights = counts if "count" in table.column_names else np.ones(len(rows))
     return np.bincount(rows[rows >= 0], weights=weights[rows >= 0], minlength=len(known.ids)).astype(np.int64)
 

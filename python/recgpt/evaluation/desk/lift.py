@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from recgpt.evaluation.desk.arms import Caution
+from recgpt.evaluation.desk.arms import Arm, Caution
 from recgpt.evaluation.metrics import Engagement, Estimate, Floats, Ints, ratio
 from recgpt.evaluation.metrics.significance import change, holm, sample_ratio
 
@@ -25,6 +25,12 @@ MEANS = {
 }
 BROKEN = 0.001
 """A sample ratio less likely than this is a broken split."""
+MOST = 1e9
+"""Effects that are so many times below what the sample finds want more users than a number need say."""
+EFFECTS = 1e-6, 1e3
+"""Changes that can be looked for."""
+TOLD = 5
+"""So many tiers are named in a caution."""
 FEW = 100
 """With fewer users in an arm, an interval by the delta method is not to be trusted."""
 
@@ -45,7 +51,7 @@ class Lift(NamedTuple):
     effect: float
     """The change that was looked for: the paper's, if nothing else was said."""
     needed: int | None
-    """Users an arm that a change of `effect` wants."""
+    """Users an arm that a change of `effect` wants; None if that is more than there are people."""
     why: str | None
 
 
@@ -109,7 +115,8 @@ def lifts(
             found.append(Lift(metric, a, b, None, None, None, None, wanted, None, why))
             continue
         size = 2 / (1 / users[0] + 1 / users[1])
-        needed = max(2, math.ceil(size * (moved.detectable / wanted) ** 2))
+        times = moved.detectable / wanted
+        needed = max(2, math.ceil(size * times**2)) if times < MOST else None
         found.append(Lift(metric, a, b, moved.lift, moved.p, None, moved.detectable, wanted, needed, None))
     said = iter(holm([one.p for one in found if one.p is not None]))
     return [one if one.p is None else one._replace(adjusted=next(said)) for one in found]
@@ -118,19 +125,38 @@ def lifts(
 def tiers(
     first: dict[str, tuple[Floats | Ints, Floats | Ints]],
     second: dict[str, tuple[Floats | Ints, Floats | Ints]],
-    labels: tuple[NDArray[np.str_], NDArray[np.str_]],
+    arms: tuple[Arm, Arm],
     *,
     share: float,
     effect: float | None,
-) -> list[Tier]:
-    """Compare within each activity tier that both arms have; `labels` gives the tier of every user."""
-    rows = []
+) -> tuple[list[Tier], list[Caution]]:
+    """Compare within each activity tier that both arms have, and say who is in none of these."""
+    rows: list[Tier] = []
+    said: list[Caution] = []
+    labels = _tier(arms[0], said), _tier(arms[1], said)
+    for arm, own, others in zip(arms, labels, reversed(labels), strict=True):
+        if alone := sorted(set(own) - set(others)):
+            told = ", ".join(alone[:TOLD]) + (f" and {len(alone) - TOLD:,} more" if len(alone) > TOLD else "")
+            text = f"only arm {arm.name} has tier {told}; its {int(np.isin(own, alone).sum()):,} users there"
+            said.append(Caution("one_sided_tier", f"{text} are not in the table by tier"))
     for tier in sorted(set(labels[0]) & set(labels[1])):
         among = labels[0] == tier, labels[1] == tier
         users = int(among[0].sum()), int(among[1].sum())
         split = sample_ratio(*users, share=share)
         rows.append(Tier(str(tier), users, split, lifts(first, second, effect=effect, among=among)))
-    return rows
+    return rows, said
+
+
+def _tier(arm: Arm, said: list[Caution]) -> NDArray[np.str_]:
+    """(u,) each user's tier, as the user's first page has it."""
+    _, first = np.unique(arm.user, return_index=True)
+    codes = arm.more["tier"][first]
+    moved = len(np.unique(arm.user[arm.more["tier"] != codes[arm.user]]))
+    if moved:
+        text = f"arm {arm.name}: {moved:,} of {len(codes):,} users have more than one tier"
+        said.append(Caution("two_tiers", f"{text}; each counts in that of their first page"))
+    tiers: NDArray[np.str_] = arm.labels["tier"][codes]
+    return tiers
 
 
 def cautions(rows: list[Lift], names: tuple[str, str], users: tuple[int, int], *, share: float) -> list[Caution]:
@@ -149,13 +175,12 @@ def cautions(rows: list[Lift], names: tuple[str, str], users: tuple[int, int], *
         if count < FEW:
             text = f"arm {name} has {count:,} users; with fewer than {FEW} the intervals are too narrow"
             found.append(Caution("few_users", text))
-    small = [
-        one for one in rows if one.needed is not None and one.detectable is not None and one.detectable > one.effect
-    ]
+    small = [(one, one.detectable) for one in rows if one.detectable is not None and one.detectable > one.effect]
     if small:
         text = "; ".join(
-            f"{one.metric} finds {one.detectable:.1%} or more, and {one.effect:.2%} wants {one.needed:,} users an arm"
-            for one in small
+            f"{one.metric} finds {least:.1%} or more, and {one.effect:{'.2%' if one.effect >= 1e-4 else '%'}} wants "
+            + ("more users an arm than there are people" if one.needed is None else f"{one.needed:,} users an arm")
+            for one, least in small
         )
         found.append(
             Caution("small_sample", f"too few users for the changes looked for (4 of 5 cases, at 5 %): {text}")

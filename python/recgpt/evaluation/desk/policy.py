@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recgpt.errors import InvalidArrayError
-from recgpt.evaluation.desk.arms import Arm, Caution
+from recgpt.evaluation.desk.arms import LEAST_CHANCE, Arm, Caution
 from recgpt.evaluation.metrics import Estimate, Floats, Ints, ratio
 
 THIN = 0.01
@@ -115,7 +115,10 @@ def _weights(reward: Floats, own: Floats, other: Floats) -> Floats:
             f"`reward`, `own` and `other` must have one value an exposure, but have "
             f"{len(reward)}, {len(own)} and {len(other)}"
         )
-    if not ((own > 0) & (own <= 1)).all() or not ((other >= 0) & (other <= 1)).all():
-        raise InvalidArrayError("`own` must lie in (0, 1] and `other` in [0, 1]; a probability outside was found")
+    inside = [(one >= LEAST_CHANCE) & (one <= 1) for one in (own, other)]
+    if not inside[0].all() or not (inside[1] | (other == 0)).all():
+        raise InvalidArrayError(
+            f"`own` must lie from {LEAST_CHANCE:g} to 1 and `other` too or be 0; a probability outside was found"
+        )
     weights: Floats = other / own
     return weights
