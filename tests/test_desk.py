@@ -209,6 +209,7 @@ CAUTIONS: list[tuple[str, Callable[[], desk.Desk], str]] = [
     ("no_lift", lambda: judged(a().slice(0, 4)), "CTR: an arm has fewer than 2 users, so that chance cannot be told from change"),
     ("users_in_both_arms", lambda: judged(pa.concat_tables([a(), b().slice(0, 4)])), "1 users are in both arms; they were left out, because it cannot be told which arm moved them"),
     ("no_interval", lambda: judged(arm("1", {"1": "a"})), "CTR: the first arm's figure is not told from 0, so that its lift has no bounds"),
+    ("no_lift", lambda: judged(a(dwell=[5e-324] * 8)), "DT: the first arm's figure is nearly 0, so that nothing can be related to it"),
     ("few_users", judged, "arm A has 2 users; with fewer than 100 the intervals are too narrow"),
     ("sample_ratio_mismatch", lambda: judged(share=0.999999), "2 users in arm A and 2 in arm B where 100% to 0% was meant (p = 0): the split is broken, so trust no lift before it is mended"),
     ("no_categories", lambda: judged(items=None), "no catalogue was given, so there is no EICD, no CICD and no redundancy by category"),
@@ -297,6 +298,14 @@ def test_bad_input_that_leaves_nothing_is_an_error(
     with pytest.raises(kind) as caught:
         do()
     assert (type(caught.value), str(caught.value)) == (kind, text)
+
+
+def test_changes_beyond_any_sample_have_no_number_of_users() -> None:
+    found = judged(a(dwell=[1e-20] * 8))
+    (lift,) = (one for one in found.lifts if one.metric == "DT")
+    assert lift.needed is None
+    (text,) = named(found, "small_sample")
+    assert ".0% or more, and 4.82% wants more users an arm than there are people; " in text
 
 
 def test_copies_of_an_exposure_are_one_with_the_most_of_each() -> None:

@@ -259,6 +259,7 @@ def test_every_stage_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str
         value = found["interests"][name]
         assert 0 <= value["low"] <= value["value"] <= value["high"] <= 1, name
     assert sum(found["interests"]["classes"].values()) == round(4 * found["interests"]["per_user"])
+    assert found["matching"]["stage"] == {"value": None, "low": None, "high": None, "users": 0}
     assert found["tags"]["hr"]["value"] > found["tags"]["hr_of_popular_categories"]["value"]
     assert found["tags"]["valid"]["value"] > 0.8
     best = found["retrieval"]["what could be shown"]

@@ -153,6 +153,21 @@ def test_what_can_be_said_only_in_words_is_a_named_caution(monkeypatch: pytest.M
     assert "all_cold" in {one.name for one in replay(Fixed(), strange, ITEMS, k=2).cautions}
 
 
+def test_readings_without_a_truth_are_named_cautions() -> None:
+    again = replay(Fixed(), events(("1", "a", -9), ("1", "a", 1)), ITEMS, k=2, baselines={})
+    said = {one.name: one.text for one in again.cautions}
+    text = "no held-out purchase is of an item that is new to its user, so there are no figures of new or unsold items"
+    assert said["no_new"] == text
+    assert set(again.rows[0].figures) == {"hr@2", "ndcg@2"}
+    assert again.figures()["beta_sweep"][0]["hr@2_new"] is None
+    shared = replay(Fixed(), events(("1", "a", -9), ("2", "c", -9), ("1", "c", 1)), ITEMS, k=2, baselines={})
+    said = {one.name: one.text for one in shared.cautions}
+    text = "no held-out new purchase is of an item that nobody had before, so there are no figures of unsold items"
+    assert said["no_unsold"] == text
+    assert set(shared.rows[0].figures) == {"hr@2", "ndcg@2", "hr@2_new", "ndcg@2_new"}
+    assert not {"no_new", "no_unsold"} & {one.name for one in judged().cautions}
+
+
 def test_a_log_without_times_asks_for_each_users_last() -> None:
     rows = [
         {"user_id": "1", "item_id": item, "behavior": "purchase", "position": place} for place, item in enumerate("abc")
@@ -308,6 +323,14 @@ def test_what_a_replay_cannot_use_is_one_line(
     said = say(capsys, "evaluate", str(shop / "bundles"), "--data", str(shop / "data"), *more, status=1)
     assert text in said
     assert said.startswith(("recgpt: ", "replay "))
+
+
+@pytest.mark.parametrize("more", [["--world"], ["--noise"], ["--ablate", "history"], ["--households", "3"]])
+def test_a_replay_runs_no_stages(more: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert say(capsys, "evaluate", "bundles", "--data", "world", *more, status=1) == (
+        "recgpt: --world, --ablate, --noise and --households run the stages, and --data replays what they made; "
+        "choose one\n"
+    )
 
 
 def test_options_of_a_replay_need_its_log(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

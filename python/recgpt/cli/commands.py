@@ -137,6 +137,11 @@ def evaluate(
     if data is not None:
         if config is None:
             raise InvalidConfigError("a bundle, or the folder of bundles, was expected before --data")
+        if world or ablate or noise or households is not None:
+            raise InvalidConfigError(
+                "--world, --ablate, --noise and --households run the stages, and --data replays what they made; "
+                "choose one"
+            )
         from recgpt.cli.proof import replay
 
         replay(config, data, time_zone=time_zone, columns=column or [], now=now, k=k, html=html, as_json=as_json)

@@ -67,8 +67,7 @@ def _interests(console: Console, found: Mapping[str, Any]) -> None:
             {
                 "score": text,
                 "model": _estimate(own[name]),
-                # Words alone say nothing of stages.
-                "matching words alone": "-" if name == "stage" else _estimate(matching[name]),
+                "matching words alone": _estimate(matching[name]),
             }
             for name, text in SCORES.items()
         ]

@@ -183,7 +183,7 @@ def replay(
     step("intervals and tests")
     scores = {name: _scores(held_out, *pair, k) for name, pair in lists.items()}
     segments = _segments(held_out, ours.cold, users)
-    said += ours.cautions()
+    said += [*ours.cautions(), *_missing(held_out, behavior)]
     return Replay(
         now=now,
         until=held_out.until,
@@ -272,6 +272,17 @@ def _unsold(held_out: HeldOut) -> Ragged:
     cold = (new.values < 0) | (held_out.sales[np.maximum(new.values, 0)] == 0)
     sizes = np.bincount(new.owners[cold], minlength=new.users)
     return Ragged(new.values[cold], np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+
+def _missing(held_out: HeldOut, behavior: str) -> list[Caution]:
+    """Name the readings that nothing can be said of."""
+    if not len(held_out.new.values):
+        text = f"no held-out {behavior} is of an item that is new to its user"
+        return [Caution("no_new", f"{text}, so there are no figures of new or unsold items")]
+    if not len(_unsold(held_out).values):
+        text = f"no held-out new {behavior} is of an item that nobody had before"
+        return [Caution("no_unsold", f"{text}, so there are no figures of unsold items")]
+    return []
 
 
 def _segments(held_out: HeldOut, cold: NDArray[np.bool_], users: pa.Table | None) -> dict[str, NDArray[np.bool_]]:

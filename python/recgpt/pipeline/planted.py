@@ -236,7 +236,9 @@ def _scored(run: Stages) -> dict[str, Any]:
     )
     return {
         "interests": _interests(mined, run.mined.table.num_rows / len(run.drawn) if run.drawn else 0.0),
-        "matching": _interests(matched, float(most)),
+        # Words alone say nothing of stages.
+        "matching": _interests(matched, float(most))
+        | {"stage": estimate(Score(math.nan, np.full(len(run.drawn), math.nan)))},
         "tags": {name: estimate(score) for name, score in predicted._asdict().items()}
         | {"hr_of_popular_categories": estimate(popular)},
         "retrieval": _reached(run, everybody, lists),

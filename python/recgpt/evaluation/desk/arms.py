@@ -274,11 +274,11 @@ def _early(
     early = (at < time) & (click > 0)
     dated = (click > 0) & (at != missing)
     # As floats: the difference of far times would wrap.
-    late = int((dated & (at.astype(np.float64) - time > LATE / timedelta(microseconds=1))).sum())
+    behind = int((dated & (at.astype(np.float64) - time > LATE / timedelta(microseconds=1))).sum())
     ahead = int((dated & (at > int(now.timestamp() * 1_000_000))).sum())
     told = f"of {int(dated.sum()):,} clicks with a time"
-    if late:
-        text = f"arm {name}: {late:,} {told} came more than {LATE.days} days after their exposure; two clocks differ"
+    if behind:
+        text = f"arm {name}: {behind:,} {told} came more than {LATE.days} days after their exposure; two clocks differ"
         cautions.append(Caution("clock_skew", f"{text}; they were counted on the day of the exposure"))
     if ahead:
         text = f"arm {name}: {ahead:,} {told} lie in the future of {now:%Y-%m-%d %H:%M %Z}; a clock runs ahead"

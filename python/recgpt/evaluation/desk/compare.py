@@ -156,7 +156,7 @@ def compare(
             said.append(Caution("zero_clicks", text))
     users = len(a.user_ids), len(b.user_ids)
     rows = lifts(parts[0], parts[1], effect=effect)
-    by_tier = []
+    by_tier: list[Tier] = []
     if _both("tier", (a, b), "table by tier", said):
         by_tier, unsure = tiers(parts[0], parts[1], (a, b), share=share, effect=effect)
         said += unsure

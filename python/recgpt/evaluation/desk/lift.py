@@ -109,8 +109,9 @@ def lifts(
         users = [len(below) for _, below in parts]
         a, b = (ratio(*part) for part in parts)
         moved, wanted = change(a, b), PAPER[metric] if effect is None else effect
-        if moved is None:
-            why = "the first arm's figure is 0, so that nothing can be related to it" if not a.value else None
+        if moved is None or not math.isfinite(moved.detectable):
+            near = "0" if not a.value else "nearly 0" if moved else None
+            why = f"the first arm's figure is {near}, so that nothing can be related to it" if near else None
             why = why or "an arm has fewer than 2 users, so that chance cannot be told from change"
             found.append(Lift(metric, a, b, None, None, None, None, wanted, None, why))
             continue
