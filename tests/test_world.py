@@ -125,7 +125,7 @@ def test_nothing_is_touched_before_it_is_launched(made: datasets.Dataset) -> Non
 
 @given(st.integers(0, 10**6))
 def test_what_is_not_launched_yet_is_replaced_by_its_like(seed: int) -> None:
-    shop = world.World(world.Config(items=300 + seed % 400, days=60, seed=seed)).shop
+    shop = world.World(world.Config(items=1200 + seed % 400, days=60, seed=seed)).shop
     rows, random = np.arange(len(shop.ware)), np.random.default_rng(seed)
     day = random.integers(0, 60, len(rows))
     found = there(shop, rows, day)
