@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from recgpt.cli.commands import AsJson, ConfigFile
-from recgpt.cli.judge import commands
+from recgpt.cli.judge import commands, left_out
 
 if TYPE_CHECKING:
     from recgpt.pipeline.milestones import Milestone
@@ -88,9 +88,9 @@ def annotators(
 
     where = pipeline.load(place) if place.suffix == ".toml" else place
     buffer, known = reviewing.existing(where, criteria)
-    found = gold.standings(buffer.labels(known))
+    found, left = gold.standings(buffer.labels(known)), left_out(buffer, known)
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(one) for one in found]))
+        typer.echo(json.dumps({"annotators": [dataclasses.asdict(one) for one in found], "answers_left_out": left}))
         return
     rows = [
         {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recgpt.cli.commands import AsJson, ConfigFile
-from recgpt.cli.judge import Task, commands
+from recgpt.cli.judge import Task, commands, left_out
 from recgpt.errors import InvalidConfigError
 
 if TYPE_CHECKING:
@@ -117,12 +117,16 @@ def export_labels(
     file: Annotated[Path, typer.Argument(help="FILE.json for Label Studio, FILE.parquet for pandas.")],
     task: Task = None,
     criteria: Own = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write samples, labels and verdicts: Label Studio's JSON with its labeling setup beside it, or a Parquet table."""
     from recgpt.judge import exchange
     from recgpt.pipeline import reviewing
 
-    typer.echo(exchange.write(*reviewing.existing(_place(place), criteria), file, tasks=task))
+    buffer, known = reviewing.existing(_place(place), criteria)
+    said = exchange.write(buffer, known, file, tasks=task)
+    left = left_out(buffer, known, task)
+    typer.echo(json.dumps({"written": said, "answers_left_out": left}) if as_json else said)
 
 
 @commands.command("dataset")
@@ -145,15 +149,17 @@ def training_set(
     from recgpt.judge import training
     from recgpt.pipeline import reviewing
 
+    buffer, known = reviewing.existing(_place(place), criteria)
+    left = left_out(buffer, known, task)
     found = training.gather(
-        *reviewing.existing(_place(place), criteria),
+        buffer, known,
         tasks=task, per_class=per_class, half_life=half_life, held_out=hold_out or (), seed=seed,
     )  # fmt: skip
     files = [str(path) for path in training.write(found, file)]
     classes = found.classes()
     if as_json:
         told = {"files": files, "labels": found.chosen.num_rows, "held_out": found.held_out.num_rows}
-        typer.echo(json.dumps(told | {"classes": classes, "left_out": found.left_out}))
+        typer.echo(json.dumps(told | {"classes": classes, "left_out": found.left_out, "answers_left_out": left}))
         return
     typer.echo(f"{found.chosen.num_rows} labels, {found.held_out.num_rows} held out, in {' and '.join(files)}")
     for key, count in classes.items():
