@@ -30,9 +30,12 @@ def milestone(
 ) -> None:
     """Open a milestone where one is due, show how far it is, or close it: does the judge still agree with people?"""
     from recgpt import pipeline
-    from recgpt.pipeline import milestones
+    from recgpt.pipeline import milestones, reviewing
 
-    found = milestones.visit(pipeline.load(config), open_now=open_now, close_now=close_now)
+    settings = pipeline.load(config)
+    # Asked first: where nothing was ever judged, nothing is left behind.
+    reviewing.existing(settings)
+    found = milestones.visit(settings, open_now=open_now, close_now=close_now)
     typer.echo(json.dumps(dataclasses.asdict(found))) if as_json else show(found)
 
 
@@ -111,7 +114,9 @@ def annotators(
 @commands.command()
 def card(
     config: ConfigFile,
-    html: Annotated[Path | None, typer.Option(help="Write the page here; else judge/card.html in `out`.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the page here; else judge/card-VERSION.html in `out`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the judge's card: model, prompts, thresholds, data, agreement with people, known failures."""
@@ -120,7 +125,7 @@ def card(
 
     settings = pipeline.load(config)
     found = judge_card.gather(settings)
-    path = judge_card.write(html or settings.out / "judge" / "card.html", found)
+    path = judge_card.write(html, found) if html else judge_card.keep(settings, found)
     typer.echo(json.dumps(found) if as_json else f"{path} and {path.with_suffix('.json')}")
 
 
