@@ -72,10 +72,16 @@ def lists(
     from recgpt.pipeline import reviewing
 
     settings = pipeline.load(config)
-    made = reviewing.pairs(settings, reviewing.arms(first, second), users=users, k=k)
+    found = reviewing.pairs(settings, reviewing.arms(first, second), users=users, k=k)
+    made = found.pairs
     new = reviewing.open_store(settings).add_pairs(made)
+    for name, count in found.unknown.items():
+        typer.echo(f"{name}: the catalogue lacks {count:,} of its items; people see their ids alone", err=True)
+    if found.cut:
+        typer.echo(f"{found.cut:,} of {len(made):,} pairs were cut to the shorter of their lists", err=True)
+    told = {"comparison": made[0].comparison, "pairs": len(made), "new": new}
     typer.echo(
-        json.dumps({"comparison": made[0].comparison, "pairs": len(made), "new": new})
+        json.dumps(told | {"unknown_items": found.unknown, "cut": found.cut})
         if as_json
         else f"{made[0].comparison}: {len(made)} pairs of lists, {new} of them new; compare them with: recgpt judge "
         f"review {config}"
