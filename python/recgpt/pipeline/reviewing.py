@@ -199,7 +199,7 @@ def pairs(config: Config, arms: Mapping[str, Path], *, users: int, k: int = SHOW
     unknown = {}
     for name in served:
         shown = {item for lists in whole.values() for item in lists[name]}
-        if odd := sorted(shown - known.keys()):
+        if odd := sorted(shown - known.keys(), key=str):
             unknown[name] = len(odd)
             if len(odd) == len(shown):
                 raise JudgeError(
