@@ -150,7 +150,7 @@ def test_the_command_names_them_and_the_card_counts_them(tmp_path, capsys):
         store.say(Label(one, ON, "adjudication/eve", "No", "", None, 1))
     path = tmp_path / "run.toml"
     path.write_text(CONFIG.format(folder=tmp_path), encoding="utf-8")
-    told = json.loads(say(capsys, "judge", "annotators", str(path), "--json"))
+    told = json.loads(say(capsys, "judge", "annotators", str(path), "--json"))["annotators"]
     assert [(one["annotator"], one["wrong"], one["gold"], one["careless"]) for one in told] == [
         ("bob", 6, 30, True), ("ann", 0, 30, False)
     ]  # fmt: skip

@@ -206,5 +206,5 @@ def test_by_default_classes_are_as_large_as_the_rarest_and_arguments_are_checked
     chosen = rebalance(table)
     assert Counter(chosen["verdict"].to_pylist()) == {"Yes": 4, "No": 4}
     for wrong in ({"half_life": 0.0}, {"per_class": 0}):
-        with pytest.raises(JudgeError, match="half_life must be above 0"):
+        with pytest.raises(JudgeError, match=f"{next(iter(wrong))} must be"):
             rebalance(table, **wrong)

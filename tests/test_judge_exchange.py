@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from reviewing import ALL, store_of, tags
 
 from recgpt import judge
+from recgpt.cli import main
 from recgpt.errors import JudgeError
 from recgpt.judge import Buffer, Sample, exchange
 from recgpt.judge.buffer import Label
@@ -287,3 +288,58 @@ def test_the_commands(store, tmp_path, capsys):
     assert "must end in .json" in say(capsys, "judge", "export", place, str(tmp_path / "x.csv"), status=1)
     assert "a task is one of" in say(capsys, "judge", "export", place, str(path), "--task", "x", status=1)
     assert "a buffer was expected" in say(capsys, "judge", "export", str(tmp_path / "no.sqlite"), str(path), status=1)
+
+
+KIND = """
+source = "ours"
+version = 1
+scale = ["Yes", "No"]
+passes = ["Yes"]
+decided_by = "llm"
+question = "Is the tag {word}?"
+[[positive]]
+text = "tent"
+why = "it is"
+[[negative]]
+text = "rod"
+why = "it is not"
+"""
+
+
+def test_answers_under_unknown_and_reworded_criteria_are_said_to_be_left_out(store, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "own"
+    (folder / "tags").mkdir(parents=True)
+    (folder / "tags/kindness.toml").write_text(KIND.format(word="kind"), encoding="utf-8")
+    own, samples = judge.load(folder), list(store.read().samples)
+    for place, one in enumerate(samples[:3]):
+        store.buffer.add_label(Label(one, "tags/kindness", "ann", "Yes", round=2), own)
+        # What was taken back, and what was said again under the new wording, is missed by nobody.
+        if place == 2:
+            store.buffer.add_label(Label(one, "tags/kindness", "ann", None, round=2), own)
+
+    def left(*words):
+        monkeypatch.setattr("sys.argv", ["recgpt", "judge", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        printed = capsys.readouterr()
+        assert not stopped.value.code, printed.err
+        return printed
+
+    place, unknown = str(store.buffer.path), "2 answers are left out, under tags/kindness: there is no such criterion"
+    counts = [{"criterion": "tags/kindness", "task": "tags", "answers": 2, "why": "unknown"}]
+    for words in (("export", place, str(tmp_path / "x.json")), ("export", place, str(tmp_path / "x.parquet"))):
+        printed = left(*words)
+        assert unknown in printed.err
+        assert "by --criteria FOLDER" in printed.err
+        assert " 6 " in printed.out or "5 labels" in printed.out
+        assert json.loads(left(*words, "--json").out)["answers_left_out"] == counts
+        assert not left(*words, "--criteria", str(folder)).err
+        assert not left(*words, "--task", "interests").err
+    assert unknown in left("annotators", place).err
+    assert json.loads(left("annotators", place, "--json").out)["answers_left_out"] == counts
+    assert json.loads(left("dataset", place, str(tmp_path / "x.jsonl"), "--json").out)["answers_left_out"] == counts
+
+    (folder / "tags/kindness.toml").write_text(KIND.format(word="very kind"), encoding="utf-8")
+    store.buffer.add_label(Label(samples[0], "tags/kindness", "ann", "No", round=2), judge.load(folder))
+    printed = left("export", place, str(tmp_path / "x.json"), "--criteria", str(folder)).err
+    assert printed.startswith("1 answer is left out, under tags/kindness: its file was worded otherwise then; bring")

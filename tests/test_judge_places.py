@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command import say
@@ -132,6 +133,32 @@ def test_the_page_keeps_answers_while_the_disk_is_full(tmp_path):
         page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'")
         browser.close()
     assert store.buffer.labels(ALL).num_rows == store.buffer.count("labels") == 6
+
+
+def test_cards_of_other_versions_of_the_judge_stay(shop, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "out" / "judge"
+
+    def versions():
+        return {path.name: json.loads(path.read_text())["judge"] for path in folder.glob("card-*.json")}
+
+    (first,) = [Path(name) for name in say(capsys, "judge", "card", str(shop)).split() if name.endswith(".html")]
+    say(capsys, "judge", "card", str(shop))
+    (before,) = versions().values()
+    page = first.read_bytes()
+    monkeypatch.setattr("recgpt.pipeline.milestones.version_of", lambda *_: "fake/another")
+    say(capsys, "judge", "card", str(shop))
+    assert sorted(versions().values()) == sorted([before, "fake/another"])
+    assert first.read_bytes() == page
+    assert versions()[first.with_suffix(".json").name] == before
+    assert json.loads((folder / "card.json").read_text())["judge"] == "fake/another"
+    assert len(list(folder.glob("card*.html"))) == 3
+
+
+def test_a_milestone_of_a_run_that_never_was_leaves_nothing_behind(shop, tmp_path, capsys):
+    path = tmp_path / "never.toml"
+    path.write_text(shop.read_text(encoding="utf-8").replace("/out", "/never"), encoding="utf-8")
+    assert "a buffer was expected at" in say(capsys, "judge", "milestone", str(path), status=1)
+    assert not (tmp_path / "never").exists()
 
 
 def test_a_full_disk_leaves_the_card_of_before(shop, tmp_path, monkeypatch, capsys):

@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from command import say
 from test_judge_run import CONFIG
+from typer.testing import CliRunner
 
 from recgpt import pipeline
+from recgpt.cli import app
 from recgpt.errors import JudgeError
 from recgpt.judge import Buffer
 from recgpt.judge.review import Questions, Settings
@@ -134,7 +136,8 @@ def test_an_arm_beside_itself_is_refused(shop, tmp_path, capsys):
     current = bundles / (bundles / "CURRENT").read_text().strip()
     table = tmp_path / "a.parquet"
     users = pq.read_table(config.out / "logs/users.parquet")["user_id"].to_pylist()[:4]
-    pq.write_table(pa.table({"user_id": users, "item_id": ["x"] * 4}), table)
+    (item, *_) = pq.read_table(config.out / "logs/items.parquet")["item_id"].to_pylist()
+    pq.write_table(pa.table({"user_id": users, "item_id": [item] * 4}), table)
     shutil.copy(table, tmp_path / "b.parquet")
     for first, second in ((bundles, bundles), (bundles, current), (table, table), (table, tmp_path / "b.parquet")):
         printed = say(capsys, "judge", "lists", str(shop), str(first), str(second), status=1)
@@ -142,7 +145,7 @@ def test_an_arm_beside_itself_is_refused(shop, tmp_path, capsys):
         assert "name another arm" in printed
     # Written otherwise, but the same lists.
     csv = tmp_path / "c.csv"
-    csv.write_text("user_id,item_id\n" + "".join(f"{user},x\n" for user in users))
+    csv.write_text("user_id,item_id\n" + "".join(f"{user},{item}\n" for user in users))
     assert "the same list" in say(capsys, "judge", "lists", str(shop), str(table), str(csv), status=1)
     assert "cannot be read" in say(capsys, "judge", "lists", str(shop), str(table), str(tmp_path / "no"), status=1)
 
@@ -157,6 +160,36 @@ def test_arms_that_cannot_be_compared(shop, tmp_path):
         reviewing.pairs(config, arms, users=5)
     with pytest.raises(JudgeError, match="user_id and item_id were expected, but item_id is not there"):
         reviewing.pairs(config, arms | {"b": tmp_path / "c.parquet"}, users=5)
+
+
+def test_unknown_items_are_counted_and_lists_of_a_pair_are_equally_long(shop, tmp_path):
+    config = pipeline.load(shop)
+    items = pq.read_table(config.out / "logs/items.parquet")["item_id"].to_pylist()[:20]
+    users = pq.read_table(config.out / "logs/users.parquet")["user_id"].to_pylist()[:3]
+
+    def table(name, lists):
+        rows = [(user, item) for user, own in zip(users, lists, strict=True) for item in own]
+        pq.write_table(
+            pa.table(dict(zip(("user_id", "item_id"), zip(*rows, strict=True), strict=True))), tmp_path / name
+        )
+        return tmp_path / name
+
+    arms = {"a": table("a.parquet", [items] * 3), "b": table("b.parquet", [[*items[9::-1][:8], "new1", "new2"]] * 3)}
+    found = reviewing.pairs(config, arms, users=5)
+    assert (len(found.pairs), found.unknown, found.cut) == (3, {"b": 2}, 3)
+    assert {len(items) for one in found.pairs for items in one.lists} == {10}
+    assert {one.comparison for one in found.pairs} == {"a against b, 10 items"}
+    even = reviewing.pairs(config, arms, users=5, k=8)
+    assert (even.unknown, even.cut) == ({}, 0)
+    words = ["judge", "lists", str(shop), *map(str, arms.values())]
+    done = CliRunner().invoke(app, words)
+    assert "the catalogue lacks 2 of its items; people see their ids alone" in done.stderr
+    assert "3 of 3 pairs were cut to the shorter of their lists" in done.stderr
+    told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert (list(told["unknown_items"].values()), told["cut"], told["new"]) == ([2], 3, 0)
+    arms["b"] = table("c.parquet", [["new1", "new2"]] * 3)
+    with pytest.raises(JudgeError, match=r"none of the 2 items of b is in the catalogue of .*, 'new1' among them"):
+        reviewing.pairs(config, arms, users=5)
 
 
 def test_labels_leave_and_enter_by_a_configuration(shop, tmp_path, capsys):

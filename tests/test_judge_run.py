@@ -121,15 +121,21 @@ def test_the_command_prints_rates_and_refuses_what_is_not_there(shop, tmp_path):
     done = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5", "--json"])
     assert done.exit_code == 0, done.output
     printed = json.loads(done.stdout.splitlines()[-1])
-    assert set(printed) == {"criteria", "pass", "counts", "decided_by", "calibrated", "uncalibrated"}
+    sets = {"criteria", "pass", "counts", "decided_by", "calibrated", "uncalibrated", "answers_left_out"}
+    assert set(printed) == sets
+    assert printed["answers_left_out"] == []
     assert printed["decided_by"] == {"rules": 20, "model": 10, "people": 0, "unscored": 0}
     assert {row["task"] for row in printed["criteria"]} == {"tags"}
     assert printed["counts"]["samples"] == 5
+    buffer = Buffer(pipeline.load(shop).out / "judge" / "buffer.sqlite")
+    sample = next(key for key, one in buffer.samples().items() if one.task == "tags")
+    buffer.add_label(Label(sample, "tags/own", "ann", "Yes", round=1), {"tags/own": judge.load()["tags/relevance"]})
     people = CliRunner().invoke(
         app, ["judge", "run", str(shop), "--task", "tags", "--limit", "5"], env={"COLUMNS": "80"}
     )
     assert all(f" {row['criterion']} " in people.stdout for row in printed["criteria"])
     assert "…" not in people.stdout
+    assert "1 answer is left out, under tags/own: there is no such criterion here" in people.stderr
     assert "uncalibrated" in people.stdout
     assert "decided by rules 20, model 10; " in people.stdout
     wrong = CliRunner().invoke(app, ["judge", "run", str(shop), "--task", "tag"])

@@ -70,6 +70,12 @@ def test_nothing_of_a_held_out_round_is_learnt_from(buffer):
     assert set(found.chosen["round"].to_pylist()) == {1, 2}
     with pytest.raises(JudgeError, match="the rounds 7 were to be held out, but nobody labeled in them"):
         training.gather(buffer, ALL, held_out=[3, 7])
+    for one in TAGS[80:85]:
+        label(buffer, one, "Yes", at=3, key="tags/consistency")
+    left = training.gather(buffer, ALL, held_out=[3]).left_out
+    assert left["tags/consistency"].startswith("tags/consistency: all 5 labels are held out; hold out fewer rounds")
+    with pytest.raises(JudgeError, match=r"all 146 labels of .* are held out: .* in the rounds 1, 2, 3; hold out"):
+        training.gather(buffer, ALL, held_out=[1, 2, 3])
 
 
 def test_minorities_keep_all_rounds_and_majorities_their_newest(buffer):
@@ -93,8 +99,11 @@ def test_a_criterion_of_one_class_is_left_out_by_name_and_nothing_at_all_is_an_e
     empty = Buffer(tmp_path / "empty.sqlite")
     with pytest.raises(JudgeError, match="has no labels to learn from"):
         training.gather(empty, ALL)
-    with pytest.raises(JudgeError, match="half_life must be above 0"):
-        training.gather(buffer, ALL, half_life=0.0)
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(JudgeError, match=f"half_life must be above 0 and finite, .* but it is {bad}"):
+            training.gather(buffer, ALL, half_life=bad)
+    with pytest.raises(JudgeError, match="per_class must be at least 1, but it is 0"):
+        training.gather(buffer, ALL, per_class=0)
     with pytest.raises(JudgeError, match="a task is one of"):
         training.gather(buffer, ALL, tasks=["tag"])
 

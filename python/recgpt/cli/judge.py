@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from recgpt.cli.commands import AsJson, ConfigFile
 from recgpt.errors import InvalidConfigError
+
+if TYPE_CHECKING:
+    from recgpt.judge import Buffer, Criterion
 
 commands = typer.Typer(
     help="Judge what a run's LLM stages kept, by rules and by the model (section 3).", no_args_is_help=True
@@ -33,6 +37,7 @@ def run(
     from recgpt.cli import render
     from recgpt.cli.watch import Terminal
     from recgpt.pipeline import judging, milestones
+    from recgpt.pipeline.criteria import criteria_of
 
     settings = pipeline.load(config)
     for one in task or ():
@@ -44,11 +49,13 @@ def run(
         found = judging.run(settings, limit=limit, tasks=task, reasons=reasons, progress=watch.progress)
     finally:
         watch.stop()
+    left = left_out(judge.Buffer(milestones.buffer_path(settings)), criteria_of(settings), task)
     rates = judging.rates(found)
     if as_json:
         shown = {"criteria": rates, "pass": found.pass_rates(), "counts": found.counts}
         shown |= {"decided_by": judging.decided(found.counts)}
         shown |= {"calibrated": found.calibrated, "uncalibrated": found.uncalibrated}
+        shown |= {"answers_left_out": left}
         typer.echo(json.dumps(shown))
     else:
         notes = [judging.trust(found), milestones.notice(settings)]
@@ -79,3 +86,25 @@ def criteria(
         for one in judge.load(folder).values()
     ]
     typer.echo(json.dumps(rows)) if as_json else render.criteria(rows)
+
+
+def left_out(
+    buffer: Buffer, criteria: Mapping[str, Criterion], tasks: Collection[str] | None = None
+) -> list[dict[str, Any]]:
+    """Say on standard error which answers of people a command does not see, and how to bring them; give their counts.
+
+    Args:
+        buffer: with the answers.
+        criteria: those that the command knows.
+        tasks: only these; all by default.
+    """
+    how = {
+        "unknown": "there is no such criterion here; name its folder by --criteria FOLDER or `judge.criteria`",
+        "reworded": "its file was worded otherwise then; bring the old wording back by --criteria FOLDER or "
+        "`judge.criteria`, or let people answer the new one",
+    }
+    found = [one for one in buffer.unread(criteria) if not tasks or one["task"] in tasks]
+    for one in found:
+        many = "1 answer is" if one["answers"] == 1 else f"{one['answers']:,} answers are"
+        typer.echo(f"{many} left out, under {one['criterion']}: {how[one['why']]}", err=True)
+    return found

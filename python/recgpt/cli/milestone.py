@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from recgpt.cli.commands import AsJson, ConfigFile
-from recgpt.cli.judge import commands
+from recgpt.cli.judge import commands, left_out
 
 if TYPE_CHECKING:
     from recgpt.pipeline.milestones import Milestone
@@ -30,9 +30,12 @@ def milestone(
 ) -> None:
     """Open a milestone where one is due, show how far it is, or close it: does the judge still agree with people?"""
     from recgpt import pipeline
-    from recgpt.pipeline import milestones
+    from recgpt.pipeline import milestones, reviewing
 
-    found = milestones.visit(pipeline.load(config), open_now=open_now, close_now=close_now)
+    settings = pipeline.load(config)
+    # Asked first: where nothing was ever judged, nothing is left behind.
+    reviewing.existing(settings)
+    found = milestones.visit(settings, open_now=open_now, close_now=close_now)
     typer.echo(json.dumps(dataclasses.asdict(found))) if as_json else show(found)
 
 
@@ -88,9 +91,9 @@ def annotators(
 
     where = pipeline.load(place) if place.suffix == ".toml" else place
     buffer, known = reviewing.existing(where, criteria)
-    found = gold.standings(buffer.labels(known))
+    found, left = gold.standings(buffer.labels(known)), left_out(buffer, known)
     if as_json:
-        typer.echo(json.dumps([dataclasses.asdict(one) for one in found]))
+        typer.echo(json.dumps({"annotators": [dataclasses.asdict(one) for one in found], "answers_left_out": left}))
         return
     rows = [
         {
@@ -111,7 +114,9 @@ def annotators(
 @commands.command()
 def card(
     config: ConfigFile,
-    html: Annotated[Path | None, typer.Option(help="Write the page here; else judge/card.html in `out`.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write the page here; else judge/card-VERSION.html in `out`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the judge's card: model, prompts, thresholds, data, agreement with people, known failures."""
@@ -120,7 +125,7 @@ def card(
 
     settings = pipeline.load(config)
     found = judge_card.gather(settings)
-    path = judge_card.write(html or settings.out / "judge" / "card.html", found)
+    path = judge_card.write(html, found) if html else judge_card.keep(settings, found)
     typer.echo(json.dumps(found) if as_json else f"{path} and {path.with_suffix('.json')}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from recgpt.cli.commands import AsJson, ConfigFile
-from recgpt.cli.judge import Task, commands
+from recgpt.cli.judge import Task, commands, left_out
 from recgpt.errors import InvalidConfigError
 
 if TYPE_CHECKING:
@@ -72,10 +72,16 @@ def lists(
     from recgpt.pipeline import reviewing
 
     settings = pipeline.load(config)
-    made = reviewing.pairs(settings, reviewing.arms(first, second), users=users, k=k)
+    found = reviewing.pairs(settings, reviewing.arms(first, second), users=users, k=k)
+    made = found.pairs
     new = reviewing.open_store(settings).add_pairs(made)
+    for name, count in found.unknown.items():
+        typer.echo(f"{name}: the catalogue lacks {count:,} of its items; people see their ids alone", err=True)
+    if found.cut:
+        typer.echo(f"{found.cut:,} of {len(made):,} pairs were cut to the shorter of their lists", err=True)
+    told = {"comparison": made[0].comparison, "pairs": len(made), "new": new}
     typer.echo(
-        json.dumps({"comparison": made[0].comparison, "pairs": len(made), "new": new})
+        json.dumps(told | {"unknown_items": found.unknown, "cut": found.cut})
         if as_json
         else f"{made[0].comparison}: {len(made)} pairs of lists, {new} of them new; compare them with: recgpt judge "
         f"review {config}"
@@ -117,12 +123,16 @@ def export_labels(
     file: Annotated[Path, typer.Argument(help="FILE.json for Label Studio, FILE.parquet for pandas.")],
     task: Task = None,
     criteria: Own = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write samples, labels and verdicts: Label Studio's JSON with its labeling setup beside it, or a Parquet table."""
     from recgpt.judge import exchange
     from recgpt.pipeline import reviewing
 
-    typer.echo(exchange.write(*reviewing.existing(_place(place), criteria), file, tasks=task))
+    buffer, known = reviewing.existing(_place(place), criteria)
+    said = exchange.write(buffer, known, file, tasks=task)
+    left = left_out(buffer, known, task)
+    typer.echo(json.dumps({"written": said, "answers_left_out": left}) if as_json else said)
 
 
 @commands.command("dataset")
@@ -145,15 +155,17 @@ def training_set(
     from recgpt.judge import training
     from recgpt.pipeline import reviewing
 
+    buffer, known = reviewing.existing(_place(place), criteria)
+    left = left_out(buffer, known, task)
     found = training.gather(
-        *reviewing.existing(_place(place), criteria),
+        buffer, known,
         tasks=task, per_class=per_class, half_life=half_life, held_out=hold_out or (), seed=seed,
     )  # fmt: skip
     files = [str(path) for path in training.write(found, file)]
     classes = found.classes()
     if as_json:
         told = {"files": files, "labels": found.chosen.num_rows, "held_out": found.held_out.num_rows}
-        typer.echo(json.dumps(told | {"classes": classes, "left_out": found.left_out}))
+        typer.echo(json.dumps(told | {"classes": classes, "left_out": found.left_out, "answers_left_out": left}))
         return
     typer.echo(f"{found.chosen.num_rows} labels, {found.held_out.num_rows} held out, in {' and '.join(files)}")
     for key, count in classes.items():

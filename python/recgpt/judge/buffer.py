@@ -216,6 +216,21 @@ class Buffer:
                 found.setdefault((row["sample"], row["criterion"]), []).append(row["note"].removeprefix(SKIP))
         return found
 
+    def unread(self, criteria: Mapping[str, Criterion]) -> list[dict[str, Any]]:
+        """Count the answers that stand, but under criteria that are not among these, or not in this wording.
+
+        Returns:
+            A row a criterion: `criterion`, `task` of its samples, `answers`, and `why`: `unknown` or `reworded`.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for row in self._standing(None).values():
+            key = row["criterion"]
+            if row["verdict"] is not None and self._digest(key, criteria) != row["digest"]:
+                why = "reworded" if key in criteria else "unknown"
+                one = found.setdefault(key, {"criterion": key, "task": row["task"], "answers": 0, "why": why})
+                one["answers"] += 1
+        return [found[key] for key in sorted(found)]
+
     def _standing(self, criteria: Mapping[str, Criterion] | None) -> dict[tuple[str, str, str], dict[str, Any]]:
         """Give the last row of each annotator, sample and criterion, in the order in which they were written."""
         with self._open() as database:

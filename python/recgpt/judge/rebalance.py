@@ -10,6 +10,7 @@ rounds whole, as far as they go, and older ones in a falling share (decay).
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
@@ -43,8 +44,10 @@ def rebalance(
         JudgeError: a criterion has labels of one class only, so that nothing could be learnt of the other; or an
             argument does not fit.
     """
-    if half_life <= 0 or (per_class is not None and per_class < 1):
-        raise JudgeError(f"half_life must be above 0 and per_class at least 1, but they are {half_life}, {per_class}")
+    if not (math.isfinite(half_life) and half_life > 0):
+        raise JudgeError(f"half_life must be above 0 and finite, a number of rounds such as 1, but it is {half_life}")
+    if per_class is not None and per_class < 1:
+        raise JudgeError(f"per_class must be at least 1, but it is {per_class}")
     rows = schema.table(labels, schema.LABELS, name="labels").to_pylist()
     closed = {row["sample"] for row in rows if row["round"] in set(held_out)}
     newest: dict[tuple[str, str], dict[str, object]] = {}

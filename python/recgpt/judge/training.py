@@ -92,7 +92,13 @@ def gather(
         raise JudgeError(f"the rounds {', '.join(map(str, odd))} were to be held out, but nobody labeled in them")
     # First of all: a sample that somebody labeled in a held-out round is closed, whoever labeled it in another one too.
     closed = set(_only(labels, "round", set(held_out))["sample"].to_pylist())
-    open_ = people.settled(people.without(labels, closed))
+    free = people.without(labels, closed)
+    if not free.num_rows:
+        raise JudgeError(
+            f"all {labels.num_rows} labels of {buffer.path} are held out: their samples were labeled in the rounds "
+            f"{', '.join(map(str, sorted(set(held_out))))}; hold out fewer, or let people label another round"
+        )
+    open_ = people.settled(free)
     parts, left = [], {}
     for key in asked:
         own = _only(open_, "criterion", {key})
@@ -103,12 +109,17 @@ def gather(
                 raise
             left[key] = str(error)
         if not own.num_rows:
-            left[key] = f"{key} has no labels; label some outputs first (`recgpt judge review`)"
+            held = _only(labels, "criterion", {key}).num_rows
+            left[key] = (
+                f"{key}: all {held} labels are held out; hold out fewer rounds, or let people label another one"
+                if held
+                else f"{key} has no labels; label some outputs first (`recgpt judge review`)"
+            )
     chosen = pa.concat_tables(parts) if parts else labels.slice(0, 0)
     if not chosen.num_rows:
         raise JudgeError(f"{buffer.path} has nothing to learn from: {'; '.join(left.values())}")
-    held = people.settled(_only(labels, "sample", closed))
-    samples = buffer.samples({*chosen["sample"].to_pylist(), *held["sample"].to_pylist()})
+    kept = people.settled(_only(labels, "sample", closed))
+    samples = buffer.samples({*chosen["sample"].to_pylist(), *kept["sample"].to_pylist()})
     template = prompts.load("judge")
 
     def table(rows: pa.Table) -> pa.Table:
@@ -128,7 +139,7 @@ def gather(
             )
         return pa.Table.from_pylist(found, schema=COLUMNS)
 
-    return TrainingSet(table(chosen), table(held), left)
+    return TrainingSet(table(chosen), table(kept), left)
 
 
 def write(found: TrainingSet, file: Path | str) -> list[Path]:

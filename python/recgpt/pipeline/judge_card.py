@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -68,6 +69,19 @@ def gather(config: Config, *, now: datetime | None = None) -> dict[str, Any]:
     }
     found: dict[str, Any] = plain(card)
     return found
+
+
+def keep(config: Config, card: Mapping[str, Any]) -> Path:
+    """Write the card into `out/judge` under its version's own name, so that other versions' stay; as `card`, too.
+
+    Returns:
+        The page `card-VERSION.html`; its JSON, and the newest as `card.html` and `card.json`, are beside it.
+    """
+    folder = config.out / "judge"
+    version = hashlib.sha256(str(card["judge"]).encode()).hexdigest()[:12]
+    path = write(folder / f"card-{version}.html", card)
+    write(folder / "card.html", card)
+    return path
 
 
 def write(path: Path, card: Mapping[str, Any]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,17 @@ from recgpt.serving import Recommender
 
 SHOWN = 20
 """Items of a list that people compare, at most."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two arms' lists, made ready for people."""
+
+    pairs: list[Pair]
+    unknown: dict[str, int]
+    """By name of an arm that has some: items of its lists that the catalogue lacks; people see their ids alone."""
+    cut: int
+    """Pairs whose longer list was cut to the length of the other one."""
 
 
 def open_store(place: Config | Path, criteria: Path | None = None) -> Store:
@@ -153,7 +165,7 @@ def arms(first: Path, second: Path) -> dict[str, Path]:
     return found
 
 
-def pairs(config: Config, arms: Mapping[str, Path], *, users: int, k: int = SHOWN) -> list[Pair]:
+def pairs(config: Config, arms: Mapping[str, Path], *, users: int, k: int = SHOWN) -> Compared:
     """Make pairs of lists for shoppers whom both arms serve, drawn by a hash of their id and the run's seed.
 
     Args:
@@ -161,10 +173,11 @@ def pairs(config: Config, arms: Mapping[str, Path], *, users: int, k: int = SHOW
         arms: two of them by name: a bundle (or a folder of bundles), or a table of `user_id` and `item_id` with each
             user's items in their order, or in that of its column `position`.
         users: most shoppers.
-        k: most items a list.
+        k: most items a list; both lists of a pair are as long as the shorter one, since a longer one repeats more.
 
     Raises:
-        JudgeError: an arm's table lacks a column, no shopper is served by both, or all get the same from both.
+        JudgeError: an arm's table lacks a column, no shopper is served by both, the catalogue has no item of an arm,
+            or all get the same from both.
         BundleError: an arm is a folder, but no bundle.
     """
     tables = Tables(config)
@@ -178,17 +191,32 @@ def pairs(config: Config, arms: Mapping[str, Path], *, users: int, k: int = SHOW
         if path.is_dir() and chosen:
             answers = Recommender.open(path).recommend(chosen, k=k)
             served[name] = _grouped(answers["user_id"].to_pylist(), answers["item_id"].to_pylist(), k)
+    whole = {
+        user: {name: (lists or {})[user] for name, lists in served.items()}
+        for user in chosen
+        if all((lists or {}).get(user) for lists in served.values())
+    }
+    unknown = {}
+    for name in served:
+        shown = {item for lists in whole.values() for item in lists[name]}
+        if odd := sorted(shown - known.keys(), key=str):
+            unknown[name] = len(odd)
+            if len(odd) == len(shown):
+                raise JudgeError(
+                    f"none of the {len(odd)} items of {name} is in the catalogue of {config.out}, {odd[0]!r} among "
+                    "them; name an arm of this run's items"
+                )
+    size = {user: min(map(len, lists.values())) for user, lists in whole.items()}
     found = [
         pair(
             user,
-            {name: [_item(known.get(item), item) for item in (lists or {})[user]] for name, lists in served.items()},
+            {name: [_item(known.get(item), item) for item in items[: size[user]]] for name, items in lists.items()},
             attributes=attributes.get(user) or "",
             history=history(user),
-            comparison=f"{against(arms)}, {k} items",
+            comparison=f"{against(arms)}, {max(size.values())} items",
             seed=config.seed,
         )
-        for user in chosen
-        if all((lists or {}).get(user) for lists in served.values())
+        for user, lists in whole.items()
     ]
     if found and all(one.lists[0] == one.lists[1] for one in found):
         raise JudgeError(
@@ -196,7 +224,8 @@ def pairs(config: Config, arms: Mapping[str, Path], *, users: int, k: int = SHOW
         )
     if not found:
         raise JudgeError(f"a shopper whom {' and '.join(arms)} both serve was expected, but there is none")
-    return found
+    cut = sum(any(len(items) > size[user] for items in lists.values()) for user, lists in whole.items())
+    return Compared(found, unknown, cut)
 
 
 def _histories(tables: Tables) -> Any:
