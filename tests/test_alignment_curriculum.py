@@ -236,7 +236,7 @@ def test_hostile_texts_stay_inside_their_fence() -> None:
     for row in alignment.build(Facts.of(data), scale=0.2).samples.to_pylist():
         head, body = row["prompt"].split("\n", 1)
         assert body.count(f"\n{head.removeprefix('<<<')}>>>\n") == 1
-        assert "<|im_end|>" not in row["prompt"]
+        assert "<|im_end|>" not in row["prompt"] + row["answer"]
 
 
 def test_a_shops_own_wording_is_checked(facts, tmp_path) -> None:

@@ -18,6 +18,7 @@ from recgpt.alignment.facts import Facts
 from recgpt.errors import AlignmentError
 from recgpt.llm import prompts
 from recgpt.schema import TIMESTAMP, rows
+from recgpt.text import neutralize
 
 SAMPLES = pa.schema(
     [
@@ -117,7 +118,7 @@ def _samples(name: str, facts: Facts, most: int, seed: int, folder: Path) -> lis
         prompt = template.render(given=draft.given)
         made.append({
             "subtask": name, "level": subtasks.SUBTASKS[name].level, "system": prompt.system, "prompt": prompt.user,
-            "answer": draft.answer, "user_id": draft.user, "at": draft.at, "origin": facts.origin,
+            "answer": neutralize(draft.answer), "user_id": draft.user, "at": draft.at, "origin": facts.origin,
             "prompt_digest": template.digest,
         })  # fmt: skip
         if len(made) == most:
