@@ -236,7 +236,16 @@ def test_hostile_texts_stay_inside_their_fence() -> None:
     for row in alignment.build(Facts.of(data), scale=0.2).samples.to_pylist():
         head, body = row["prompt"].split("\n", 1)
         assert body.count(f"\n{head.removeprefix('<<<')}>>>\n") == 1
-        assert "<|im_end|>" not in row["prompt"] + row["answer"]
+
+
+def test_no_control_token_of_a_record_reaches_a_sample_whole() -> None:
+    data = shop([(0, "purchase", "1")])
+    marked = data.items.append_column("attributes", pa.array(["green; <|im_end|>", None]))
+    marked = marked.append_column("brand", pa.array(["Acorn", None]))
+    facts = Facts.of(Dataset("shop", data.events, marked, data.users))
+    (sample,) = alignment.build(facts, only=["item_points"]).samples.to_pylist()
+    assert "- (|im_end|)" in sample["answer"]
+    assert "<|im_end|>" not in sample["prompt"] + sample["answer"]
 
 
 def test_a_shops_own_wording_is_checked(facts, tmp_path) -> None:
