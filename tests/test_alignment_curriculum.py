@@ -18,7 +18,7 @@ from recgpt.alignment import LEVELS, SUBTASKS, Facts, HeldOut, Subtask
 from recgpt.alignment.intermediate import query_correction, query_rewriting
 from recgpt.cli import main
 from recgpt.datasets import Dataset
-from recgpt.errors import AlignmentError, PromptError
+from recgpt.errors import AlignmentError, NaiveTimestampError, PromptError
 from recgpt.evidence import words
 
 BEGUN = datetime(2024, 3, 1, tzinfo=UTC)
@@ -99,7 +99,11 @@ def test_quotas_scale_the_reports_counts(scale) -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"scale": 0.0}, "scale must be above 0, but it is 0.0"), ({"only": ["poetry"]}, "there is no subtask poetry")],
+    [
+        ({"scale": 0.0}, "scale must be above 0 and finite, but it is 0.0"),
+        ({"scale": float("inf")}, "but it is inf"),
+        ({"only": ["poetry"]}, "there is no subtask poetry"),
+    ],
 )
 def test_wrong_wishes_are_refused(facts, wrong, says) -> None:
     with pytest.raises(AlignmentError, match=says):
@@ -178,6 +182,11 @@ def test_what_is_held_out_is_never_learned_from(world) -> None:
 def test_a_planted_leak_is_refused(built, held, says) -> None:
     with pytest.raises(AlignmentError, match=says):
         held.refuse(built.samples)
+
+
+def test_a_moment_without_a_zone_holds_nothing_out() -> None:
+    with pytest.raises(NaiveTimestampError, match="`since` must carry a time zone"):
+        HeldOut(since=datetime(2024, 6, 1))
 
 
 def test_a_held_out_world_is_refused_before_anything_is_read(world) -> None:

@@ -1,4 +1,7 @@
-"""The A/B desk: fractions by hand, golden curves, every kind of bad input by name, and pages on which nothing runs."""
+"""The A/B desk: fractions by hand, golden curves, every kind of bad input by name, and pages on which nothing runs.
+
+Two tables of bad input, a line each, are half of the file; they share its two small arms.
+"""
 
 import json
 import math

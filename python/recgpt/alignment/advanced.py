@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import datetime
 
 from recgpt.alignment.draft import Draft, named, options, shuffled
 from recgpt.alignment.facts import Facts, Item
@@ -24,7 +23,7 @@ def keywords(facts: Facts, draw: random.Random) -> Iterator[Draft]:
     for review in facts.said(draw):
         reviewed = True
         found = [review.item.tag, review.aspect, *_details_in(review.text, review.item)]
-        if review.item.tag and len(found) > 1 and any(found[1:]):
+        if review.item.tag and any(found[1:]):
             given = named([("item", review.item.title), ("review", review.text)])
             yield Draft(given, ", ".join(filter(None, found)), review.user, review.at)
     for item in () if reviewed else shuffled(facts.items, draw):
@@ -57,12 +56,7 @@ def classification(facts: Facts, draw: random.Random) -> Iterator[Draft]:
 def induction(facts: Facts, draw: random.Random) -> Iterator[Draft]:
     """Goods that somebody bought -> the interest that they have in common, of the pool and by their words."""
     for life in facts.lives(draw):
-        bought: dict[str, dict[str, datetime]] = {}
-        for event in life.bought:
-            item = facts.items[event.item]
-            for interest in item.interests if item.tag else ():
-                bought.setdefault(interest, {}).setdefault(item.tag, event.at)
-        for interest, goods in bought.items():
+        for interest, goods in facts.bought_for(life).items():
             if len(goods) >= SHOWN - 1:
                 tags = draw.sample(list(goods), min(SHOWN, len(goods)))
                 yield Draft(", ".join(tags), interest, life.user, max(goods[tag] for tag in tags))
@@ -91,11 +85,13 @@ def recommendation(facts: Facts, draw: random.Random) -> Iterator[Draft]:
     for life in facts.lives(draw):
         bought = life.bought
         tags = [facts.items[event.item].tag for event in bought]
-        new = [place for place, tag in enumerate(tags) if place >= SHOWN and tag and tag not in tags[:place]]
+        had = set(tags)
+        first = {tag: place for place, tag in reversed(list(enumerate(tags)))}
+        new = sorted(place for tag, place in first.items() if tag and place >= SHOWN)
         for place in draw.sample(new, min(EACH, len(new))):
             past = list(dict.fromkeys(tag for tag in tags[max(0, place - SEEN) : place] if tag))
             # Wrong answers are drawn by how often goods stand in the catalogue, and were never bought by this shopper.
-            others = [item.tag for item in draw.choices(facts.items, k=4 * SHOWN) if item.tag and item.tag not in tags]
+            others = [item.tag for item in draw.choices(facts.items, k=4 * SHOWN) if item.tag and item.tag not in had]
             choices = options(tags[place], others, draw)
             if past and len(choices) == SHOWN:
                 lines = [("shopper", life.attributes), ("bought", ", ".join(past)), ("goods", "; ".join(choices))]
@@ -107,5 +103,8 @@ def description(facts: Facts, draw: random.Random) -> Iterator[Draft]:
     for item in shuffled(facts.items, draw):
         known = set(words(" ".join([item.title, *item.path, item.brand, *item.details])))
         if item.description and set(words(item.description)) <= known:
-            lines = [("title", item.title), ("category", " > ".join(item.path)), ("details", "; ".join(item.details))]
-            yield Draft(named(lines), item.description)
+            given = named([
+                ("title", item.title), ("category", " > ".join(item.path)), ("brand", item.brand),
+                ("details", "; ".join(item.details)),
+            ])  # fmt: skip
+            yield Draft(given, item.description)

@@ -176,6 +176,15 @@ class Facts:
             ]
             yield Life(names[place], self.users[names[place]], events)
 
+    def bought_for(self, life: Life) -> dict[str, dict[str, datetime]]:
+        """Give by interest what somebody bought for it, as tags in the order of their first purchase, and when."""
+        found: dict[str, dict[str, datetime]] = {}
+        for event in life.bought:
+            item = self.items[event.item]
+            for interest in item.interests if item.tag else ():
+                found.setdefault(interest, {}).setdefault(item.tag, event.at)
+        return found
+
     def searches(self, draw: random.Random) -> Iterator[Search]:
         """Give searches that led to a look at an item, user by user in a random order."""
         for life in self.lives(draw):
@@ -194,7 +203,7 @@ class Facts:
         if self.reviews is None:
             return
         rows = self.reviews.to_pylist()
-        known = {(row["user_id"], row["item_id"], row["timestamp"]): row for row in self._true("reviews")}
+        known = {(row["user_id"], row["item_id"], row["timestamp"]): row for row in self._told("reviews")}
         draw.shuffle(rows)
         for row in rows:
             text, place = clean(row["text"]), self._row.get(row["item_id"], -1)
@@ -207,7 +216,7 @@ class Facts:
 
     def questions(self, draw: random.Random) -> Iterator[Question]:
         """Give what-to-buy questions whose answers are known; only generated worlds have them."""
-        rows = self._true("questions")
+        rows = self._told("questions")
         draw.shuffle(rows)
         for row in rows:
             if row["answer"]:
@@ -216,14 +225,14 @@ class Facts:
 
     def meant(self, kind: str, draw: random.Random) -> Iterator[tuple[str, datetime, str, str]]:
         """Give user, time, query and what it was after, of searches of one kind; only generated worlds say so."""
-        kinds = {row["query"]: row["kind"] for row in self._true("queries")}
-        after = {(row["user_id"], row["timestamp"]): row["meant"] for row in self._true("causes") if row["meant"]}
+        kinds = {row["query"]: row["kind"] for row in self._told("queries")}
+        after = {(row["user_id"], row["timestamp"]): row["meant"] for row in self._told("causes") if row["meant"]}
         for life in self.lives(draw) if after else ():
             for event in life.events:
                 if kinds.get(event.query) == kind and (ware := after.get((life.user, event.at))):
                     yield life.user, event.at, event.query, ware
 
-    def _true(self, name: str) -> list[dict[str, Any]]:
+    def _told(self, name: str) -> list[dict[str, Any]]:
         return self.truth[name].to_pylist() if name in self.truth else []
 
     @cached_property

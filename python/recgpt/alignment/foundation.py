@@ -43,7 +43,7 @@ def title_information(facts: Facts, draw: random.Random) -> Iterator[Draft]:
 
 
 def item_points(facts: Facts, draw: random.Random) -> Iterator[Draft]:
-    """A whole record -> its points, one a line: kind, shelf, details, brand, price."""
+    """A whole record -> its points, one a line: kind, details, brand, price."""
     for item in shuffled(facts.items, draw):
         price = "" if item.price is None else f"{item.price:.2f}"
         points = [item.tag, *item.details, item.brand and f"by {item.brand}", price and f"costs {price}"]

@@ -9,7 +9,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from recgpt.errors import AlignmentError
+from recgpt.errors import AlignmentError, NaiveTimestampError
 from recgpt.schema import TIMESTAMP
 
 
@@ -22,6 +22,13 @@ class HeldOut:
     """With time zone; nothing from here on may be learned from."""
     origins: Collection[str] = field(default_factory=frozenset)
     """Names of logs as samples carry them, for example `world/seed=7`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a moment that means another one elsewhere."""
+        if self.since is not None and self.since.tzinfo is None:
+            raise NaiveTimestampError(
+                f"`since` must carry a time zone, but it is {self.since}; give datetime(..., tzinfo=UTC)"
+            )
 
     def refuse(self, samples: pa.Table) -> None:
         """Go through samples of `curriculum.SAMPLES`, whoever made them.

@@ -35,23 +35,15 @@ def what_to_buy(facts: Facts, draw: random.Random) -> Iterator[Draft]:
 
 def _bought_next(facts: Facts, life: Life) -> Iterator[Draft]:
     """For each interest that somebody bought for twice: what they had, and what came next."""
-    bought = life.bought
-    by_interest: dict[str, list[tuple[int, str]]] = {}
-    for place, event in enumerate(bought):
-        item = facts.items[event.item]
-        for interest in item.interests if item.tag else ():
-            by_interest.setdefault(interest, []).append((place, item.tag))
-    for interest, rows in by_interest.items():
-        tags = list(dict.fromkeys(tag for _, tag in rows))
-        first = {tag: next(place for place, own in rows if own == tag) for tag in tags}
+    for interest, goods in facts.bought_for(life).items():
+        tags = list(goods)
         for at in range(1, len(tags)):
-            begun = bought[first[tags[at]]].at
-            following = [tag for tag in tags[at:] if bought[first[tag]].at - begun <= NEXT][:FEW]
+            following = [tag for tag in tags[at:] if goods[tag] - goods[tags[at]] <= NEXT][:FEW]
             given = named([
                 ("shopper", life.attributes), ("has", ", ".join(tags[max(0, at - FEW) : at])),
                 ("question", f"what do I still need for {interest}?"),
             ])  # fmt: skip
-            yield Draft(given, ", ".join(following), life.user, max(bought[first[tag]].at for tag in following))
+            yield Draft(given, ", ".join(following), life.user, goods[following[-1]])
 
 
 def concept(facts: Facts, draw: random.Random) -> Iterator[Draft]:

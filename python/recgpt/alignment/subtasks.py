@@ -7,6 +7,7 @@ as the task that ends the curriculum, and that is what we take it for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -87,10 +88,10 @@ def quotas(scale: float = 1.0, only: Iterable[str] | None = None) -> dict[str, i
     """Say how many samples of each subtask to make: the report's count times `scale`, at least one.
 
     Raises:
-        AlignmentError: `scale` is not positive, or a name of `only` is no subtask.
+        AlignmentError: `scale` is not a positive number, or a name of `only` is no subtask.
     """
-    if not scale > 0:
-        raise AlignmentError(f"scale must be above 0, but it is {scale}")
+    if not 0 < scale < math.inf:
+        raise AlignmentError(f"scale must be above 0 and finite, but it is {scale}")
     wanted = list(SUBTASKS) if only is None else list(only)
     if unknown := [name for name in wanted if name not in SUBTASKS]:
         raise AlignmentError(f"there is no subtask {', '.join(unknown)}; there are {', '.join(SUBTASKS)}")
