@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recgpt import alignment, datasets
-from recgpt.alignment import LEVELS, SUBTASKS, Facts, HeldOut, Subtask
+from recgpt.alignment import LEVELS, SUBTASKS, Facts, HeldOut, Subtask, run
 from recgpt.alignment.intermediate import query_correction, query_rewriting
 from recgpt.cli import main
 from recgpt.datasets import Dataset
@@ -288,3 +290,20 @@ def test_the_command_writes_the_samples_without_the_days_that_are_judged(tmp_pat
     since = datetime.fromisoformat(json.loads(samples.schema.metadata[b"recgpt.curriculum"])["since"])
     assert max(at for at in samples["at"].to_pylist() if at) < since
     assert [path.name for path in Path(said["file"]).parent.iterdir()] == ["curriculum.parquet"]
+
+
+def test_where_nothing_can_be_written_the_old_samples_stay(tmp_path, monkeypatch) -> None:
+    text = f'out = "{tmp_path}/out"\n[data]\ndataset = "world"\n[llm]\nengine = "fake"\n'
+    (tmp_path / "run.toml").write_text(text, encoding="utf-8")
+    _, path = run.curriculum(tmp_path / "run.toml", only=["sentiment"])
+    before = path.read_bytes()
+
+    def full(table: pa.Table, where: Path) -> None:
+        where.write_bytes(b"PAR1")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(pq, "write_table", full)
+    with pytest.raises(AlignmentError, match=r"curriculum\.parquet cannot be written: No space left on device"):
+        run.curriculum(tmp_path / "run.toml", only=["induction"])
+    assert path.read_bytes() == before
+    assert [entry.name for entry in path.parent.iterdir()] == ["curriculum.parquet"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recgpt import interests
@@ -47,7 +49,7 @@ def curriculum(
         The samples in that order, and the file.
 
     Raises:
-        AlignmentError: the log has no times, or there is nothing to learn from.
+        AlignmentError: the log has no times, there is nothing to learn from, or the file cannot be written.
         InputError: the data are not usable.
     """
     settings = configuration.resolve(config)
@@ -63,15 +65,23 @@ def curriculum(
     built = build(Facts.of(data, held_out=held, origin=origin, pool=pool), scale=scale, seed=seed, only=only)
     built = Curriculum(arrange(built.samples, order, seed=seed), built.counts)
     held.refuse(built.samples)
-    folder = settings.out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "curriculum.parquet"
-    # Under another name first: who reads meanwhile sees the old samples or the new ones.
-    partial = path.with_suffix(".partial")
     said = {"origin": origin, "since": now.isoformat(), "order": order, "scale": scale, "seed": seed}
-    pq.write_table(built.samples.replace_schema_metadata({"recgpt.curriculum": json.dumps(said)}), partial)
-    partial.replace(path)
+    path = settings.out / FOLDER / "curriculum.parquet"
+    _save(path, built.samples.replace_schema_metadata({"recgpt.curriculum": json.dumps(said)}))
     return built, path
+
+
+def _save(path: Path, samples: pa.Table) -> None:
+    """Write under another name first: who reads meanwhile, or after a full disk, has the old samples whole."""
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(samples, partial)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise AlignmentError(f"{path} cannot be written: {error.strerror or error}; what was there stays") from error
 
 
 def listed(built: Curriculum) -> list[dict[str, Any]]:
