@@ -342,7 +342,7 @@ def _score(request: ScoreRequest) -> list[float]:
 
 
 def _beginnings(text: str) -> list[str]:
-    """First four letters of each word that has as many, so that "baking" and "baked" do not differ."""
+    """First four letters of each word that has as many, so that "candle" and "candles" do not differ."""
     return _BEGINNING.findall(text.lower())
 
 
