@@ -149,7 +149,10 @@ def leaked() -> None:
         "at": NOW,
         "origin": "shop",
     }
-    rows = [{**same, "prompt": user, "user_id": user, "prompt_digest": "d"} for user in ("ann", "bob")]
+    rows = [
+        {**same, "prompt": user, "beginning": "", "others": [], "user_id": user, "prompt_digest": "d"}
+        for user in ("ann", "bob")
+    ]
     alignment.HeldOut(users=["bob"]).refuse(pa.Table.from_pylist(rows, alignment.SAMPLES))
 
 

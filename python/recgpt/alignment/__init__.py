@@ -3,9 +3,10 @@
 Stage 1, the curriculum, stands: `Facts.of` reads a shop, `build` makes samples of 16 subtasks, `arrange` orders them.
 """
 
-from recgpt.alignment.curriculum import SAMPLES, Count, Curriculum, arrange, build
+from recgpt.alignment.curriculum import Count, Curriculum, arrange, build
 from recgpt.alignment.facts import Facts
 from recgpt.alignment.held_out import HeldOut
+from recgpt.alignment.samples import SAMPLES
 from recgpt.alignment.subtasks import LEVELS, SUBTASKS, Subtask, order, quotas
 
 __all__ = [

@@ -15,25 +15,11 @@ import pyarrow as pa
 from recgpt.alignment import advanced, foundation, intermediate, subtasks
 from recgpt.alignment.draft import Builder
 from recgpt.alignment.facts import Facts
+from recgpt.alignment.samples import SAMPLES
 from recgpt.errors import AlignmentError
 from recgpt.llm import prompts
-from recgpt.schema import TIMESTAMP, rows
+from recgpt.schema import rows
 from recgpt.text import neutralize
-
-SAMPLES = pa.schema(
-    [
-        pa.field("subtask", pa.large_string(), nullable=False),
-        pa.field("level", pa.large_string(), nullable=False),
-        pa.field("system", pa.large_string(), nullable=False),
-        pa.field("prompt", pa.large_string(), nullable=False),
-        pa.field("answer", pa.large_string(), nullable=False),
-        pa.field("user_id", pa.large_string()),
-        pa.field("at", TIMESTAMP),
-        pa.field("origin", pa.large_string(), nullable=False),
-        pa.field("prompt_digest", pa.large_string(), nullable=False),
-    ]
-)
-"""One training sample: loss is on `answer` only. `user_id` and `at`: whose behavior it shows, and until when."""
 
 BUILDERS: dict[str, Builder] = {
     name: getattr({"foundation": foundation, "intermediate": intermediate, "advanced": advanced}[one.level], name)
@@ -118,8 +104,8 @@ def _samples(name: str, facts: Facts, most: int, seed: int, folder: Path) -> lis
         prompt = template.render(given=draft.given)
         made.append({
             "subtask": name, "level": subtasks.SUBTASKS[name].level, "system": prompt.system, "prompt": prompt.user,
-            "answer": neutralize(draft.answer), "user_id": draft.user, "at": draft.at, "origin": facts.origin,
-            "prompt_digest": template.digest,
+            "beginning": prompt.answer, "answer": neutralize(draft.answer), "others": [], "user_id": draft.user,
+            "at": draft.at, "origin": facts.origin, "prompt_digest": template.digest,
         })  # fmt: skip
         if len(made) == most:
             break

@@ -31,7 +31,7 @@ class HeldOut:
             )
 
     def refuse(self, samples: pa.Table) -> None:
-        """Go through samples of `curriculum.SAMPLES`, whoever made them.
+        """Go through samples of `samples.SAMPLES`, whoever made them.
 
         Raises:
             AlignmentError: a sample is of somebody or of a time or world that is held out; the first is named.
