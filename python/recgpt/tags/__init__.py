@@ -9,5 +9,6 @@ from recgpt.tags.candidates import by_rule
 from recgpt.tags.config import Config
 from recgpt.tags.normalizer import item_tags, normalize
 from recgpt.tags.prediction import Predicted, predict
+from recgpt.tags.prompting import prompts
 
-__all__ = ["STAPLES", "Associations", "Config", "Predicted", "by_rule", "item_tags", "normalize", "predict"]
+__all__ = ["STAPLES", "Associations", "Config", "Predicted", "by_rule", "item_tags", "normalize", "predict", "prompts"]
