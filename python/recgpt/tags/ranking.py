@@ -63,7 +63,7 @@ def run(context: Context, candidates: int) -> None:
 
 
 def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tuple[str, str, float]]]]:
-    """Score every user's candidates: (tag, category, mean log-probability minus baseline)."""
+    """Score every user's candidates: (tag, category, mean log-probability minus the weighted baseline)."""
     households = context.households
     vocabulary = [context.log.tags[tag] for tag in context.scorer.vocabulary.tolist()]
     category_of = context.mapped(vocabulary)
@@ -90,7 +90,8 @@ def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tup
     union = sorted({tag for tags in asked for tag in tags})
     if not union:
         return [(household, []) for household in households]
-    blocks = [union[start : start + candidates] for start in range(0, len(union), candidates)]
+    weight = context.config.baseline
+    blocks = [union[start : start + candidates] for start in range(0, len(union), candidates)] if weight else []
     empty = context.empty_prompt(template)
     requests = [
         ScoreRequest(empty, tuple(f" {tag}" for tag in block), key=f"tags/baseline/{number}")
@@ -112,8 +113,10 @@ def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tup
             context.reject(households[row].user, None, "unscored", result.reason or "engine", None)
             continue
         for tag, mean in zip(asked[row], result.means(), strict=True):
-            if tag in baseline:
-                scored[row][1].append((tag, category_of[tag], mean - baseline[tag]))
+            if not weight:
+                scored[row][1].append((tag, category_of[tag], mean))
+            elif tag in baseline:
+                scored[row][1].append((tag, category_of[tag], mean - weight * baseline[tag]))
             else:
                 context.reject(households[row].user, tag, "unscored", "no_baseline", None)
     return scored
