@@ -127,6 +127,17 @@ def test_a_failed_reason_is_tried_once_more_then_kept_as_unscored():
     assert (rejected["text"], rejected["status"], rejected["raw"]) == ("italian bread", "unscored", " winter")
     assert "italian bread" not in predicted.table["tag"].to_pylist()
     assert predicted.counts["answers_valid"] == 0 < predicted.counts["answers_total"]
+    assert {one.fault for one in predicted.first} == {"no_substance"}, "as it was before anything was tried again"
+    assert all(one.reason.endswith("to winter") for one in predicted.first)
+
+
+def test_first_answers_are_the_first_quantity_of_every_user_without_their_spares():
+    config = Config(quantity=2, min_categories=1)
+    engine = Scripted(lambda request: "" if "italian" in request.prompt.answer else " serve at parties")
+    first = {one.tag: one for one in predict(engine, config=config).first if one.user == "ann"}
+    assert {tag: one.fault for tag, one in first.items()} == {"mild salsa": "", "italian bread": "no_substance"}
+    assert first["mild salsa"].reason.endswith("so they may use mild salsa to serve at parties")
+    assert (first["mild salsa"].interest, first["mild salsa"].category) == ("salsa dancing", "DIPS")
 
 
 def test_a_failed_tag_is_replaced_by_the_next_in_rank():

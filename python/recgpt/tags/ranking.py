@@ -11,7 +11,7 @@ from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest
 from recgpt.phrases import discreet, no_invented_claim, sensitive
 from recgpt.tags import checkers
 from recgpt.tags.candidates import preselect
-from recgpt.tags.context import Context, Household
+from recgpt.tags.context import Context, FirstAnswer, Household
 from recgpt.tags.engagement import DONE, Engagement
 from recgpt.tags.sequences import render
 from recgpt.text import neutralize
@@ -44,6 +44,8 @@ class _Pick:
     reason: str | None = None
     failure: str = ""
     raw: str | None = None
+    first: tuple[str, str] = ("", "engine")
+    """The reason as it was first written, and the rule that it breaks."""
 
 
 def run(context: Context, candidates: int) -> None:
@@ -52,6 +54,11 @@ def run(context: Context, candidates: int) -> None:
     quantity = context.config.quantity
     chosen = [queue[:quantity] for queue in queues]
     _give_reasons(context, [pick for picks in chosen for pick in picks])
+    context.first = [
+        FirstAnswer(pick.household.user, pick.tag, pick.interest, pick.category or None, *pick.first)
+        for picks in chosen
+        for pick in picks
+    ]
     # What stayed without a reason is replaced once, so that a weak model costs at most one more round.
     spare = [
         queue[quantity : quantity + sum(pick.reason is None for pick in picks)]
@@ -195,6 +202,7 @@ def _give_reasons(context: Context, picks: list[_Pick]) -> None:
     """Ask for the reasons: greedily, then once more with sampling for those that failed."""
     for pick in picks:
         pick.failure = "" if pick.beginning else "no_history"
+        pick.first = ("", pick.failure)
     for attempt, temperature in enumerate((0.0, context.config.temperature)):
         waiting = [pick for pick in picks if pick.reason is None and pick.beginning]
         if not waiting:
@@ -216,6 +224,7 @@ def _give_reasons(context: Context, picks: list[_Pick]) -> None:
         for pick, prompt in zip(waiting, rendered, strict=True):
             _judge(context, pick, answers[prompt], prompt)
             if attempt == 0:
+                pick.first = (f"{pick.beginning} {(pick.raw or '').strip()}", pick.failure)
                 context.counts["answers_total"] += 1
                 context.counts["answers_valid"] += pick.reason is not None
 
