@@ -10,6 +10,7 @@ from recgpt.tags.config import Config
 from recgpt.tags.context import FirstAnswer
 from recgpt.tags.normalizer import item_tags, normalize
 from recgpt.tags.prediction import Predicted, predict
+from recgpt.tags.prompting import prompts
 
 __all__ = [
     "STAPLES",
@@ -21,4 +22,5 @@ __all__ = [
     "item_tags",
     "normalize",
     "predict",
+    "prompts",
 ]

@@ -50,7 +50,7 @@ def run(context: Context) -> None:
         prompts.load("tags"),
         [household.sequences for household in households],
         [{**context.inputs(household), "quantity": context.config.quantity} for household in households],
-        engine=context.engine,
+        count_tokens=context.engine.count_tokens,
         config=context.config,
     )
     schema = answer_schema(context.config.quantity)

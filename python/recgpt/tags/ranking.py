@@ -91,7 +91,7 @@ def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tup
         template,
         [household.sequences for household in households],
         [context.inputs(household) for household in households],
-        engine=context.engine,
+        count_tokens=context.engine.count_tokens,
         config=context.config,
     )
     union = sorted({tag for tags in asked for tag in tags})
