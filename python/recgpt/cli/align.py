@@ -1,8 +1,9 @@
-"""Commands of alignment: `recgpt align curriculum`."""
+"""Commands of alignment: `recgpt align curriculum` and `recgpt align incremental`."""
 
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,6 @@ from recgpt.errors import AlignmentError
 commands = typer.Typer(
     help="Make a model that knows the shop (sections 2.1.2 and 2.2.2, Appendix C).", no_args_is_help=True
 )
-
-
-@commands.callback()
-def _one_command_is_a_group_too() -> None:
-    """Typer would take a single command for the whole group."""
 
 
 @commands.command()
@@ -45,6 +41,45 @@ def curriculum(
         typer.echo(json.dumps({"samples": len(built.samples), "subtasks": rows, "file": str(path)}))
     else:
         render.curriculum(rows, path)
+
+
+@commands.command()
+def incremental(
+    config: ConfigFile,
+    until: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The window's end; by default where the run's own judging begins."),
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(help="Go on from it; by default llm.adapters.tags, else the base.")
+    ] = None,
+    users: Annotated[int, typer.Option(help="Learn from so many users at most.", min=1)] = 200,
+    hold_out: Annotated[
+        Path | None, typer.Option("--hold-out", help="A file of user ids, one a line, who are kept for judging.")
+    ] = None,
+    only_samples: Annotated[bool, typer.Option("--only-samples", help="Write the samples; do not train.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides what is drawn.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Learn what users did in the last 14 days (section 2.2.2): write the window's samples and the next adapter."""
+    from recgpt.alignment import incremental as window
+    from recgpt.alignment import update
+    from recgpt.cli import render
+
+    made = update.update(
+        config,
+        until=until,
+        current=adapter,
+        held_out=_ids(hold_out) if hold_out else (),
+        settings=window.Config(users=users, seed=seed),
+        only_samples=only_samples,
+    )
+    if as_json:
+        adapter_file = str(made.adapter) if made.adapter else None
+        found = {"until": made.until.isoformat(), "counts": made.window.counts, "samples": str(made.samples)}
+        typer.echo(json.dumps({**found, "adapter": adapter_file}))
+    else:
+        render.incremental(made.window.counts, [made.samples, *([made.adapter] if made.adapter else [])])
 
 
 def _ids(path: Path) -> list[str]:
