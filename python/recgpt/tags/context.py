@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from recgpt import schema
 from recgpt.brands import Brands
@@ -38,6 +38,19 @@ class Household:
     """Every tag the user engaged with, and the queries in the prompt: what a reason may name."""
 
 
+class FirstAnswer(NamedTuple):
+    """A tag as the model first gave it, before any filtering."""
+
+    user: str
+    tag: str
+    interest: str | None
+    category: str | None
+    reason: str
+    """The whole sentence."""
+    fault: str
+    """The rule that the reason breaks, or why there is none; empty if it stands."""
+
+
 @dataclass
 class Context:
     """Everything that both modes read."""
@@ -57,6 +70,7 @@ class Context:
     progress: Progress | None
     table: list[dict[str, Any]] = field(default_factory=list)
     rejections: list[dict[str, Any]] = field(default_factory=list)
+    first: list[FirstAnswer] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     candidates_out: Counter[str] = field(default_factory=Counter)
 
