@@ -76,9 +76,7 @@ def harvest(outputs: Outputs, kept: Kept, grades: Mapping[str, Grade], *, origin
     return schema.rows(list(distinct.values()), SAMPLES)
 
 
-def ranking(
-    user: str, candidates: Sequence[str], grade: Grade, *, reference: bool
-) -> Iterator[tuple[str, list[str]]]:
+def ranking(user: str, candidates: Sequence[str], grade: Grade, *, reference: bool) -> Iterator[tuple[str, list[str]]]:
     """Give each right answer with those that it comes before; those of one prompt have the same.
 
     Args:

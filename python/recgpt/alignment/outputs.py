@@ -38,7 +38,13 @@ class Outputs:
 
 
 def produce(
-    stages: Stages, users: Sequence[str], engine: Engine, *, mode: Mode, choosing_all: bool = False, progress: Progress | None = None
+    stages: Stages,
+    users: Sequence[str],
+    engine: Engine,
+    *,
+    mode: Mode,
+    choosing_all: bool = False,
+    progress: Progress | None = None,
 ) -> Outputs:
     """Run interests, tags and explanations of some users, and keep the tables in the folder of their run.
 
@@ -62,9 +68,7 @@ def produce(
         "categories": phi, "items": stages.items, "item_tags": item_tags, "candidates": config.llm.candidates,
         "terms": tables.terms(pool), "config": config.tags,
     }  # fmt: skip
-    predicted = tags.predict(
-        people, mined.table, stages.events, engine=recording, mode=mode, **predicting, **asking
-    )
+    predicted = tags.predict(people, mined.table, stages.events, engine=recording, mode=mode, **predicting, **asking)
     written = explanations.write(
         mined.table,
         stages.items,

@@ -28,9 +28,7 @@ class TruthTeller:
     leaves a quarter of the explanations to the second try, so that every form of their beginnings gets texts.
     """
 
-    def __init__(
-        self, truth: Truth, *, name: str, pool: Pool, count: Callable[[Sequence[str]], Sequence[int]]
-    ) -> None:
+    def __init__(self, truth: Truth, *, name: str, pool: Pool, count: Callable[[Sequence[str]], Sequence[int]]) -> None:
         self.truth, self.pool, self._count = truth, pool, count
         self.name, self.context_tokens = name, 1 << 20
 

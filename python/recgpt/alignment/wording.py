@@ -82,5 +82,7 @@ def listing(wares: Sequence[str]) -> str:
     >>> listing(["dome tent", "potting soil", "easel"])
     'a dome tent, potting soil and an easel'
     """
-    said = [ware if ware.split()[-1] in _UNCOUNTED else f"{'an' if ware[0] in 'aeiou' else 'a'} {ware}" for ware in wares]
+    said = [
+        ware if ware.split()[-1] in _UNCOUNTED else f"{'an' if ware[0] in 'aeiou' else 'a'} {ware}" for ware in wares
+    ]
     return " and ".join(filter(None, (", ".join(said[:-1]), *said[-1:])))
