@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import tomllib
 from datetime import datetime, timedelta
@@ -13,13 +14,14 @@ import pytest
 from test_alignment_next_tags import CUT, LOG, shop
 
 from recgpt import interests
-from recgpt.alignment import HeldOut, incremental, update
+from recgpt.alignment import HeldOut, incremental, training, update
 from recgpt.alignment.incremental import Config, Profile, Record, Triplet
 from recgpt.alignment.samples import SAMPLES
 from recgpt.alignment.seasons import Seasons, season_of
 from recgpt.cli import main
 from recgpt.errors import AlignmentError, InvalidConfigError, NaiveTimestampError, UnknownUserError
-from recgpt.llm import grammar
+from recgpt.llm import LlamaCpp, default_model_path, grammar
+from recgpt.llm.engine import Prompt, ScoreRequest
 from recgpt.tags.generation import answer_schema
 
 POOL = interests.Pool.load()
@@ -262,3 +264,33 @@ def test_the_command_writes_samples_and_never_of_the_days_that_are_judged(run_fi
     assert "suit this season or the next" in capsys.readouterr().out
     assert call("--until", f"{until + timedelta(days=1):%Y-%m-%d}") != 0
     assert "may end at" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_a_real_update_leaves_an_adapter_that_the_engine_serves(run_file) -> None:
+    settings = incremental.Config(users=2, tags=3, others=4, candidates=20)
+    made = update.update(run_file, settings=settings, training=training.Config(step_tokens=1024, rank=2, device="cpu"))
+    assert made.adapter is not None
+    manifest = json.loads(made.adapter.with_suffix(".json").read_text())
+    assert manifest["samples"]["prompts"] == made.window.counts["users"] >= 1
+    row = made.window.samples.to_pylist()[0]
+    asked = ScoreRequest(Prompt(row["system"], row["prompt"], row["beginning"]), (row["answer"], *row["others"]))
+    with LlamaCpp(default_model_path(), context_tokens=2048) as engine:
+        before, after = (one.score([asked])[0] for one in (engine, engine.adapted(made.adapter)))
+    assert (before.status, after.status) == ("ok", "ok")
+    assert before.logprobs != after.logprobs
+
+
+def test_the_bench_pairs_windows_and_counts_households_once() -> None:
+    path = Path(__file__).parents[1] / "benches" / "incremental.py"
+    spec = importlib.util.spec_from_file_location("incremental_bench", path)
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    first, second = {"ann": 0.2, "bob": 0.5, "cid": 1.0}, {"ann": 0.4, "bob": 0.5}
+    got = bench.paired([(first, second), ({"ann": 0.0}, {"ann": 0.1})])
+    assert (got["points"], got["households"], got["baskets"]) == (10.0, 2, 3)
+    assert got["interval"] == [-3.07, 23.07]
