@@ -318,7 +318,7 @@ def _ranked(
     held: HeldOut,
     config: Config,
 ) -> pa.Table:
-    """Right is what is left of the window; wrong is what nobody of that name did anything with in it."""
+    """Right is what is left of the window; wrong is what the user did nothing with in it."""
     touched: dict[str, dict[str, None]] = defaultdict(dict)
     for record in came:
         touched[record.user][shop.name_of[record.item]] = None
