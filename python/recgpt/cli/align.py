@@ -16,11 +16,6 @@ commands = typer.Typer(
 )
 
 
-@commands.callback()
-def _one_command_is_a_group_too() -> None:
-    """Typer would take a single command for the whole group."""
-
-
 @commands.command()
 def curriculum(
     config: ConfigFile,

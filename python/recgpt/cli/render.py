@@ -173,6 +173,25 @@ def curriculum(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     console.print(Text(str(path)), soft_wrap=True)
 
 
+def incremental(counts: Mapping[str, int], paths: Sequence[Path]) -> None:
+    """Print what each step of a window left."""
+    console = Console(highlight=False)
+    steps = {
+        "records": "clicks and purchases of the window",
+        "relevant": "go with an interest or the history",
+        "timely": "suit this season or the next",
+        "with_interest": "of them with an interest of the user",
+        "tags_a_user": "after the draw of tags a user",
+        "balanced": "after the draw by category",
+        "samples": "samples",
+        "users": "users",
+    }
+    rows = [{"step": said, "left": counts[name]} for name, said in steps.items()]
+    listing(console, "incremental learning", ("step", "left"), rows)
+    for path in paths:
+        console.print(Text(str(path)), soft_wrap=True)
+
+
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:
     seen = "" if events is None else f"{events:,} events -> "
     parts = ", ".join(

@@ -45,7 +45,7 @@ def train(
     from recgpt.alignment import HeldOut, training
     from recgpt.cli.watch import Terminal
 
-    config, model = _settings(settings or []), _base(base)
+    config, model = settings_of(settings or []), _base(base)
     held = HeldOut(ids(hold_out) if hold_out else (), origins=origin or ())
     rows = pa.concat_tables([_read(path) for path in samples])
     if plan:
@@ -112,7 +112,12 @@ def _base(name: str) -> str:
     return str(default_model_path()) if name == "smollm2" else name
 
 
-def _settings(pairs: list[str]) -> Any:
+def settings_of(pairs: list[str]) -> Any:
+    """Read `name=value` pairs as settings of a training.
+
+    Raises:
+        InvalidConfigError: there is no such setting, or the value is of another kind; it is named.
+    """
     from recgpt.alignment.training import Config
 
     known = {field.name: getattr(Config(), field.name) for field in dataclasses.fields(Config)}
