@@ -252,6 +252,18 @@ def test_a_training_world_is_no_judge(tmp_path):
         report.report(settings(tmp_path, seed=100), folder=None, sizes=SIZES)
 
 
+def test_an_adapter_that_was_trained_on_the_judging_world_is_refused(tmp_path):
+    folder = trained(tmp_path, "tags")
+    manifest = {"samples": {"origins": ["completejourney", "world/seed=0"]}}
+    (folder / "tags.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(AlignmentError, match=r"tags\.gguf was trained on world/seed=0, as its manifest says"):
+        report.report(settings(tmp_path), folder=folder, sizes=SIZES)
+    for harmless in ('{"samples": {"origins": ["world/seed=100"]}}', "[]", "{"):
+        (folder / "tags.json").write_text(harmless, encoding="utf-8")
+        assert running.adapters(folder)
+        running._refuse({"tags": running._manifest(folder / "tags.gguf")}, 0)
+
+
 def test_a_folder_without_adapters_is_named(tmp_path):
     with pytest.raises(AlignmentError, match=r"was expected to hold interests\.gguf, tags\.gguf"):
         report.report(settings(tmp_path), folder=tmp_path, sizes=SIZES)

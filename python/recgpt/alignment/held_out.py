@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -29,6 +31,11 @@ class HeldOut:
             raise NaiveTimestampError(
                 f"`since` must carry a time zone, but it is {self.since}; give datetime(..., tzinfo=UTC)"
             )
+
+    def digest(self) -> str:
+        """Name what is held out, for a manifest: users themselves stay private."""
+        said = [sorted(self.users), None if self.since is None else self.since.isoformat(), sorted(self.origins)]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def refuse(self, samples: pa.Table) -> None:
         """Go through samples of `samples.SAMPLES`, whoever made them.

@@ -67,11 +67,11 @@ def curriculum(
     held.refuse(built.samples)
     said = {"origin": origin, "since": now.isoformat(), "order": order, "scale": scale, "seed": seed}
     path = settings.out / FOLDER / "curriculum.parquet"
-    _save(path, built.samples.replace_schema_metadata({"recgpt.curriculum": json.dumps(said)}))
+    save(path, built.samples.replace_schema_metadata({"recgpt.curriculum": json.dumps(said)}))
     return built, path
 
 
-def _save(path: Path, samples: pa.Table) -> None:
+def save(path: Path, samples: pa.Table) -> None:
     """Write under another name first: who reads meanwhile, or after a full disk, has the old samples whole."""
     partial = path.with_suffix(".partial")
     try:

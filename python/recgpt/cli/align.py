@@ -39,7 +39,7 @@ def curriculum(
     from recgpt.cli import render
 
     built, path = run.curriculum(
-        config, scale=scale, seed=seed, only=subtask, order=order, held_out=_ids(hold_out) if hold_out else ()
+        config, scale=scale, seed=seed, only=subtask, order=order, held_out=ids(hold_out) if hold_out else ()
     )
     rows = run.listed(built)
     if as_json:
@@ -79,7 +79,12 @@ def report(
     typer.echo(json.dumps(found)) if as_json else aligned.report(found)
 
 
-def _ids(path: Path) -> list[str]:
+def ids(path: Path) -> list[str]:
+    """Read user ids, one a line.
+
+    Raises:
+        AlignmentError: the file cannot be read, or holds none.
+    """
     try:
         found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

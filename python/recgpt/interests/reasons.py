@@ -71,7 +71,7 @@ def give_reasons(
     for place, choice in enumerate(choices):
         first = ""
         for result in results[place * config.reason_samples : (place + 1) * config.reason_samples]:
-            text, fault = _read(result, openings[place])
+            text, fault = read(result, openings[place])
             fault = fault or _fault(text, choice, config)
             first = first or fault
             if not fault:
@@ -81,7 +81,8 @@ def give_reasons(
     return faults, len(results), passed, results
 
 
-def _read(result: Result, begun: str) -> tuple[str, str]:
+def read(result: Result, begun: str) -> tuple[str, str]:
+    """Put a sample behind its beginning, without what says nothing; and say why it cannot be read, if so."""
     text = result.text
     if result.status != "ok":
         if result.reason != "length" or "," not in text:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from recgpt.errors import EngineError, InvalidConfigError, MissingExtraError, ModelNotFoundError
 from recgpt.llm import grammar
@@ -36,6 +36,15 @@ _Answer = TypeVar("_Answer", Result, ScoreResult)
 
 class _Grown(Exception):
     """The child holds more memory than it may."""
+
+
+class Tokens(NamedTuple):
+    """What `LlamaCpp.tokens` gives, in the order of what was asked."""
+
+    prompts: list[list[int]]
+    texts: list[list[int]]
+    end: int
+    """The token that ends the assistant's turn; -1 where the model has none."""
 
 
 class LlamaCpp:
@@ -263,11 +272,17 @@ class LlamaCpp:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count tokens of plain texts; control tokens in them count as plain text."""
-        return self._ask({"op": "count", "texts": list(texts)})
+        counts: list[int] = self._ask({"op": "count", "texts": list(texts)})["counts"]
+        return counts
 
     def prompt_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
         """Count the tokens of whole prompts, chat template included."""
-        return self._ask({"op": "encode", "prompts": [prompt_to(prompt) for prompt in prompts]})
+        return list(map(len, self.tokens(prompts, ()).prompts))
+
+    def tokens(self, prompts: Sequence[Prompt], texts: Sequence[str]) -> Tokens:
+        """Encode whole prompts, chat template included, and plain texts that continue them, as answering does."""
+        done = self._ask({"op": "tokens", "prompts": [prompt_to(prompt) for prompt in prompts], "texts": list(texts)})
+        return Tokens(done["prompts"], done["texts"], done["end"])
 
     def close(self) -> None:
         """End the child. Closing twice is allowed, and a later call starts a new one."""
@@ -284,16 +299,15 @@ class LlamaCpp:
         """Close it."""
         self.close()
 
-    def _ask(self, message: dict[str, Any]) -> list[int]:
+    def _ask(self, message: dict[str, Any]) -> dict[str, Any]:
         with self._lock:
             for last in (False, True):
                 try:
-                    counts: list[int] = self._running().call(message, lambda event: None)["counts"]
-                    return counts
+                    return self._running().call(message, lambda event: None)
                 except Crash as crash:
                     self._crashed()
                     if last:
-                        raise EngineError(f"the model's process ended while counting tokens: {crash}") from crash
+                        raise EngineError(f"the model's process ended while it read texts: {crash}") from crash
                 except BaseException:
                     self.close()
                     raise

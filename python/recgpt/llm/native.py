@@ -155,6 +155,11 @@ class Model:
         """Tell whether a token ends the model's turn."""
         return bool(C.llama_vocab_is_eog(self.vocab, token))
 
+    def end(self) -> int:
+        """Return the token with which the model ends its turn; -1 where the file names none."""
+        turn = int(C.llama_vocab_eot(self.vocab))
+        return turn if turn >= 0 else int(C.llama_vocab_eos(self.vocab))
+
     def matcher(self, grammar: str) -> Grammar:
         """Start a grammar, a text that `recgpt.llm.grammar.to_gbnf` made."""
         return Grammar(self, grammar)

@@ -78,9 +78,10 @@ class Worker:
         if message["op"] == "count":
             counts = [len(self.model.tokenize(text)) for text in message["texts"]]
             self.emit({"event": "done", "counts": counts})
-        elif message["op"] == "encode":
-            counts = [len(self.chat.encode(prompt_from(prompt))) for prompt in message["prompts"]]
-            self.emit({"event": "done", "counts": counts})
+        elif message["op"] == "tokens":
+            prompts = [self.chat.encode(prompt_from(prompt)) for prompt in message["prompts"]]
+            texts = [self.model.tokenize(text) for text in message["texts"]]
+            self.emit({"event": "done", "prompts": prompts, "texts": texts, "end": self.model.end()})
         elif message["op"] == "adapter":
             try:
                 self.caches.adapt(message["path"])

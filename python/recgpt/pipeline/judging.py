@@ -6,7 +6,7 @@ The judge knows no stage; what it is shown, and what a rule says of it, is put t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -93,19 +93,20 @@ def samples(config: Config, *, limit: int | None = None, tasks: Sequence[str] | 
         JudgeError: a table is not there yet.
     """
     tables = Tables(config)
-    makers: dict[str, Callable[[Tables], list[Sample]]] = {
-        "interests": _interests,
-        "tags": _tags,
-        "explanations": _explanations,
-    }
     found: list[Sample] = []
-    for task in tasks or tuple(makers):
-        made = list({sample.id: sample for sample in makers[task](tables)}.values())
+    for task in tasks or tuple(judge.TASKS):
+        made = list({sample.id: sample for _, sample in written(tables, task)}.values())
         if limit is not None and len(made) > limit:
             drawn = {one.id for one in sorted(made, key=lambda one: _draw(one, config.seed))[:limit]}
             made = [one for one in made if one.id in drawn]
         found += made
     return found
+
+
+def written(tables: Tables, task: str) -> list[tuple[dict[str, Any], Sample]]:
+    """Give each row of a task's table that a model wrote, with the sample that is made of it."""
+    makers = {"interests": _interests, "tags": _tags, "explanations": _explanations}
+    return list(zip(_by_model(tables(task, task)), makers[task](tables), strict=True))
 
 
 def _draw(sample: Sample, seed: int) -> bytes:
@@ -200,8 +201,7 @@ def _tags(tables: Tables) -> list[Sample]:
 
 def explained(tables: Tables) -> dict[str, dict[str, Any]]:
     """Give the row of `schema.EXPLANATIONS` that each sample of an explanation was made from, by sample."""
-    rows = _by_model(tables("explanations", "explanations"))
-    return {sample.id: row for sample, row in zip(_explanations(tables), rows, strict=True)}
+    return {sample.id: row for row, sample in written(tables, "explanations")}
 
 
 def _explanations(tables: Tables) -> list[Sample]:

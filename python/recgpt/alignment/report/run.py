@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from recgpt.alignment.harvest import NOTHING
 from recgpt.alignment.report import examples as side_by_side
 from recgpt.alignment.report import households as real
 from recgpt.alignment.report import world as generated
@@ -27,8 +28,6 @@ from recgpt.pipeline.watch import Clock, Silent, Watch
 
 FILES = ("interests", "tags", "explanations", "judge")
 """Adapters by name: FOLDER/NAME.gguf, and what each was made from in NAME.json."""
-REFERENCE = "nothing else"
-"""What an aligned model puts between the interests that fit and those that do not."""
 _ASKED = ("interests", "tags", "explanations")
 
 
@@ -144,9 +143,11 @@ class _Report:
             )
         )
         self.config = checked
-        self.reference = found.interests.reference or REFERENCE
+        self.reference = found.interests.reference or NOTHING.strip()
         self.folder, self.sizes, self.clock = folder, sizes, clock
         self.files = adapters(folder) if folder is not None else {}
+        self.manifests = {name: _manifest(path) for name, path in self.files.items()}
+        _refuse(self.manifests, self.config.data.world.seed)
         self.models = ("base", "aligned") if self.files else ("base",)
         self.left_out: dict[str, str] = {}
         self.world: generated.World | None = None
@@ -181,7 +182,7 @@ class _Report:
             "about": {
                 "engine": engine.name,
                 "adapters": {name: str(path) for name, path in self.files.items()},
-                "manifests": {name: _manifest(path) for name, path in self.files.items()},
+                "manifests": self.manifests,
                 "log": data.name,
                 "now": now.isoformat(),
                 "world": {"seed": self.config.data.world.seed, "shoppers": len(self.world.drawn)},
@@ -287,9 +288,22 @@ def page(found: Mapping[str, Any], made: list[Table]) -> str:
     return environment().get_template("align_report.html.j2").render(found=found, tables=made, kinds=side_by_side.KINDS)
 
 
-def _manifest(path: Path) -> Any:
+def _manifest(path: Path) -> dict[str, Any] | None:
     """Read what an adapter was made from; null where nobody wrote it down."""
     try:
-        return json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
+
+
+def _refuse(manifests: Mapping[str, Mapping[str, Any] | None], seed: int) -> None:
+    """Refuse to judge an adapter on the world that it was trained on."""
+    for name, manifest in manifests.items():
+        samples = (manifest or {}).get("samples")
+        origins = samples.get("origins", []) if isinstance(samples, dict) else []
+        if f"world/seed={seed}" in origins:
+            raise AlignmentError(
+                f"{name}.gguf was trained on world/seed={seed}, as its manifest says, so that it cannot be judged "
+                "there; judge it on another world (data.world.seed), or train it on others"
+            )
