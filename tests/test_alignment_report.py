@@ -144,7 +144,8 @@ def test_figures_of_other_experiments_become_tables_5_and_9(tmp_path):
     one = {"value": 0.5, "low": 0.25, "high": 0.75, "n": 8}
     out = tmp_path / "out" / "alignment"
     out.mkdir(parents=True)
-    (out / "incremental.json").write_text(json.dumps({"without": one, "with": one, "difference": one}))
+    hits = {"without": 0.25, "with": 0.5, "points": 25.0, "interval": [1, 49], "households": 8, "baskets": 9}
+    (out / "incremental.json").write_text(f"window 1: 8 households\n{json.dumps({'hr30': {'hits': hits}})}\n")
     judged = dict.fromkeys(("accuracy", "precision", "recall", "f1"), one) | {"n": 8}
     (out / "judge.json").write_text(json.dumps({"tags": {"base": judged, "aligned": judged}}))
     found = report.report(settings(tmp_path), folder=None, sizes=SIZES)
@@ -152,6 +153,10 @@ def test_figures_of_other_experiments_become_tables_5_and_9(tmp_path):
     text = Path(found["files"]["markdown"]).read_text(encoding="utf-8")
     assert "Table 5" in text
     assert "Table 9" in text
+    assert "+25.00 points" in text
+    (out / "judge.json").write_text("[]")
+    with pytest.raises(AlignmentError, match=r"judge\.json was expected to hold a JSON object with figures"):
+        report.report(settings(tmp_path), folder=None, sizes=SIZES)
     (out / "judge.json").write_text("{")
     with pytest.raises(AlignmentError, match=r"judge\.json was expected to hold figures, but it cannot be read"):
         report.report(settings(tmp_path), folder=None, sizes=SIZES)

@@ -202,8 +202,23 @@ FOUND: dict[str, Any] = {
         },
     },
     "examples": [],
-    "incremental": {"without": SHARE, "with": _estimate(0.625, 0.5, 0.75, 4), "difference": SHARE},
-    "judge": {"tags": {"base": dict.fromkeys(("accuracy", "precision", "recall", "f1"), SHARE) | {"n": 30}}},
+    "incremental": {
+        "bench": "incremental",
+        "hr30": {
+            "hits": {
+                "without": 0.25,
+                "with": 0.2675,
+                "points": 1.75,
+                "interval": [0.5, 3.0],
+                "households": 80,
+                "baskets": 1420,
+            }
+        },
+    },
+    "judge": {
+        "explanations": {"aligned": {"accuracy": 0.75, "precision": None, "recall": 1.0, "f1": 0.5, "n": 1200}},
+        "tags": {"base": dict.fromkeys(("accuracy", "precision", "recall", "f1"), SHARE) | {"n": 30}},
+    },
 }
 
 
@@ -212,9 +227,12 @@ def test_tables_have_the_paper_s_form_and_its_figures_beside_ours():
     assert list(made) == ["Table 7", "Table 5", "Table 9"]
     assert made["Table 7"].rows[0] == ("base", *["50.0 % [25.0, 75.0]"] * 5, "4")
     assert ("paper: Qwen3-SFT", "95.8 %", "-", "-", "-", "-", "-") in made["Table 7"].rows
-    assert made["Table 5"].rows[1] == ("with", ".625 [.500, .750]")
-    assert ("paper: TBStars-SFT (w/ IL)", "0.3776") in made["Table 5"].rows
+    assert made["Table 5"].rows == [
+        ("all", "0.2500", "0.2675", "+1.75 points [+0.50, +3.00]", "80 households, 1,420 baskets"),
+        ("paper: TBStars-SFT", "0.3671", "0.3776", "+1.05 points", "-"),
+    ]
     assert ("Item Tag Prediction", "base", *[".500 [.250, .750]"] * 4, "30") in made["Table 9"].rows
+    assert ("Explanation Generation", "aligned", ".750", "-", "1.000", ".500", "1,200") in made["Table 9"].rows
     assert all(len(row) == len(table.columns) for table in made.values() for row in table.rows)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -20,7 +19,7 @@ WRITTEN_TOKENS = 320
 """Room for a written answer: about three interests. A model that comes to no end is cut there, and the example says
 so."""
 KINDS = {
-    "written": "writes interests (`generate`)",
+    "written": "writes interests (mode generate)",
     "interest": "chose an interest, and why",
     "tag": "chose a tag, and why",
     "text": "explains an item",
@@ -35,11 +34,11 @@ def drawn(world: World, count: int) -> list[str]:
 
 def written(
     world: World, users: Sequence[str], engine: Engine, config: interests.Config, progress: Progress | None = None
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, str]:
     """Let a model write the interests of some shoppers.
 
     Returns:
-        By user the raw `text`, `fault` (why it cannot be read, empty if it can), and how many interests it has.
+        By user the interests with stage and reason; as the model wrote it where it cannot be read, and why not.
     """
     pool = planted.Pool().pool
     some = tables.only(world.run.budgeted, users)
@@ -53,14 +52,14 @@ def written(
         progress=progress,
     )
     return {
-        case.user_id: {"text": result.text, "fault": fault, "interests": len(answer.interests) if answer else 0}
+        case.user_id: _listed(answer) if answer is not None else f"{result.text} [{fault}]"
         for case, (answer, fault), result in zip(cases, found, results, strict=True)
     }
 
 
 def of_model(
     users: Sequence[str],
-    wrote: Mapping[str, Mapping[str, Any]],
+    wrote: Mapping[str, str],
     mined: interests.Mined,
     predicted: tags.Predicted,
     explained: explanations.Written,
@@ -78,7 +77,7 @@ def of_model(
     found: dict[str, dict[str, str]] = {}
     for place, user in enumerate(users):
         found[user] = {
-            "written": _written(wrote.get(user)),
+            "written": wrote.get(user, "(not asked: too thin a history)"),
             "interest": _interest(user, mined),
             "tag": _tag(user, predicted),
             "text": _text(lines[at[place]]) if place < len(at) else "",
@@ -86,10 +85,8 @@ def of_model(
     return found
 
 
-def _written(one: Mapping[str, Any] | None) -> str:
-    if one is None:
-        return "(not asked: too thin a history)"
-    return f"{one['text']} [{one['fault']}]" if one["fault"] else str(one["text"])
+def _listed(answer: generate.InterestAnswer) -> str:
+    return "; ".join(f"{one.interest} ({one.stage}): {one.reason}" for one in answer.interests) or "no interest"
 
 
 def _interest(user: str, mined: interests.Mined) -> str:

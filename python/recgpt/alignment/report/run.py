@@ -151,6 +151,11 @@ class _Report:
         self.models = ("base", "aligned") if self.files else ("base",)
         self.left_out: dict[str, str] = {}
         self.world: generated.World | None = None
+        # Before anything is asked: a file that cannot be read should cost no time.
+        self.experiments = {
+            "incremental": self._experiment("incremental", "Table 5, incremental learning"),
+            "judge": self._experiment("judge", "Table 9, the judge before and after training"),
+        }
 
     def close(self) -> None:
         if self.world is not None:
@@ -192,23 +197,25 @@ class _Report:
             "parts": {name: part for name, part in parts.items() if part},
             "goals": goals(parts),
             "examples": [{"user": user, "models": {model: texts[model][user] for model in texts}} for user in users],
-            "incremental": self._experiment("incremental", "Table 5, incremental learning"),
-            "judge": self._experiment("judge", "Table 9, the judge before and after training"),
+            **self.experiments,
             "seconds": self.clock.seconds,
         }
         return found
 
     def _experiment(self, name: str, what: str) -> dict[str, Any] | None:
-        """Read the figures that another experiment left."""
+        """Read the figures that another experiment left: a JSON object, or a bench's output, which ends with one."""
         path = self.out / f"{name}.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8").strip()
+            found = json.loads(text if text.startswith("{") else text.rpartition("\n")[2])
         except FileNotFoundError:
             self.left_out[name] = f"{what}: no figures are at {path}"
             return None
         except (OSError, UnicodeDecodeError, ValueError) as error:
             raise AlignmentError(f"{path} was expected to hold figures, but it cannot be read: {error}") from error
-        return found if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            raise AlignmentError(f"{path} was expected to hold a JSON object with figures, but it holds {text[:40]!r}")
+        return found
 
     def write(self, found: Mapping[str, Any]) -> dict[str, str]:
         """Write the report in every form; old files stay until the new ones are whole."""

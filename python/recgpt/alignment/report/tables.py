@@ -14,8 +14,8 @@ from recgpt.alignment.report.households import SEGMENTS
 from recgpt.explanations import CRITERIA as TEXT_CRITERIA
 from recgpt.text import clean
 
-MODELS = {"base": "base", "aligned": "aligned"}
 TASKS = {"interests": "User Interest Mining", "tags": "Item Tag Prediction", "explanations": "Explanation Generation"}
+_FIGURES = ("accuracy", "precision", "recall", "f1")
 _MARKS = re.compile(r"([\\`*_\[<>|&~])")
 
 
@@ -54,10 +54,9 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     makers = (("next", _next), ("interests", _interests), ("tags", _tags), ("explanations", _explanations))
     made = [_goals(found["goals"])] if any(goal["reached"] for goal in found["goals"]) else []
     made += [table for part, make in makers if part in parts for table in make(parts[part])]
-    if found.get("incremental"):
-        made.append(_incremental(found["incremental"]))
-    if found.get("judge"):
-        made += _judge(found["judge"])
+    for name, read in (("incremental", _incremental), ("judge", _judge)):
+        if found.get(name):
+            made += read(found[name])
     return made
 
 
@@ -71,7 +70,7 @@ def _goals(goals: Sequence[Mapping[str, Any]]) -> Table:
         rows.append((goal["goal"], unit, told(reached), count, f"{met}, surely" if goal["sure"] else met))
     return Table(
         "Goals of the aligned model",
-        "`surely`: the whole 95 % interval is beyond the mark. n: households, shoppers or items, by which the interval "
+        "Surely: the whole 95 % interval is beyond the mark. n: households, shoppers or items, by which the interval "
         "is drawn.",
         ("goal", "mark", "reached", "n", "met"),
         rows,
@@ -106,7 +105,7 @@ def _next(part: Mapping[str, Mapping[str, Any]]) -> list[Table]:
         ),
         Table(
             "Held-out households: HR@30 of the next basket",
-            "The 30 kinds ranked first, as `evaluation.category_hits` has it; not bought for 30 days: what was is "
+            "The 30 kinds ranked first, counted as evaluation.category_hits does; not bought for 30 days: what was is "
             "passed over on both sides.",
             ("model", "kinds", "HR@30", "minus popularity", "households"),
             hits,
@@ -166,7 +165,7 @@ def _tags(part: Mapping[str, Mapping[str, Any]]) -> list[Table]:
             "Table 4: tags that pass",
             "The planted world's shoppers, each model with the interests that it mined. All: relevance, consistency, "
             "specificity and validity (Table 3) together; without an interest a tag is held against all that the "
-            "shopper truly has. In `rank` tags come from the catalogue, so they are specific and valid from the start.",
+            "shopper truly has. In mode rank, tags come from the catalogue, so they are specific and valid from the start.",
             ("model", "of", "all", *TAG_CRITERIA, "tags"),
             rows,
         ),
@@ -197,30 +196,51 @@ def _explanations(part: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     ]
 
 
-def _incremental(found: Mapping[str, Any]) -> Table:
-    rows = [(name, told(found[key])) for name, key in (("without", "without"), ("with", "with"))]
-    rows += [("difference", told(found["difference"]))]
-    rows += [(f"paper: {name}", f"{rate:.4f}") for name, rate in paper.TABLE_5.items()]
-    return Table(
-        "Table 5: HR@30 without and with incremental learning",
-        str(found.get("note", "")),
-        ("incremental learning", "HR@30"),
-        rows,
-    )
+def _incremental(found: Mapping[str, Any]) -> list[Table]:
+    """Read the last line of `benches/incremental.py`."""
+    rows = []
+    for field, kinds in (("hits", SEGMENTS["all"]), ("hits_new", SEGMENTS["new"])):
+        one = found.get("hr30", {}).get(field)
+        if one:
+            low, high = one["interval"]
+            rows.append(
+                (kinds, f"{one['without']:.4f}", f"{one['with']:.4f}",
+                 f"{one['points']:+.2f} points [{low:+.2f}, {high:+.2f}]",
+                 f"{one['households']:,} households, {one['baskets']:,} baskets")
+            )  # fmt: skip
+    without, with_ = paper.TABLE_5.values()
+    rows.append(("paper: TBStars-SFT", f"{without:.4f}", f"{with_:.4f}", f"{100 * (with_ - without):+.2f} points", "-"))
+    return [
+        Table(
+            "Table 5: HR@30 without and with incremental learning",
+            "Over windows of 14 days; the difference is paired, its interval over households with all their windows.",
+            ("kinds", "without", "with", "difference", "n"),
+            rows,
+        )
+    ]
 
 
 def _judge(found: Mapping[str, Any]) -> list[Table]:
-    figures = ("accuracy", "precision", "recall", "f1")
+    """Read task -> `base` and `aligned` -> accuracy, precision, recall, f1 (estimates, or bare numbers) and `n`."""
     rows = []
     for task, name in TASKS.items():
-        for model in ("base", "aligned"):
+        for model, theirs in (("base", "Qwen3-Judge-Base"), ("aligned", "Qwen3-Judge-SFT")):
             one = found.get(task, {}).get(model)
             if one:
-                rows.append((name, model, *(told(one[figure]) for figure in figures), str(one["n"])))
-            own = (f"{value:.4f}" for value in paper.TABLE_9[task][model])
-            rows.append((name, f"paper: {'Qwen3-Judge-Base' if model == 'base' else 'Qwen3-Judge-SFT'}", *own, "-"))
-    return [Table("Table 9: the judge against people", str(found.get("note", "")),
-                  ("task", "judge", "accuracy", "precision", "recall", "F1", "labels"), rows)]  # fmt: skip
+                rows.append((name, model, *(_told(one[figure]) for figure in _FIGURES), f"{one['n']:,}"))
+            rows.append((name, f"paper: {theirs}", *(f"{value:.4f}" for value in paper.TABLE_9[task][model]), "-"))
+    return [
+        Table(
+            "Table 9: the judge against people",
+            "On labels that the judge has not seen.",
+            ("task", "judge", "accuracy", "precision", "recall", "F1", "labels"),
+            rows,
+        )
+    ]
+
+
+def _told(value: Estimate | float | None) -> str:
+    return told(value if isinstance(value, dict) or value is None else {"value": value, "low": None, "high": None})
 
 
 def markdown(made: Sequence[Table]) -> str:
