@@ -165,7 +165,7 @@ def _tags(part: Mapping[str, Mapping[str, Any]]) -> list[Table]:
             "Table 4: tags that pass",
             "The planted world's shoppers, each model with the interests that it mined. All: relevance, consistency, "
             "specificity and validity (Table 3) together; without an interest a tag is held against all that the "
-            "shopper truly has. In mode rank, tags come from the catalogue, so they are specific and valid from the start.",
+            "shopper truly has. In mode rank, tags come from the catalogue: specific and valid from the start.",
             ("model", "of", "all", *TAG_CRITERIA, "tags"),
             rows,
         ),
