@@ -155,6 +155,9 @@ def test_a_tag_is_held_against_the_truth_and_the_stage_s_rules(tag, interest, fa
 # goals
 
 
+F1, HALLUCINATED = "interest F1, as the rules kept", "hallucinated interests, as the rules kept"
+
+
 def _estimate(value: float, low: float, high: float, n: int = 240) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high, "n": n}
 
@@ -162,11 +165,11 @@ def _estimate(value: float, low: float, high: float, n: int = 240) -> dict[str, 
 @pytest.mark.parametrize(
     ("part", "figures", "goal", "met", "sure"),
     [
-        ("interests", {"kept": {"f1": _estimate(0.93, 0.91, 0.95, 40)}}, "interest F1", True, True),
-        ("interests", {"kept": {"f1": _estimate(0.90, 0.85, 0.95, 40)}}, "interest F1", True, False),
-        ("interests", {"kept": {"f1": _estimate(0.89, 0.85, 0.95, 40)}}, "interest F1", False, False),
-        ("interests", {"kept": {"hallucination": _estimate(0.02, 0, 0.1)}}, "hallucinated interests", False, False),
-        ("interests", {"kept": {"hallucination": _estimate(0.01, 0, 0.019, 40)}}, "hallucinated interests", True, True),
+        ("interests", {"kept": {"f1": _estimate(0.93, 0.91, 0.95, 40)}}, F1, True, True),
+        ("interests", {"kept": {"f1": _estimate(0.90, 0.85, 0.95, 40)}}, F1, True, False),
+        ("interests", {"kept": {"f1": _estimate(0.89, 0.85, 0.95, 40)}}, F1, False, False),
+        ("interests", {"kept": {"hallucination": _estimate(0.02, 0, 0.1)}}, HALLUCINATED, False, False),
+        ("interests", {"kept": {"hallucination": _estimate(0.01, 0, 0.019, 40)}}, HALLUCINATED, True, True),
         ("next", {"hr": {"all": {"difference": _estimate(0.0, -0.1, 0.1)}}}, "HR@30 above popularity", False, False),
         ("next", {"hr": {"all": {"difference": _estimate(0.1, 0.01, 0.2)}}}, "HR@30 above popularity", True, True),
         ("next", {"hr": {"all": {"difference": _estimate(0.1, 0, 0.2, 199)}}}, "HR@30 above popularity", None, False),
@@ -249,6 +252,7 @@ def test_what_strangers_and_models_wrote_stays_text_on_the_page_and_in_markdown(
         assert shown.count("<table") == len(tables(FOUND)) + 1
         text = examples(told_)
         assert not re.search(r"(?<!\\)[<>`\[]", text)
+        assert text.startswith("# Base and aligned, side by side\n")
         cells = [line for line in text.split("\n") if line.startswith("|")]
         assert len(cells) == 6, "a row for each kind, and two of the head"
         assert all(len(line.replace("\\|", "").split("|")) == 5 for line in cells)

@@ -13,8 +13,10 @@ _GOALS: tuple[tuple[str, str, str, tuple[str, ...], float, bool], ...] = (
     ("own history above popularity, AUC", "over", "next", ("auc", "all", "own_minus_popularity"), 0.0, True),
     ("own history above another's, AUC", "at least", "next", ("auc", "all", "own_minus_other"), 0.08, True),
     ("HR@30 above popularity", "over", "next", ("hr", "all", "difference"), 0.0, True),
-    ("interest F1", "at least", "interests", ("kept", "f1"), 0.90, False),
-    ("hallucinated interests", "under", "interests", ("kept", "hallucination"), 0.02, False),
+    ("interest F1, as the model chose", "at least", "interests", ("first", "f1"), 0.90, False),
+    ("interest F1, as the rules kept", "at least", "interests", ("kept", "f1"), 0.90, False),
+    ("hallucinated interests, as the model chose", "under", "interests", ("first", "hallucination"), 0.02, False),
+    ("hallucinated interests, as the rules kept", "under", "interests", ("kept", "hallucination"), 0.02, False),
     ("tags that pass all four criteria, first answers", "at least", "tags", ("first", "all"), 0.848, False),
     ("explanations that pass, first tries", "at least", "explanations", ("all",), 0.958, False),
 )

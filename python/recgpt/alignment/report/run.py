@@ -16,6 +16,8 @@ from recgpt.alignment.report.goals import goals
 from recgpt.alignment.report.tables import Table, examples, markdown, tables
 from recgpt.alignment.run import FOLDER
 from recgpt.alignment.shop import Shop
+from recgpt.alignment.truth import Truth
+from recgpt.alignment.truth_teller import TruthTeller
 from recgpt.errors import AlignmentError
 from recgpt.evaluation.report import environment, save
 from recgpt.llm import Recorded
@@ -23,11 +25,13 @@ from recgpt.llm.adapters import adapt
 from recgpt.llm.engine import Engine
 from recgpt.llm.planning import Planned, Tally
 from recgpt.pipeline import config as configuration
-from recgpt.pipeline import engines, preflight, source
+from recgpt.pipeline import engines, planted, preflight, source
 from recgpt.pipeline.watch import Clock, Silent, Watch
 
 FILES = ("interests", "tags", "explanations", "judge")
 """Adapters by name: FOLDER/NAME.gguf, and what each was made from in NAME.json."""
+TEACHER = "teacher=world"
+"""Who answers from the truth: what a model could reach at most under the stages' own rules."""
 _ASKED = ("interests", "tags", "explanations")
 
 
@@ -174,6 +178,8 @@ class _Report:
             judged = real.households(shop, now, users=self.sizes.users)
             self.world = generated.World.of(self.config)
         parts: dict[str, dict[str, Any]] = {name: {} for name in ("next", *_ASKED)}
+        with self.clock.stage(TEACHER, "answering for the planted shoppers from what is true"):
+            self._teach(self.world, parts)
         texts: dict[str, Any] = {}
         for model in self.models:
             asked = _Asked(self, model, engine)
@@ -201,6 +207,18 @@ class _Report:
             "seconds": self.clock.seconds,
         }
         return found
+
+    def _teach(self, world: generated.World, parts: dict[str, dict[str, Any]]) -> None:
+        """Let the truth-teller choose interests and tags: what the stages' own rules leave of what is right."""
+        run, pool = world.run, planted.Pool().pool
+        truth = Truth.of(run.data.truth, world.truth, world.item_tags)
+        teller = TruthTeller(
+            truth, name=TEACHER, pool=pool, count=lambda texts: [int(one) for one in run.tokenizer.count(texts)]
+        )
+        mined = generated.mine(world, teller, replace(world.config.interests, reference=self.reference))
+        parts["interests"][TEACHER] = generated.interest_figures(world, mined)
+        predicted = generated.predict(world, mined.table, teller, replace(world.config.tags, baseline=0.0))
+        parts["tags"][TEACHER] = generated.tag_figures(world, predicted)
 
     def _experiment(self, name: str, what: str) -> dict[str, Any] | None:
         """Read the figures that another experiment left: a JSON object, or a bench's output, which ends with one."""

@@ -132,7 +132,8 @@ def _interests(part: Mapping[str, Mapping[str, Any]]) -> list[Table]:
     return [
         Table(
             "Table 2: interests that pass",
-            "The planted world's shoppers. An interest passes where it is willed and the behavior truly shows it.",
+            "The planted world's shoppers. An interest passes where it is willed and the behavior truly shows it. "
+            "teacher=world answers from the truth: what can be reached under the stage's rules.",
             ("model", "of", "pass rate", "interests"),
             rates,
         ),
@@ -255,7 +256,10 @@ def markdown(made: Sequence[Table]) -> str:
 
 def examples(found: Sequence[Mapping[str, Any]]) -> str:
     """Write the examples as Markdown, the models side by side; every text is taken literally."""
-    parts = []
+    parts = [
+        "# Base and aligned, side by side\n\nShoppers of a planted world, drawn by the seed and not by hand. In brackets "
+        "stands the rule that a text breaks: such a text is not served.\n"
+    ]
     for place, one in enumerate(found, start=1):
         models = list(one["models"])
         head = f"|  | {' | '.join(map(plain, models))} |\n|---|{'---|' * len(models)}"
