@@ -20,6 +20,8 @@ from recgpt.llm.tokenizer import Tokenizer
 from recgpt.pipeline import config as configuration
 from recgpt.pipeline import engines, source
 
+# A report makes two worlds and runs three stages for each model: two seconds alone, much more beside other tests.
+pytestmark = pytest.mark.timeout(180)
 SIZES = report.Sizes(users=6, shoppers=4, texts=8, examples=2)
 TOML = """
 out = "{out}"

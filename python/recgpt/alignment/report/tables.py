@@ -257,8 +257,8 @@ def markdown(made: Sequence[Table]) -> str:
 def examples(found: Sequence[Mapping[str, Any]]) -> str:
     """Write the examples as Markdown, the models side by side; every text is taken literally."""
     parts = [
-        "# Base and aligned, side by side\n\nShoppers of a planted world, drawn by the seed and not by hand. In brackets "
-        "stands the rule that a text breaks: such a text is not served.\n"
+        "# Base and aligned, side by side\n\nShoppers of a planted world, drawn by the seed and not by hand. In "
+        "brackets stands the rule that a text breaks: such a text is not served.\n"
     ]
     for place, one in enumerate(found, start=1):
         models = list(one["models"])
