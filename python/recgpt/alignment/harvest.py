@@ -50,35 +50,56 @@ def harvest(outputs: Outputs, kept: Kept, grades: Mapping[str, Grade], *, origin
     rows: list[dict[str, Any]] = []
     now = outputs.stages.now
     for stage, grade in grades.items():
-        for request in outputs.ranked:
-            if request.key.startswith(f"{stage}/"):
-                user = request.key.split("/")[1]
-                for answer, others in ranking(user, request.candidates, grade, reference=stage == "interests"):
-                    rows.append(_row(stage, f"{stage}_rank", request.prompt, answer, others, user, origin, now))
+        for asked in outputs.ranked:
+            if asked.key.startswith(f"{stage}/"):
+                user = asked.key.split("/")[1]
+                for answer, others in ranking(user, asked.candidates, grade, reference=stage == "interests"):
+                    rows.append(_row(stage, f"{stage}_rank", asked.prompt, answer, others, user, origin, now))
     known = {stage: _known(stage, kept.get(stage, ())) for stage in _TEXTS}
     for request, result in outputs.texts:
-        stage = request.key.split("/")[0]
-        if result.status != "ok":
-            continue
-        if request.schema is not None:
-            user = request.key.split("/")[1]
-            answer = listed(stage, result.value, [row for row in kept.get(stage, ()) if row["user_id"] == user])
-            name = stage
-        else:
-            name, answer = _TEXTS[stage], result.text.strip()
-            said = _said(stage, request, result)
-            answer, user = (answer, known[stage][said]) if said in known[stage] else ("", None)
-        if answer:
-            # Behind a forced beginning an engine goes on with a space.
-            answer = f" {answer}" if request.prompt.answer else answer
-            rows.append(_row(stage, name, request.prompt, answer, [], user, origin, now))
+        if result.status == "ok":
+            stage = request.key.split("/")[0]
+            name, answer, owner = _text(stage, request, result, kept.get(stage, ()), known[stage])
+            if answer:
+                # Behind a forced beginning an engine goes on with a space.
+                answer = f" {answer}" if request.prompt.answer else answer
+                rows.append(_row(stage, name, request.prompt, answer, [], owner, origin, now))
     distinct = {(row["prompt"], row["beginning"], row["answer"], *row["others"]): row for row in rows}
     return schema.rows(list(distinct.values()), SAMPLES)
 
 
-def ranking(
-    user: str, candidates: Sequence[str], grade: Grade, *, reference: bool
-) -> Iterator[tuple[str, list[str]]]:
+def _text(
+    stage: str,
+    request: Request,
+    result: Result,
+    kept: Sequence[Mapping[str, Any]],
+    known: Mapping[object, str | None],
+) -> tuple[str, str, str | None]:
+    """Give the prompt's name, what of a text is worth imitating (empty for none of it), and whose behavior it shows."""
+    if request.schema is not None:
+        user = request.key.split("/")[1]
+        return stage, listed(stage, result.value, [row for row in kept if row["user_id"] == user]), user
+    said = _said(stage, request, result)
+    return (_TEXTS[stage], result.text.strip(), known[said]) if said in known else (_TEXTS[stage], "", None)
+
+
+def graded(outputs: Outputs, kept: Kept) -> dict[str, Grade]:
+    """Grade candidates by what an engine wrote of each user: what was kept is right, all else is wrong.
+
+    A tag that nobody wrote, but whose category somebody's kept tag has, stands in the middle.
+    """
+    named = {(row["user_id"], row["interest"]) for row in kept["interests"]}
+    tags = {(row["user_id"], row["tag"]) for row in kept["tags"]}
+    shelves = {(row["user_id"], row["category"]) for row in kept["tags"] if row["category"]}
+
+    def tag(user: str, text: str) -> int:
+        near = (user, outputs.category_of.get(text)) in shelves
+        return RIGHT if (user, text) in tags else MIDDLE if near else WRONG
+
+    return {"interests": lambda user, name: RIGHT if (user, name) in named else WRONG, "tags": tag}
+
+
+def ranking(user: str, candidates: Sequence[str], grade: Grade, *, reference: bool) -> Iterator[tuple[str, list[str]]]:
     """Give each right answer with those that it comes before; those of one prompt have the same.
 
     Args:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from recgpt import categories, explanations, interests, schema, tags
 from recgpt.alignment.recording import Recording
 from recgpt.alignment.wording import drawn
-from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result, ScoreRequest, ScoreResult
+from recgpt.llm.engine import Engine, Progress, Request, Result, ScoreRequest, ScoreResult
 from recgpt.pipeline import tables
 from recgpt.pipeline.run import Stages
 
@@ -35,10 +35,18 @@ class Outputs:
     """Every text that the engine wrote."""
     ranked: list[ScoreRequest]
     """What mode `rank` asks about these users, without baselines and controls."""
+    category_of: dict[str, str]
+    """Tag of the catalogue -> category."""
 
 
 def produce(
-    stages: Stages, users: Sequence[str], engine: Engine, *, mode: Mode, choosing_all: bool = False, progress: Progress | None = None
+    stages: Stages,
+    users: Sequence[str],
+    engine: Engine,
+    *,
+    mode: Mode,
+    wide: bool = False,
+    progress: Progress | None = None,
 ) -> Outputs:
     """Run interests, tags and explanations of some users, and keep the tables in the folder of their run.
 
@@ -47,6 +55,8 @@ def produce(
         users: whose.
         engine: answers.
         mode: of interests and tags.
+        wide: compare interests with many that nothing speaks for, so that one whose every candidate is true keeps all;
+            what is recorded of ranking stays the stage's own.
         progress: called with (done, total) requests of each step.
     """
     config, pool = stages.config, interests.Pool.load(stages.config.llm.pool)
@@ -56,15 +66,13 @@ def produce(
     # The control asks about other people's histories, of which nothing is to be learned.
     asking: dict[str, Any] = {"now": stages.now, "progress": progress}
     mining = replace(config.interests, control=False)
-    choosing = replace(mining, contrast=2 * mining.candidates) if choosing_all else mining
+    choosing = replace(mining, contrast=2 * mining.candidates) if wide else mining
     mined = interests.mine(people, histories, engine=recording, mode=mode, pool=pool, config=choosing, **asking)
     predicting: dict[str, Any] = {
         "categories": phi, "items": stages.items, "item_tags": item_tags, "candidates": config.llm.candidates,
         "terms": tables.terms(pool), "config": config.tags,
     }  # fmt: skip
-    predicted = tags.predict(
-        people, mined.table, stages.events, engine=recording, mode=mode, **predicting, **asking
-    )
+    predicted = tags.predict(people, mined.table, stages.events, engine=recording, mode=mode, **predicting, **asking)
     written = explanations.write(
         mined.table,
         stages.items,
@@ -83,7 +91,9 @@ def produce(
     stages.keep("tags", tags=predicted.table, item_tags=item_tags, rejections=predicted.rejections)
     stages.keep("explanations", explanations=written.table, rejections=written.rejections)
     ranked = [one for one, _ in listed.scored if one.key.split("/")[1] != "baseline"]
-    return Outputs(stages, list(users), mined, predicted, written, recording.written, ranked)
+    named = sorted(set(item_tags["tag"].to_pylist()))
+    category_of = dict(zip(named, phi(named), strict=True)) if named else {}
+    return Outputs(stages, list(users), mined, predicted, written, recording.written, ranked, category_of)
 
 
 def pairs(predicted: pa.Table, item_tags: pa.Table) -> pa.Table:

@@ -173,6 +173,20 @@ def curriculum(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     console.print(Text(str(path)), soft_wrap=True)
 
 
+def taught(found: Any, *, paper: tuple[int, int]) -> None:
+    """Print what became of a teacher's outputs, beside the report's share."""
+    console = Console(highlight=False)
+    listing(console, f"teacher={found.teacher}", ("task", "became", "outputs"), found.table())
+    share, theirs = found.left / found.made, paper[1] / paper[0]
+    console.print(
+        Text(
+            f"{found.made:,} outputs -> {found.left:,} kept ({share:.0%}); the report: {paper[0] / 1000:.1f}k -> "
+            f"{paper[1] / 1000:.1f}k ({theirs:.0%})\n{found.samples.num_rows:,} samples in {found.path}"
+        ),
+        soft_wrap=True,
+    )
+
+
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:
     seen = "" if events is None else f"{events:,} events -> "
     parts = ", ".join(
