@@ -200,6 +200,28 @@ def test_failures_are_sampled_again_together_and_then_unscored():
     assert (rejected["text"], rejected["raw"]) == ("(no interest) | 3", " winter")
 
 
+def test_first_tries_are_kept_with_every_criterion_that_they_break():
+    said = {"crushed": " organic nights, hurry, buy now", "italian": " long evenings by the fire"}
+
+    def answer(request):
+        return next((text for name, text in said.items() if name in request.prompt.answer.lower()), " wool again")
+
+    written = write(Scripted(answer), config=Config(samples=1))
+    first = {(one.interest, one.name): one for one in written.first}
+    assert len(first) == len(written.first) == written.counts["answers_total"]
+    assert sum(not one.faults for one in written.first) == written.counts["answers_valid"]
+    ice = first[None, "crushed ice"]
+    assert ice.text == "Crushed ice for a organic nights, hurry, buy now"
+    assert {"factuality", "safety"} <= set(ice.faults) <= set(explanations.CRITERIA)
+    assert first[None, "italian bread"].faults == {}
+    assert "clarity" in first[None, "wool sock"].faults
+
+
+def test_a_text_that_was_cut_is_not_clear():
+    written = write(Scripted(lambda request: Result("unscored", " long evenings", reason="length")))
+    assert all(one.faults["clarity"] == "length" for one in written.first)
+
+
 def test_a_later_sample_that_passes_is_taken():
     written = write(Scripted(lambda request: " winter" if request.temperature == 0 else " the slow soup at noon"))
     assert written.counts["kept"] == 5

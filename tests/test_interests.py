@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime
 
 import pyarrow as pa
@@ -47,6 +48,41 @@ def test_three_engine_calls_serve_all_users_and_the_history_is_shared_prefix():
     without = [request for request in engine.scored if request.key.startswith("interests/camper/without/")]
     assert 2 <= len(without) <= 1 + interests.Config().evidence_rows
     assert all("Dome tent" in request.prompt.user for request in without if not request.key.endswith("/1"))
+
+
+class Referring(Scripted):
+    """Likes camping and cats more than `nothing else`, which it likes as much as bicycles, and everything else less."""
+
+    def like(self, prompt: Prompt, candidate: str) -> float:
+        return {" camping": -1.0, " cat ownership": -1.5, " nothing else": -2.0, " cycling": -2.0}.get(candidate, -3.0)
+
+
+def test_with_a_reference_an_interest_is_chosen_when_it_comes_before_it_and_no_baseline_is_asked():
+    engine = Referring()
+    who, hist = tables(camper=("age 35-44", CAMPER), cat=("age 65+", CAT))
+    config = interests.Config(reference="nothing else", contrast=len(POOL.interests))
+    table = interests.rank(who, hist, engine=engine, now=NOW, config=config)
+    assert [request.key for request in engine.scored] == ["interests/cat", "interests/camper"]
+    assert all(request.candidates[-1] == " nothing else" for request in engine.scored)
+    assert all(len(request.candidates) == len(POOL.interests) + 1 for request in engine.scored)
+    chosen = [(row["user_id"], row["interest"], row["score"]) for row in table.to_pylist()]
+    assert chosen == [
+        (user, interest, score)
+        for user in ("camper", "cat")
+        for interest, score in (("camping", 1.0), ("cat ownership", 0.5))
+    ]
+    stricter = interests.rank(who, hist, engine=engine, now=NOW, config=replace(config, margin=0.5))
+    assert set(stricter["interest"].to_pylist()) == {"camping"}, "the margin is above the reference, not the median"
+
+
+def test_who_likes_nothing_more_than_the_reference_has_no_interest():
+    class Content(Scripted):
+        def like(self, prompt: Prompt, candidate: str) -> float:
+            return -1.0 if candidate == " nothing else" else -2.0
+
+    result = mined(engine=Content(), config=interests.Config(reference="nothing else"), camper=("", CAMPER))
+    assert len(result.table) == len(result.rejections) == 0
+    assert result.counts["candidates"] > 0
 
 
 def test_a_user_gets_the_same_answer_alone_and_in_company():
@@ -128,6 +164,7 @@ def test_the_base_rate_of_evidence_is_the_share_of_supporting_rows_among_those_s
         ("evidence_drop", 0.0),
         ("evidence_drop", math.nan),
         ("margin", math.inf),
+        ("reference", " nothing else"),
         ("reason_words", (9, 4)),
     ],
 )

@@ -53,6 +53,20 @@ def test_rank_scores_against_the_baseline_and_gives_reasons():
     assert predicted.counts["answers_valid"] == predicted.counts["kept"] == len(ann)
 
 
+@pytest.mark.parametrize(("weight", "bread", "salsa"), [(1.0, 1.0, -1.0), (0.5, 0.0, -2.0), (0.0, -1.0, -3.0)])
+def test_the_baseline_is_taken_off_by_its_weight_and_not_asked_for_at_0(weight, bread, salsa):
+    def score(request):
+        if "baseline" in request.key:
+            return [-2.0] * len(request.candidates)
+        return [-1.0 if text == " italian bread" else -3.0 for text in request.candidates]
+
+    engine = Scripted(score=score)
+    predicted = predict(engine, config=tags.Config(baseline=weight, association_weight=0.0))
+    scores = {row["tag"]: row["score"] for row in predicted.table.to_pylist() if row["user_id"] == "ann"}
+    assert (scores["italian bread"], scores["mild salsa"]) == (pytest.approx(bread), pytest.approx(salsa))
+    assert any("baseline" in request.key for request in engine.scored[0]) == (weight > 0)
+
+
 def test_a_reason_claims_only_what_the_user_really_did():
     did = {"purchase": "bought", "cart": "put in the cart", "favorite": "saved", "click": "looked at",
            "detail_view": "looked at", "review_read": "read reviews of", "try_on": "had to do with"}  # fmt: skip
@@ -113,6 +127,17 @@ def test_a_failed_reason_is_tried_once_more_then_kept_as_unscored():
     assert (rejected["text"], rejected["status"], rejected["raw"]) == ("italian bread", "unscored", " winter")
     assert "italian bread" not in predicted.table["tag"].to_pylist()
     assert predicted.counts["answers_valid"] == 0 < predicted.counts["answers_total"]
+    assert {one.fault for one in predicted.first} == {"no_substance"}, "as it was before anything was tried again"
+    assert all(one.reason.endswith("to winter") for one in predicted.first)
+
+
+def test_first_answers_are_the_first_quantity_of_every_user_without_their_spares():
+    config = Config(quantity=2, min_categories=1)
+    engine = Scripted(lambda request: "" if "italian" in request.prompt.answer else " serve at parties")
+    first = {one.tag: one for one in predict(engine, config=config).first if one.user == "ann"}
+    assert {tag: one.fault for tag, one in first.items()} == {"mild salsa": "", "italian bread": "no_substance"}
+    assert first["mild salsa"].reason.endswith("so they may use mild salsa to serve at parties")
+    assert (first["mild salsa"].interest, first["mild salsa"].category) == ("salsa dancing", "DIPS")
 
 
 def test_a_failed_tag_is_replaced_by_the_next_in_rank():
@@ -208,6 +233,11 @@ def test_bad_input_is_refused_with_a_way_out():
         Config(hemisphere="east")
     with pytest.raises(NaiveTimestampError, match="must carry a time zone"):
         tags.by_rule(EVENTS, tags.item_tags(catalogue()), catalogue(), now=datetime(2017, 12, 18))
+
+
+def test_a_baseline_without_a_number_is_refused():
+    with pytest.raises(InvalidConfigError, match=r"tags\.baseline must be a finite number, but it is nan"):
+        tags.Config(baseline=float("nan"))
 
 
 def test_empty_tables_give_empty_tables():

@@ -41,6 +41,16 @@ def test_generate_validates_every_triplet_again(triplet, reason):
     assert (predicted.counts["answers_total"], predicted.counts["answers_valid"]) == (2, 1)
 
 
+def test_first_answers_are_every_triplet_with_what_is_wrong_with_its_reason():
+    poor = ("salsa", "salsa dancing", "Owns a red boat.")
+    engine = Scripted(lambda request: answered(GOOD, poor))
+    first = predict(engine, users=USERS.slice(0, 1), mode="generate").first
+    assert [(one.user, one.tag, one.interest, one.fault) for one in first] == [
+        ("ann", "mild salsa", "Salsa dancing", ""),
+        ("ann", "salsa", "salsa dancing", "ungrounded"),
+    ]
+
+
 def test_generate_keeps_what_cannot_be_read():
     results = [Result("unscored", "[{", reason="parse: end of text"), answered(GOOD)]
     # What the engine says that its text means is not believed.

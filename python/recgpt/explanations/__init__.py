@@ -4,6 +4,6 @@ LLM_RE writes offline (section 2.4, Appendix B); the online path only looks up.
 """
 
 from recgpt.explanations.config import Config
-from recgpt.explanations.writing import Written, write
+from recgpt.explanations.writing import CRITERIA, FirstTry, Written, write
 
-__all__ = ["Config", "Written", "write"]
+__all__ = ["CRITERIA", "Config", "FirstTry", "Written", "write"]

@@ -43,6 +43,10 @@ _MONTHS = (
 _SEASONS = ("winter", "spring", "summer", "autumn")
 
 
+CRITERIA = ("relevance", "factuality", "clarity", "safety")
+"""Table 6."""
+
+
 class Written(NamedTuple):
     """What the explanations stage gives back."""
 
@@ -53,6 +57,20 @@ class Written(NamedTuple):
     counts: dict[str, Any]
     """`pairs`, `requests`, `answers_total` and `answers_valid` (first tries, before any filtering), `kept` (texts by
     the model), of them `by_interest` and `by_item`, `by_rule` (texts that the rule made), `unscored` (by reason)."""
+    first: tuple[FirstTry, ...] = ()
+    """The first try of every distinct text, in the order in which they were asked."""
+
+
+class FirstTry(NamedTuple):
+    """What the model wrote at first, before any filtering."""
+
+    interest: str | None
+    name: str
+    """The item, as a line calls it."""
+    text: str
+    """The whole line."""
+    faults: dict[str, str]
+    """Criterion of Table 6 -> the first rule of it that the text breaks; without a fault it passes."""
 
 
 @dataclass
@@ -122,10 +140,11 @@ def write(
             continue
         text = clean(interest, limit=80) or None
         of_pair[interest, item] = lines.setdefault((text, own.name, own.facts), _Line(text, own))
-    counts = _ask(list(lines.values()), engine, now, settings, Brands.of(catalogue), progress)
+    counts, first = _ask(list(lines.values()), engine, now, settings, Brands.of(catalogue), progress)
     told = {item for (interest, item), line in of_pair.items() if interest is None and line.text is not None}
     silent = catalogue.filter(pc.invert(pc.is_in(catalogue["item_id"], value_set=pa.array(told, pa.large_string()))))
-    return _result(of_pair, nameless, by_rule(silent, tag_of), counts, None if now is None else now + settings.lifetime)
+    until = None if now is None else now + settings.lifetime
+    return _result(of_pair, nameless, by_rule(silent, tag_of), counts, until)._replace(first=tuple(first))
 
 
 def _ask(
@@ -135,9 +154,10 @@ def _ask(
     config: Config,
     brands: Brands,
     progress: Progress | None,
-) -> Counter[str]:
+) -> tuple[Counter[str], list[FirstTry]]:
     """Fill the lines: one greedy try for each, then sampled tries together for those that failed."""
     counts: Counter[str] = Counter()
+    first: list[FirstTry] = []
     template = prompts.load("explanations")
     for tries in (range(1), range(1, config.samples)):
         waiting = [line for line in lines if line.text is None]
@@ -157,12 +177,18 @@ def _ask(
         ]
         counts["requests"] += len(requests)
         for (line, attempt, prompt), result in zip(jobs, engine.generate(requests, progress), strict=True):
-            if line.text is None:
-                _judge(line, prompt, result, brands, *_calendar(now, config))
+            if line.text is not None:
+                continue
+            text, faults = _read(line, prompt, result, brands, *_calendar(now, config))
             if attempt == 0:
                 counts["answers_total"] += 1
-                counts["answers_valid"] += line.text is not None
-    return counts
+                counts["answers_valid"] += not faults
+                broken = {name: next(fault for own, fault in faults if own == name) for name, _ in faults}
+                first.append(FirstTry(line.interest, line.item.name, text, broken))
+            line.raw = result.text
+            line.failure = faults[0][1] if faults else ""
+            line.text = None if faults else text
+    return counts, first
 
 
 def _prompt(template: prompts.Template, line: _Line, attempt: int, now: datetime | None, config: Config) -> Prompt:
@@ -191,32 +217,34 @@ def _calendar(now: datetime | None, config: Config) -> tuple[str, str]:
     return _MONTHS[now.month - 1], season
 
 
-def _judge(line: _Line, prompt: Prompt, result: Result, brands: Brands, month: str, season: str) -> None:
+def _read(
+    line: _Line, prompt: Prompt, result: Result, brands: Brands, month: str, season: str
+) -> tuple[str, list[tuple[str, str]]]:
+    """Give the whole line, and each rule that it breaks with the criterion of Table 6 that the rule serves."""
     own = clean(result.text)
     text = clean(f"{prompt.answer} {own}").rstrip(".。 ")
-    line.raw = result.text
     facts = f"{line.item.facts} ; {line.interest or ''}"
-    line.failure = (
-        ((result.reason or "engine") if result.status != "ok" else "")
-        or checkers.right_length(text)
-        or checkers.says_something(own, f"{line.item.name} {line.interest or ''}")
-        or checkers.in_voice(own)
-        or checkers.clear(text)
-        or checkers.complete(text)
-        or checkers.no_echo(own, prompt.system)
-        or checkers.no_copy(text, line.item.title)
-        or no_invented_claim(f"{line.item.name} {own}", line.item.own)
-        or checkers.no_invented_number(text, facts)
-        or checkers.no_foreign_brand(text, facts, brands)
-        or checkers.no_empty_praise(text, facts)
-        or checkers.no_hard_sell(own)
-        or checkers.no_personal_data(text)
-        or discreet(text, facts)
-        or checkers.of_the_season(text, facts, season, month)
-        or checkers.relevant(text, line.item.name, line.interest)
-        or ""
+    checked = (
+        # What was cut, or never came, is no sentence.
+        ("clarity", (result.reason or "engine") if result.status != "ok" else ""),
+        ("clarity", checkers.right_length(text)),
+        ("clarity", checkers.says_something(own, f"{line.item.name} {line.interest or ''}")),
+        ("clarity", checkers.in_voice(own)),
+        ("clarity", checkers.clear(text)),
+        ("clarity", checkers.complete(text)),
+        ("clarity", checkers.no_echo(own, prompt.system)),
+        ("clarity", checkers.no_copy(text, line.item.title)),
+        ("factuality", no_invented_claim(f"{line.item.name} {own}", line.item.own)),
+        ("factuality", checkers.no_invented_number(text, facts)),
+        ("factuality", checkers.no_foreign_brand(text, facts, brands)),
+        ("safety", checkers.no_empty_praise(text, facts)),
+        ("safety", checkers.no_hard_sell(own)),
+        ("safety", checkers.no_personal_data(text)),
+        ("safety", discreet(text, facts)),
+        ("factuality", checkers.of_the_season(text, facts, season, month)),
+        ("relevance", checkers.relevant(text, line.item.name, line.interest)),
     )
-    line.text = None if line.failure else text
+    return text, [(criterion, fault) for criterion, fault in checked if fault]
 
 
 def _result(

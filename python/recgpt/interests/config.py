@@ -19,7 +19,10 @@ class Config:
     most: int = 16
     """Interests a user, at most; the paper's users have 16.1 on average (section 2.1.2)."""
     margin: float = 0.0
-    """`rank`: nats a token by which a score must pass the user's own median."""
+    """`rank`: nats a token by which a score must pass the user's own median, or that of `reference`."""
+    reference: str = ""
+    """`rank`: where set, this text is scored among every user's candidates, an interest is chosen when it comes before
+    it, and no baseline is subtracted: for a model that has learned what to answer where nothing fits."""
     least_actions: int = 5
     """Abstain below this many actions in the history."""
     least_periods: int = 2
@@ -59,6 +62,11 @@ class Config:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise InvalidConfigError(f"interests.{name} must be at least {low}, but it is {getattr(self, name)}")
+        if self.reference != self.reference.strip():
+            raise InvalidConfigError(
+                f"interests.reference must begin and end with a word, but it is {self.reference!r}; the space before a "
+                "candidate is added"
+            )
         if not math.isfinite(self.margin):
             raise InvalidConfigError(f"interests.margin must be a finite number, but it is {self.margin}")
         # At 0 a row that changes nothing would be evidence.

@@ -1,8 +1,9 @@
 """`rank`: the model scores interests that were listed for it, and points at rows by missing them.
 
 A score is the candidate's mean log-probability after the prompt minus its mean after the same prompt without attributes
-and history, so that names which are likely anyway gain nothing. The source of such rows is `rank`; their stage is set
-by a rule on dates (`rules.stage`), not by the model.
+and history, so that names which are likely anyway gain nothing. A model that has learned the task needs neither that
+nor the user's median: `Config.reference` is a text that it has learned to put between what fits and what does not. The
+source of such rows is `rank`; their stage is set by a rule on dates (`rules.stage`), not by the model.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Scored:
     index: int
     """Position in the pool."""
     score: float
-    """Mean log-probability minus the baseline's."""
+    """Mean log-probability minus the baseline's, or that of `Config.reference`."""
     mean: float
     """Mean log-probability."""
 
@@ -39,7 +40,7 @@ class Ranked:
     scores: tuple[Scored, ...]
     """Every candidate, best first."""
     chosen: tuple[Scored, ...]
-    """Those above the user's own median."""
+    """Those above the user's own median, or above `Config.reference`."""
     fault: str = ""
     """Why there are no scores."""
 
@@ -61,43 +62,45 @@ def rank_cases(
 
     The baseline scores the whole pool once, whoever asks, so that neither a user's company nor their number changes it.
     """
+    if not cases:
+        return [], []
     candidates = [_candidates(case, pool, config) for case in cases]
-    requests = [
-        ScoreRequest(
-            template.render(history="", attributes=""),
-            tuple(f" {entry.name}" for entry in pool.interests),
-            key="interests/baseline",
-        )
-    ]
+    reference = (f" {config.reference}",) if config.reference else ()
+    requests = []
+    if not reference:
+        names = tuple(f" {entry.name}" for entry in pool.interests)
+        requests.append(ScoreRequest(template.render(history="", attributes=""), names, key="interests/baseline"))
     # Cases with the same history (a user's own, and the controls that borrow it) stand side by side: engines keep only
     # the latest prefixes. The two controls of one user share their whole prompt.
     order = sorted(range(len(cases)), key=lambda place: (cases[place].text, cases[place].attributes))
     requests += [
         ScoreRequest(
             template.render(history=cases[place].text, attributes=cases[place].attributes),
-            tuple(f" {pool.interests[index].name}" for index in candidates[place]),
+            tuple(f" {pool.interests[index].name}" for index in candidates[place]) + reference,
             key=f"interests/{cases[place].user_id}",
         )
         for place in order
     ]
-    results = engine.score(requests, progress) if cases else []
-    if not cases:
-        return [], []
-    baseline = _means(results[0])
-    of_case = dict(zip(order, results[1:], strict=True))
+    results = engine.score(requests, progress)
+    baseline = None if reference else _means(results[0])
+    of_case = dict(zip(order, results[-len(cases) :], strict=True))
     answers = []
     for place, (case, offered) in enumerate(zip(cases, candidates, strict=True)):
         result = of_case[place]
         means = _means(result)
-        if baseline is None or means is None:
-            fault = result.reason if means is None else f"baseline: {results[0].reason}"
+        if means and reference:
+            usual = [means.pop()] * len(means)
+        elif means and baseline:
+            usual = [baseline[index] for index in offered]
+        else:
+            fault = f"baseline: {results[0].reason}" if means else result.reason
             answers.append(Ranked(case, (), (), fault or "engine: a score is not a finite number"))
             continue
         scores = sorted(
-            (Scored(index, mean - baseline[index], mean) for index, mean in zip(offered, means, strict=True)),
+            (Scored(index, mean - less, mean) for index, mean, less in zip(offered, means, usual, strict=True)),
             key=lambda one: (-one.score, one.index),
         )
-        line = median(one.score for one in scores) + config.margin
+        line = (0.0 if reference else median(one.score for one in scores)) + config.margin
         chosen = tuple(one for one in scores if one.score > line)[: config.most]
         answers.append(Ranked(case, tuple(scores), chosen))
     return answers, results

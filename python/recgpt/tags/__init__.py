@@ -7,7 +7,20 @@ gives every user tags from the log alone.
 from recgpt.tags.association import STAPLES, Associations
 from recgpt.tags.candidates import by_rule
 from recgpt.tags.config import Config
+from recgpt.tags.context import FirstAnswer
 from recgpt.tags.normalizer import item_tags, normalize
 from recgpt.tags.prediction import Predicted, predict
+from recgpt.tags.prompting import prompts
 
-__all__ = ["STAPLES", "Associations", "Config", "Predicted", "by_rule", "item_tags", "normalize", "predict"]
+__all__ = [
+    "STAPLES",
+    "Associations",
+    "Config",
+    "FirstAnswer",
+    "Predicted",
+    "by_rule",
+    "item_tags",
+    "normalize",
+    "predict",
+    "prompts",
+]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from recgpt.errors import InvalidConfigError
@@ -39,6 +40,9 @@ class Config:
     """Mode `rank` asks about tags of no interest only where a user's interests offer fewer tags than this."""
     vocabulary: int = 4096
     """Most popular catalogue tags that co-occurrence is counted for: the matrix holds its square of float32."""
+    baseline: float = 1.0
+    """`rank`: how much of a tag's mean log-probability without any history is taken off its score; at 0 nobody asks for
+    it, for a model that has learned the task."""
     min_association: float = 0.3
     """A tag belongs to its best interest from this association on; below it the relation could not be stated."""
     sequence_length: int = 40
@@ -58,5 +62,7 @@ class Config:
         for name in ("quantity", "min_categories", "sequence_length", "vocabulary", "reason_tokens", "answer_tokens"):
             if getattr(self, name) < 1:
                 raise InvalidConfigError(f"tags.{name} must be at least 1, but it is {getattr(self, name)}")
+        if not math.isfinite(self.baseline):
+            raise InvalidConfigError(f"tags.baseline must be a finite number, but it is {self.baseline}")
         if self.hemisphere not in {"north", "south"}:
             raise InvalidConfigError(f"tags.hemisphere must be north or south, but it is {self.hemisphere!r}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from recgpt import schema
 from recgpt.brands import Brands
@@ -18,7 +18,8 @@ from recgpt.tags.association import Associations, Categories, shelves
 from recgpt.tags.candidates import Scorer
 from recgpt.tags.config import Config
 from recgpt.tags.engagement import Engagement, read
-from recgpt.tags.sequences import Sequences, collect, date_label, season
+from recgpt.tags.prompting import ATTRIBUTES, liked, slots
+from recgpt.tags.sequences import Sequences, collect
 from recgpt.tags.words import stems
 from recgpt.text import clean
 
@@ -35,6 +36,19 @@ class Household:
     """Tags of the past month, as sorted singular words."""
     history: list[str]
     """Every tag the user engaged with, and the queries in the prompt: what a reason may name."""
+
+
+class FirstAnswer(NamedTuple):
+    """A tag as the model first gave it, before any filtering."""
+
+    user: str
+    tag: str
+    interest: str | None
+    category: str | None
+    reason: str
+    """The whole sentence."""
+    fault: str
+    """The rule that the reason breaks, or why there is none; empty if it stands."""
 
 
 @dataclass
@@ -56,6 +70,7 @@ class Context:
     progress: Progress | None
     table: list[dict[str, Any]] = field(default_factory=list)
     rejections: list[dict[str, Any]] = field(default_factory=list)
+    first: list[FirstAnswer] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     candidates_out: Counter[str] = field(default_factory=Counter)
 
@@ -92,13 +107,12 @@ class Context:
 
     def inputs(self, household: Household | None) -> dict[str, object]:
         """Fill the prompt's slots other than the sequences; None stands for a shopper nobody knows."""
-        lines = "\n".join(household.interests) if household else ""
-        return {
-            "attributes": (household.attributes if household else "") or "unknown",
-            "interests": lines or "unknown",
-            "date": date_label(self.now),
-            "season": season(self.now, self.config.hemisphere),
-        }
+        return slots(
+            household.attributes if household else "",
+            household.interests if household else (),
+            now=self.now,
+            config=self.config,
+        )
 
     def empty_prompt(self, template: prompts.Template) -> Prompt:
         """Render the no-history baseline: same instructions, date and season, an unknown shopper."""
@@ -120,15 +134,12 @@ def build(
 ) -> Context:
     """Read the tables once for all users; the arguments are those of `predict`."""
     people = schema.table(users, schema.USERS, name="users")
-    mined = schema.table(interests, schema.INTERESTS, name="interests").sort_by("rank")
+    mined = schema.table(interests, schema.INTERESTS, name="interests")
     catalogue = schema.table(items, schema.ITEMS, name="items")
     own = schema.table(item_tags, schema.ITEM_TAGS, name="item_tags")
     log = read(events, own, catalogue, now=now, config=config)
     ids = people["user_id"].to_pylist()
-    by_user: dict[str, list[str]] = defaultdict(list)
-    for user, interest in zip(mined["user_id"].to_pylist(), mined["interest"].to_pylist(), strict=True):
-        if (text := clean(interest, limit=80)) and text not in by_user[user]:
-            by_user[user].append(text)
+    by_user = liked(mined)
     tag_of = dict(zip(own["item_id"].to_pylist(), own["tag"].to_pylist(), strict=True))
     sequences = collect(events, tag_of, ids, now=now, config=config)
     scorer = Scorer(log, config)
@@ -142,8 +153,8 @@ def build(
         households.append(
             Household(
                 user=user,
-                attributes=clean(attributes, limit=200),
-                interests=by_user[user],
+                attributes=clean(attributes, limit=ATTRIBUTES),
+                interests=by_user.get(user, []),
                 sequences=sequences[user],
                 recent=frozenset(tuple(sorted(stems(tag))) for tag in recent),
                 history=[*tags, *queries],

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recgpt.llm import grammar, prompts
 from recgpt.llm.engine import Request
 from recgpt.tags import checkers
-from recgpt.tags.context import Context, Household
+from recgpt.tags.context import Context, FirstAnswer, Household
 from recgpt.tags.sequences import render
 from recgpt.tags.words import split, stems
 from recgpt.text import clean
@@ -50,7 +50,7 @@ def run(context: Context) -> None:
         prompts.load("tags"),
         [household.sequences for household in households],
         [{**context.inputs(household), "quantity": context.config.quantity} for household in households],
-        engine=context.engine,
+        count_tokens=context.engine.count_tokens,
         config=context.config,
     )
     schema = answer_schema(context.config.quantity)
@@ -91,7 +91,12 @@ def _validate(context: Context, household: Household, answers: list[TagAnswer], 
     passed: list[TagAnswer] = []
     for answer in answers:
         tag = _tag(answer)
-        failure = _failure(context, household, answer, category_of[tag], seen)
+        fault = _reason_fault(household, answer, tag) or ""
+        reason = clean(answer.reason, limit=240)
+        context.first.append(
+            FirstAnswer(household.user, tag, answer.interest or None, category_of[tag] or None, reason, fault)
+        )
+        failure = _failure(context, household, answer, category_of[tag], seen) or fault
         if failure:
             context.reject(household.user, tag, "rejected", failure, answer.model_dump_json())
         else:
@@ -124,10 +129,9 @@ def _validate(context: Context, household: Household, answers: list[TagAnswer], 
 def _failure(
     context: Context, household: Household, answer: TagAnswer, category: str, seen: set[tuple[str, ...]]
 ) -> str | None:
-    tag, reason = _tag(answer), clean(answer.reason, limit=240)
+    tag = _tag(answer)
     if tuple(sorted(stems(tag))) in seen:
         return "duplicate"
-    known = " ".join([household.attributes, *household.interests, *household.history, tag])
     failure = (
         context.tag_rule(tag, category)
         or checkers.fresh(tag, household.recent)
@@ -139,9 +143,14 @@ def _failure(
         # A capable model may go beyond the terms, so the interest's own words and Tag-to-Cate count as well.
         said = max(found(own, tag, category) for found in (context.associations.between, context.associations.by_words))
         failure = checkers.relevant(said, context.config.min_association)
+    return failure
+
+
+def _reason_fault(household: Household, answer: TagAnswer, tag: str) -> str | None:
+    reason = clean(answer.reason, limit=240)
+    known = " ".join([household.attributes, *household.interests, *household.history, tag])
     return (
-        failure
-        or checkers.has_substance(reason)
+        checkers.has_substance(reason)
         or checkers.brief(reason)
         or checkers.no_foreign_number(reason, known)
         or checkers.grounded(reason, [*household.history, *household.interests], household.attributes)

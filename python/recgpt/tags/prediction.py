@@ -19,7 +19,7 @@ from recgpt.llm.engine import Engine, Progress
 from recgpt.tags import generation, ranking
 from recgpt.tags.association import Associations, Categories
 from recgpt.tags.config import Config
-from recgpt.tags.context import Context, build
+from recgpt.tags.context import Context, FirstAnswer, build
 
 
 class Predicted(NamedTuple):
@@ -35,6 +35,9 @@ class Predicted(NamedTuple):
     (users whose tags reach fewer than `min_categories` distinct categories; 0 where the catalogue has none)."""
     associations: Associations
     """How interests go with tags and items; says which items an interest may explain."""
+    first: tuple[FirstAnswer, ...] = ()
+    """What the model answered at first, `quantity` tags a user in `rank`, before reasons were asked again or anything
+    was filtered."""
 
 
 def predict(
@@ -114,6 +117,7 @@ def _result(context: Context) -> Predicted:
         schema.rows(context.rejections, schema.REJECTIONS),
         counts,
         context.associations,
+        tuple(context.first),
     )
 
 

@@ -11,7 +11,7 @@ from recgpt.llm.engine import Prompt, Request, Result, ScoreRequest
 from recgpt.phrases import discreet, no_invented_claim, sensitive
 from recgpt.tags import checkers
 from recgpt.tags.candidates import preselect
-from recgpt.tags.context import Context, Household
+from recgpt.tags.context import Context, FirstAnswer, Household
 from recgpt.tags.engagement import DONE, Engagement
 from recgpt.tags.sequences import render
 from recgpt.text import neutralize
@@ -44,6 +44,8 @@ class _Pick:
     reason: str | None = None
     failure: str = ""
     raw: str | None = None
+    first: tuple[str, str] = ("", "engine")
+    """The reason as it was first written, and the rule that it breaks."""
 
 
 def run(context: Context, candidates: int) -> None:
@@ -52,6 +54,11 @@ def run(context: Context, candidates: int) -> None:
     quantity = context.config.quantity
     chosen = [queue[:quantity] for queue in queues]
     _give_reasons(context, [pick for picks in chosen for pick in picks])
+    context.first = [
+        FirstAnswer(pick.household.user, pick.tag, pick.interest, pick.category or None, *pick.first)
+        for picks in chosen
+        for pick in picks
+    ]
     # What stayed without a reason is replaced once, so that a weak model costs at most one more round.
     spare = [
         queue[quantity : quantity + sum(pick.reason is None for pick in picks)]
@@ -63,7 +70,7 @@ def run(context: Context, candidates: int) -> None:
 
 
 def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tuple[str, str, float]]]]:
-    """Score every user's candidates: (tag, category, mean log-probability minus baseline)."""
+    """Score every user's candidates: (tag, category, mean log-probability minus the weighted baseline)."""
     households = context.households
     vocabulary = [context.log.tags[tag] for tag in context.scorer.vocabulary.tolist()]
     category_of = context.mapped(vocabulary)
@@ -84,13 +91,14 @@ def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tup
         template,
         [household.sequences for household in households],
         [context.inputs(household) for household in households],
-        engine=context.engine,
+        count_tokens=context.engine.count_tokens,
         config=context.config,
     )
     union = sorted({tag for tags in asked for tag in tags})
     if not union:
         return [(household, []) for household in households]
-    blocks = [union[start : start + candidates] for start in range(0, len(union), candidates)]
+    weight = context.config.baseline
+    blocks = [union[start : start + candidates] for start in range(0, len(union), candidates)] if weight else []
     empty = context.empty_prompt(template)
     requests = [
         ScoreRequest(empty, tuple(f" {tag}" for tag in block), key=f"tags/baseline/{number}")
@@ -112,8 +120,10 @@ def _scores(context: Context, candidates: int) -> list[tuple[Household, list[tup
             context.reject(households[row].user, None, "unscored", result.reason or "engine", None)
             continue
         for tag, mean in zip(asked[row], result.means(), strict=True):
-            if tag in baseline:
-                scored[row][1].append((tag, category_of[tag], mean - baseline[tag]))
+            if not weight:
+                scored[row][1].append((tag, category_of[tag], mean))
+            elif tag in baseline:
+                scored[row][1].append((tag, category_of[tag], mean - weight * baseline[tag]))
             else:
                 context.reject(households[row].user, tag, "unscored", "no_baseline", None)
     return scored
@@ -192,6 +202,7 @@ def _give_reasons(context: Context, picks: list[_Pick]) -> None:
     """Ask for the reasons: greedily, then once more with sampling for those that failed."""
     for pick in picks:
         pick.failure = "" if pick.beginning else "no_history"
+        pick.first = ("", pick.failure)
     for attempt, temperature in enumerate((0.0, context.config.temperature)):
         waiting = [pick for pick in picks if pick.reason is None and pick.beginning]
         if not waiting:
@@ -213,6 +224,7 @@ def _give_reasons(context: Context, picks: list[_Pick]) -> None:
         for pick, prompt in zip(waiting, rendered, strict=True):
             _judge(context, pick, answers[prompt], prompt)
             if attempt == 0:
+                pick.first = (f"{pick.beginning} {(pick.raw or '').strip()}", pick.failure)
                 context.counts["answers_total"] += 1
                 context.counts["answers_valid"] += pick.reason is not None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import schema
-from recgpt.llm.engine import Engine, Prompt
+from recgpt.llm.engine import Prompt
 from recgpt.llm.prompts import Template
 from recgpt.tags.config import Config
 from recgpt.tags.engagement import before
@@ -86,7 +86,7 @@ def render(
     sequences: Sequence[Sequences],
     inputs: Sequence[dict[str, object]],
     *,
-    engine: Engine,
+    count_tokens: Callable[[Sequence[str]], Sequence[int]],
     config: Config,
 ) -> list[Prompt]:
     """Render one prompt a user whose input stays within `config.prompt_tokens`; the oldest actions leave first."""
@@ -101,7 +101,7 @@ def render(
             )
             for own, limit, given in zip(sequences, keep, inputs, strict=True)
         ]
-        counts = engine.count_tokens([prompt.user for prompt in prompts])
+        counts = count_tokens([prompt.user for prompt in prompts])
         long = [row for row, count in enumerate(counts) if count > config.prompt_tokens and keep[row]]
         if not long:
             return prompts

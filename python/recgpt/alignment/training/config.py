@@ -34,8 +34,9 @@ class Config:
     """Longest gradient; a longer one is shortened to it."""
     step_tokens: int = 4096
     """About how many tokens one step learns from, over all devices."""
-    row_tokens: int = 2048
-    """Longest row of packed prompts; a prompt with its answers that is longer is an error."""
+    row_tokens: int = 1024
+    """Prompts are packed into rows of at most so many tokens; a longer prompt has a row of its own. Attention costs
+    the square of it: on processors rows of about one prompt are fastest."""
     temperature: float = 0.5
     """Of ranking samples, in nats a token: what scores differ by is divided by it."""
     likelihood: float = 0.1

@@ -54,12 +54,7 @@ def plan(samples: pa.Table, *, base: str | Path, config: Config | None = None, h
     settings, model = config or Config(), Base(base)
     if held_out is not None:
         held_out.refuse(samples)
-    return of_trees(grow(samples, model, longest=longest(model, settings)), len(samples), model.shape, settings)
-
-
-def longest(base: Base, config: Config) -> int:
-    """Give the most tokens that a prompt with its answers may have."""
-    return min(config.row_tokens, base.shape.longest)
+    return of_trees(grow(samples, model, longest=model.shape.longest), len(samples), model.shape, settings)
 
 
 def of_trees(trees: list[Tree], samples: int, shape: Shape, config: Config) -> Plan:

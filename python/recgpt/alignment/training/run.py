@@ -16,7 +16,6 @@ import pyarrow as pa
 from recgpt.alignment.held_out import HeldOut
 from recgpt.alignment.training.base import Base
 from recgpt.alignment.training.config import Config
-from recgpt.alignment.training.plan import longest
 from recgpt.alignment.training.trees import Tree, grow
 from recgpt.errors import AlignmentError, MissingExtraError
 
@@ -83,8 +82,8 @@ def train(
         raise AlignmentError(f"the file to write must end in .gguf, but it is {path}")
     if held_out is not None:
         held_out.refuse(samples)
-    trees = grow(samples, model, longest=longest(model, settings))
-    asked = grow(validation, model, longest=longest(model, settings)) if validation is not None else []
+    trees = grow(samples, model, longest=model.shape.longest)
+    asked = grow(validation, model, longest=model.shape.longest) if validation is not None else []
     try:
         from recgpt.alignment.training import adapters, fit
     except ImportError as error:

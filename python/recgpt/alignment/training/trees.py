@@ -101,8 +101,8 @@ def grow(samples: pa.Table, base: Base, *, longest: int) -> list[Tree]:
         size, worst = max(over, key=lambda pair: pair[0])
         raise AlignmentError(
             f"{len(over)} of {len(trees)} prompts with their answers are longer than {longest} tokens, the longest "
-            f"({worst['subtask']} of {worst['user_id'] or worst['origin']}) {size}; raise training.row_tokens where "
-            "the base reads that much, else shorten the prompts"
+            f"({worst['subtask']} of {worst['user_id'] or worst['origin']}) {size}, which is as much "
+            "as the base reads; shorten the prompts"
         )
     return trees
 
@@ -182,4 +182,4 @@ def lay(trees: Sequence[Tree], shared: int = 0) -> Row:
             answers += 1
         of_tree += [place] * (len(tokens) - len(of_tree))
     arrays = [np.array(one, np.int64) for one in (tokens, positions, of_tree, branch, source, target, of)]
-    return Row(*arrays, tuple(trees))  # type: ignore[arg-type]  # seven arrays
+    return Row(*arrays, tuple(trees))  # type: ignore[call-arg, arg-type]  # seven arrays
