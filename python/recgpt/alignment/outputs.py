@@ -45,7 +45,6 @@ def produce(
     engine: Engine,
     *,
     mode: Mode,
-    wide: bool = False,
     progress: Progress | None = None,
 ) -> Outputs:
     """Run interests, tags and explanations of some users, and keep the tables in the folder of their run.
@@ -55,8 +54,6 @@ def produce(
         users: whose.
         engine: answers.
         mode: of interests and tags.
-        wide: compare interests with many that nothing speaks for, so that one whose every candidate is true keeps all;
-            what is recorded of ranking stays the stage's own.
         progress: called with (done, total) requests of each step.
     """
     config, pool = stages.config, interests.Pool.load(stages.config.llm.pool)
@@ -66,8 +63,7 @@ def produce(
     # The control asks about other people's histories, of which nothing is to be learned.
     asking: dict[str, Any] = {"now": stages.now, "progress": progress}
     mining = replace(config.interests, control=False)
-    choosing = replace(mining, contrast=2 * mining.candidates) if wide else mining
-    mined = interests.mine(people, histories, engine=recording, mode=mode, pool=pool, config=choosing, **asking)
+    mined = interests.mine(people, histories, engine=recording, mode=mode, pool=pool, config=mining, **asking)
     predicting: dict[str, Any] = {
         "categories": phi, "items": stages.items, "item_tags": item_tags, "candidates": config.llm.candidates,
         "terms": tables.terms(pool), "config": config.tags,

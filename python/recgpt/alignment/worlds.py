@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import interests
-from recgpt.alignment.harvest import RIGHT, WRONG, Grade
+from recgpt.alignment.harvest import NOTHING, RIGHT, WRONG, Grade
 from recgpt.alignment.outputs import Mode, Outputs, produce
 from recgpt.alignment.truth import Truth
 from recgpt.alignment.truth_teller import TruthTeller
@@ -56,7 +56,8 @@ def world_of(config: Config, folder: Path, *, seed: int, users: int, turn: float
     data = DataConfig(dataset="world", test_days=config.data.test_days or 14, world=world)
     # The truth names interests of our pool.
     llm = config.llm.model_copy(update={"pool": None})
-    return config.model_copy(update={"out": folder / f"seed-{seed}", "data": data, "llm": llm})
+    mining = replace(config.interests, reference=NOTHING.strip())
+    return config.model_copy(update={"out": folder / f"seed-{seed}", "data": data, "llm": llm, "interests": mining})
 
 
 def prepared(config: Config, watch: Watch | None) -> Stages:
@@ -73,7 +74,7 @@ def told(stages: Stages, *, mode: Mode) -> tuple[Outputs, Mapping[str, Grade]]:
     teller = TruthTeller(
         truth, name=origin_of(stages.config.data), pool=interests.Pool.load(), count=stages.tokenizer.count
     )
-    outputs = produce(stages, list(truth.behind), teller, mode=mode, wide=True)
+    outputs = produce(stages, list(truth.behind), teller, mode=mode)
     return outputs, {
         "interests": lambda user, name: RIGHT if name in truth.planted(user) else WRONG,
         "tags": truth.standing,
