@@ -14,6 +14,7 @@ from recgpt.alignment.outputs import Outputs
 from recgpt.alignment.samples import SAMPLES, TASK
 from recgpt.alignment.wording import drawn
 from recgpt.interests.reasons import read
+from recgpt.llm import grammar
 from recgpt.llm.engine import Prompt, Request, Result
 from recgpt.llm.prompts import load
 from recgpt.tags.words import split
@@ -78,7 +79,10 @@ def _text(
     """Give the prompt's name, what of a text is worth imitating (empty for none of it), and whose behavior it shows."""
     if request.schema is not None:
         user = request.key.split("/")[1]
-        return stage, listed(stage, result.value, [row for row in kept if row["user_id"] == user]), user
+        # Parsed again, with its reasoning, whatever the engine says of its own answer.
+        whole = "" if grammar.parse(result.text, request.schema).reason else result.text
+        own = [row for row in kept if row["user_id"] == user]
+        return stage, listed(stage, json.loads(whole), own) if whole else "", user
     said = _said(stage, request, result)
     return (_TEXTS[stage], result.text.strip(), known[said]) if said in known else (_TEXTS[stage], "", None)
 
@@ -86,17 +90,24 @@ def _text(
 def graded(outputs: Outputs, kept: Kept) -> dict[str, Grade]:
     """Grade candidates by what an engine wrote of each user: what was kept is right, all else is wrong.
 
-    A tag that nobody wrote, but whose category somebody's kept tag has, stands in the middle.
+    A tag that was not written, but whose category a kept tag of the user has, stands in the middle. Of somebody of whom
+    nothing was kept nothing is known: an engine that says nothing calls nothing wrong.
     """
-    named = {(row["user_id"], row["interest"]) for row in kept["interests"]}
-    tags = {(row["user_id"], row["tag"]) for row in kept["tags"]}
     shelves = {(row["user_id"], row["category"]) for row in kept["tags"] if row["category"]}
 
-    def tag(user: str, text: str) -> int:
-        near = (user, outputs.category_of.get(text)) in shelves
-        return RIGHT if (user, text) in tags else MIDDLE if near else WRONG
+    def grade(task: str, name: str) -> Grade:
+        own = {(row["user_id"], row[name]) for row in kept[task]}
+        known = {user for user, _ in own}
 
-    return {"interests": lambda user, name: RIGHT if (user, name) in named else WRONG, "tags": tag}
+        def graded(user: str, text: str) -> int:
+            if (user, text) in own:
+                return RIGHT
+            near = name == "tag" and (user, outputs.category_of.get(text)) in shelves
+            return MIDDLE if near or user not in known else WRONG
+
+        return graded
+
+    return {"interests": grade("interests", "interest"), "tags": grade("tags", "tag")}
 
 
 def ranking(user: str, candidates: Sequence[str], grade: Grade, *, reference: bool) -> Iterator[tuple[str, list[str]]]:

@@ -121,7 +121,7 @@ def teach(
     found: list[pa.Table] = []
     sifted: list[Sifted] = []
     try:
-        with _writing(path):
+        with writing(path):
             buffer = Buffer(buffer_path(settings))
             lessons = (
                 _by_world(settings, seed=seed, worlds=worlds, users=users, mode=mode, watch=watch)
@@ -156,7 +156,9 @@ def _by_world(
     each = settings.data.world.users if users is None else -(-users // worlds)
     for place in range(worlds):
         config = training_worlds.world_of(settings, folder, seed=seed + place, users=each, turn=place / worlds)
-        stages = prepared(config, watch)
+        # What the truth-teller chooses, it chooses as an aligned model does.
+        mining = replace(config.interests, reference=NOTHING.strip())
+        stages = prepared(config.model_copy(update={"interests": mining}), watch)
         with stages.clock.stage("teacher", "answering the stages' prompts from what is true") as summary:
             outputs, grades = training_worlds.told(stages, mode=mode)
             summary.append(f"{origin_of(config.data)}: {len(outputs.texts)} texts for {len(outputs.users)} users")
@@ -206,8 +208,12 @@ def usable(taught: Taught) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Tell of a full disk in words; what an earlier command wrote stays."""
+def writing(path: Path) -> Iterator[None]:
+    """Tell of a full disk in words; what an earlier command wrote stays.
+
+    Raises:
+        AlignmentError: in place of an `OSError`.
+    """
     try:
         yield
     except OSError as error:

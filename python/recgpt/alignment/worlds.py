@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import interests
-from recgpt.alignment.harvest import NOTHING, RIGHT, WRONG, Grade
+from recgpt.alignment.harvest import RIGHT, WRONG, Grade
 from recgpt.alignment.outputs import Mode, Outputs, produce
 from recgpt.alignment.truth import Truth
 from recgpt.alignment.truth_teller import TruthTeller
@@ -53,11 +53,11 @@ def world_of(config: Config, folder: Path, *, seed: int, users: int, turn: float
             f"seed {SEED} on"
         )
     world = replace(base, seed=seed, users=users, days=base.days + round(YEAR * turn))
-    data = DataConfig(dataset="world", test_days=config.data.test_days or 14, world=world)
+    # Nobody is judged on what follows `now`; clicks follow it in the smallest world, purchases may not.
+    data = DataConfig(dataset="world", test_days=config.data.test_days or 14, world=world, truth="click")
     # The truth names interests of our pool.
     llm = config.llm.model_copy(update={"pool": None})
-    mining = replace(config.interests, reference=NOTHING.strip())
-    return config.model_copy(update={"out": folder / f"seed-{seed}", "data": data, "llm": llm, "interests": mining})
+    return config.model_copy(update={"out": folder / f"seed-{seed}", "data": data, "llm": llm})
 
 
 def prepared(config: Config, watch: Watch | None) -> Stages:
