@@ -52,9 +52,9 @@ def world_of(config: Config, folder: Path, *, seed: int, users: int, turn: float
             f"the world of seed {seed} is the one that this run is judged on; learn from another, by default from "
             f"seed {SEED} on"
         )
-    world = replace(base, seed=seed, users=users, days=base.days + round(YEAR * turn))
-    # Nobody is judged on what follows `now`; clicks follow it in the smallest world, purchases may not.
-    data = DataConfig(dataset="world", test_days=config.data.test_days or 14, world=world, truth="click")
+    # It ends with its `now`: nobody is judged on what would follow.
+    days = base.days - config.data.test_days + round(YEAR * turn)
+    data = DataConfig(dataset="world", test_days=0, world=replace(base, seed=seed, users=users, days=days))
     # The truth names interests of our pool.
     llm = config.llm.model_copy(update={"pool": None})
     return config.model_copy(update={"out": folder / f"seed-{seed}", "data": data, "llm": llm})
