@@ -1,10 +1,10 @@
-"""Commands of alignment: `recgpt align curriculum`, `teach` and `self-train`."""
+"""Commands of alignment: `recgpt align curriculum`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,10 @@ commands = typer.Typer(
     help="Make a model that knows the shop (sections 2.1.2 and 2.2.2, Appendix C).", no_args_is_help=True
 )
 
-HoldOut = Annotated[
-    Path | None, typer.Option("--hold-out", help="A file of user ids, one a line, who are kept for judging.")
-]
+
+@commands.callback()
+def _one_command_is_a_group_too() -> None:
+    """Typer would take a single command for the whole group."""
 
 
 @commands.command()
@@ -26,7 +27,9 @@ def curriculum(
     scale: Annotated[float, typer.Option(help="The report's counts are multiplied by it.")] = 1.0,
     order: Annotated[str, typer.Option(help="topological or shuffled.")] = "topological",
     subtask: Annotated[list[str] | None, typer.Option("--subtask", help="One subtask; may be repeated.")] = None,
-    hold_out: HoldOut = None,
+    hold_out: Annotated[
+        Path | None, typer.Option("--hold-out", help="A file of user ids, one a line, who are kept for judging.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides what is drawn.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -35,7 +38,7 @@ def curriculum(
     from recgpt.cli import render
 
     built, path = run.curriculum(
-        config, scale=scale, seed=seed, only=subtask, order=order, held_out=_ids(hold_out) if hold_out else ()
+        config, scale=scale, seed=seed, only=subtask, order=order, held_out=ids(hold_out) if hold_out else ()
     )
     rows = run.listed(built)
     if as_json:
@@ -44,49 +47,12 @@ def curriculum(
         render.curriculum(rows, path)
 
 
-@commands.command()
-def teach(
-    config: ConfigFile,
-    teacher: Annotated[
-        Literal["world", "engine"],
-        typer.Option(help="world knows the truth of generated worlds; engine is the configuration's, on its own log."),
-    ] = "world",
-    seed: Annotated[int, typer.Option(help="Of the first world.")] = 100,
-    worlds: Annotated[int, typer.Option(help="How many worlds, each at another time of the year.")] = 1,
-    users: Annotated[int | None, typer.Option(help="Shoppers of all worlds together, or drawn from the log.")] = None,
-    mode: Annotated[Literal["rank", "generate"], typer.Option(help="Which prompts a world answers.")] = "rank",
-    hold_out: HoldOut = None,
-    judge: Annotated[bool, typer.Option("--judge", help="Let the engine judge, too, where no rule decides.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Let a teacher answer the stages' own prompts; what rules, judge and people let through becomes samples."""
-    from recgpt.alignment import teacher as teachers
-    from recgpt.cli import render
-    from recgpt.cli.watch import Terminal
+def ids(path: Path) -> list[str]:
+    """Read user ids, one a line.
 
-    watch = Terminal()
-    try:
-        taught = teachers.teach(
-            config,
-            teacher=teacher,
-            seed=seed,
-            worlds=worlds,
-            users=users,
-            mode=mode,
-            held_out=_ids(hold_out) if hold_out else (),
-            judged=judge,
-            watch=watch,
-        )
-    finally:
-        watch.stop()
-    if as_json:
-        told = {"teacher": taught.teacher, "made": taught.made, "kept": taught.left, "outputs": taught.table()}
-        typer.echo(json.dumps({**told, "samples": taught.samples.num_rows, "file": str(taught.path)}))
-    else:
-        render.taught(taught, paper=teachers.PAPER)
-
-
-def _ids(path: Path) -> list[str]:
+    Raises:
+        AlignmentError: the file cannot be read, or holds none.
+    """
     try:
         found = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

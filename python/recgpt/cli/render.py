@@ -187,6 +187,24 @@ def taught(found: Any, *, paper: tuple[int, int]) -> None:
     )
 
 
+def self_trained(found: Any, *, paper: int) -> None:
+    """Print what became of each round, beside the report's samples."""
+    console = Console(highlight=False)
+    rows = found.rounds.to_pylist()
+    listing(console, "self-training", ("round", "accepted", "made", "kept", "samples", "why"), rows)
+    before, after = (
+        " ".join(f"{key} {value:.2f}" for key, value in one.parts.items()) for one in (found.before, found.after)
+    )
+    console.print(
+        Text(
+            f"before: {before}\nnow:    {after}\n"
+            f"{sum(row['samples'] for row in rows):,} samples (the report: {paper / 1000:.1f}k); the adapter: "
+            f"{found.adapter or 'none, the model stays as it was'}"
+        ),
+        soft_wrap=True,
+    )
+
+
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:
     seen = "" if events is None else f"{events:,} events -> "
     parts = ", ".join(
