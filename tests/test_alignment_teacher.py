@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import scripted
 from typer.testing import CliRunner
 
 from recgpt import interests, judge
@@ -36,6 +37,7 @@ from recgpt.llm.prompts import load
 from recgpt.phrases import discreet, no_invented_claim
 from recgpt.pipeline.config import load as configured
 from recgpt.pipeline.criteria import criteria_of
+from recgpt.pipeline.reviewing import open_store
 from recgpt.tags import checkers as reasons
 
 CONFIG = """
@@ -275,6 +277,22 @@ def test_people_overrule_what_rules_let_through(taught) -> None:
     assert again.left == taught.left - 1
 
 
+def test_the_review_page_shows_a_teachers_samples_with_their_own_histories(taught) -> None:
+    settings = configured(taught.path.parents[2] / "run.toml")
+    # No run of this configuration was ever made: what stands there is the teacher's.
+    store = open_store(settings)
+    shown = store.read().samples
+    assert {kept.sample.task for kept in shown.values()} == set(judge.TASKS)
+    own = [kept for kept in shown.values() if kept.sample.task == "interests"]
+    assert own
+    histories = pq.read_table(taught.path.parent / "teacher/seed-100/history/budgeted.parquet").to_pylist()
+    texts = {row["user_id"]: row["text"] for row in histories}
+    for kept in own:
+        rows = parse_rows(texts[kept.sample.user_id])
+        assert [row["id"] for row in kept.context["history"]] == [row.id for row in rows]
+        assert kept.context["cited"]
+
+
 def test_a_judge_rejects_what_no_rule_sees(tmp_path) -> None:
     def scored(request: ScoreRequest) -> list[float]:
         """Call everything the best, but no tag consistent."""
@@ -333,6 +351,28 @@ def test_an_engine_teaches_from_the_log_without_the_held_out(tmp_path) -> None:
         if row["user_id"] in named and row["answer"] != NOTHING:
             assert row["answer"].strip() in named[row["user_id"]]
     assert max(pc.drop_null(found.samples["at"]).to_pylist()) < configured_now(tmp_path)
+
+
+def test_a_server_teaches(tmp_path) -> None:
+    def answer(path: str, body: dict[str, object]) -> tuple[int, object]:
+        user = body["messages"][-1]["content"]
+        text = capable(user) if "Preset list:" in user else '{"tags": []}' if "<<<interests" in user else "a quiet day"
+        return 200, scripted.chat(text)
+
+    with scripted.Server() as server:
+        server.models = [{"id": "thinker", "owned_by": "somebody", "max_model_len": 60_000}]
+        server.answer = answer
+        config = config_in(tmp_path)
+        text = config.read_text().replace('engine = "fake"', 'engine = "openai"\nmode = "generate"')
+        config.write_text(f'{text}[llm.server]\nurl = "{server.url}"\ndialect = "openai"\nmodel = "thinker"\n')
+        found = teach(config, teacher="engine", users=4)
+        assert "thinker" in found.teacher
+        before = len(server.asked)
+        assert {row["task"] for row in found.table() if row["became"] == "kept"} == set(judge.TASKS)
+        again = teach(config, teacher="engine", users=4)
+        # Only what was no usable answer is asked for again, if that.
+        assert again.samples.equals(found.samples)
+        assert len(server.asked) == before
 
 
 def configured_now(folder: Path):

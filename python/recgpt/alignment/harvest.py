@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -197,5 +198,10 @@ def _row(
         # A stage reads what lies strictly before `now`.
         "at": now and now - timedelta(microseconds=1),
         "origin": origin,
-        "prompt_digest": load(prompt_name).digest,
+        "prompt_digest": _digest(prompt_name),
     }
+
+
+@cache
+def _digest(prompt_name: str) -> str:
+    return load(prompt_name).digest

@@ -107,6 +107,7 @@ def parity(
 
 
 def base_of(name: str) -> str:
+    """Give the path of a base; `smollm2` is the model that comes as a package."""
     from recgpt.llm.models import default_model_path
 
     return str(default_model_path()) if name == "smollm2" else name
