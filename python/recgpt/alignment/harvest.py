@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from recgpt.alignment.outputs import Outputs
 from recgpt.alignment.samples import SAMPLES, TASK
 from recgpt.alignment.wording import drawn
 from recgpt.interests.reasons import read
+from recgpt.llm import grammar
 from recgpt.llm.engine import Prompt, Request, Result
 from recgpt.llm.prompts import load
 from recgpt.tags.words import split
@@ -50,30 +52,63 @@ def harvest(outputs: Outputs, kept: Kept, grades: Mapping[str, Grade], *, origin
     rows: list[dict[str, Any]] = []
     now = outputs.stages.now
     for stage, grade in grades.items():
-        for request in outputs.ranked:
-            if request.key.startswith(f"{stage}/"):
-                user = request.key.split("/")[1]
-                for answer, others in ranking(user, request.candidates, grade, reference=stage == "interests"):
-                    rows.append(_row(stage, f"{stage}_rank", request.prompt, answer, others, user, origin, now))
+        for asked in outputs.ranked:
+            if asked.key.startswith(f"{stage}/"):
+                user = asked.key.split("/")[1]
+                for answer, others in ranking(user, asked.candidates, grade, reference=stage == "interests"):
+                    rows.append(_row(stage, f"{stage}_rank", asked.prompt, answer, others, user, origin, now))
     known = {stage: _known(stage, kept.get(stage, ())) for stage in _TEXTS}
     for request, result in outputs.texts:
-        stage = request.key.split("/")[0]
-        if result.status != "ok":
-            continue
-        if request.schema is not None:
-            user = request.key.split("/")[1]
-            answer = listed(stage, result.value, [row for row in kept.get(stage, ()) if row["user_id"] == user])
-            name = stage
-        else:
-            name, answer = _TEXTS[stage], result.text.strip()
-            said = _said(stage, request, result)
-            answer, user = (answer, known[stage][said]) if said in known[stage] else ("", None)
-        if answer:
-            # Behind a forced beginning an engine goes on with a space.
-            answer = f" {answer}" if request.prompt.answer else answer
-            rows.append(_row(stage, name, request.prompt, answer, [], user, origin, now))
+        if result.status == "ok":
+            stage = request.key.split("/")[0]
+            name, answer, owner = _text(stage, request, result, kept.get(stage, ()), known[stage])
+            if answer:
+                # Behind a forced beginning an engine goes on with a space.
+                answer = f" {answer}" if request.prompt.answer else answer
+                rows.append(_row(stage, name, request.prompt, answer, [], owner, origin, now))
     distinct = {(row["prompt"], row["beginning"], row["answer"], *row["others"]): row for row in rows}
     return schema.rows(list(distinct.values()), SAMPLES)
+
+
+def _text(
+    stage: str,
+    request: Request,
+    result: Result,
+    kept: Sequence[Mapping[str, Any]],
+    known: Mapping[object, str | None],
+) -> tuple[str, str, str | None]:
+    """Give the prompt's name, what of a text is worth imitating (empty for none of it), and whose behavior it shows."""
+    if request.schema is not None:
+        user = request.key.split("/")[1]
+        # Parsed again, with its reasoning, whatever the engine says of its own answer.
+        whole = "" if grammar.parse(result.text, request.schema).reason else result.text
+        own = [row for row in kept if row["user_id"] == user]
+        return stage, listed(stage, json.loads(whole), own) if whole else "", user
+    said = _said(stage, request, result)
+    return (_TEXTS[stage], result.text.strip(), known[said]) if said in known else (_TEXTS[stage], "", None)
+
+
+def graded(outputs: Outputs, kept: Kept) -> dict[str, Grade]:
+    """Grade candidates by what an engine wrote of each user: what was kept is right, all else is wrong.
+
+    A tag that was not written, but whose category a kept tag of the user has, stands in the middle. Of somebody of whom
+    nothing was kept nothing is known: an engine that says nothing calls nothing wrong.
+    """
+    shelves = {(row["user_id"], row["category"]) for row in kept["tags"] if row["category"]}
+
+    def grade(task: str, name: str) -> Grade:
+        own = {(row["user_id"], row[name]) for row in kept[task]}
+        known = {user for user, _ in own}
+
+        def graded(user: str, text: str) -> int:
+            if (user, text) in own:
+                return RIGHT
+            near = name == "tag" and (user, outputs.category_of.get(text)) in shelves
+            return MIDDLE if near or user not in known else WRONG
+
+        return graded
+
+    return {"interests": grade("interests", "interest"), "tags": grade("tags", "tag")}
 
 
 def ranking(user: str, candidates: Sequence[str], grade: Grade, *, reference: bool) -> Iterator[tuple[str, list[str]]]:
@@ -163,5 +198,10 @@ def _row(
         # A stage reads what lies strictly before `now`.
         "at": now and now - timedelta(microseconds=1),
         "origin": origin,
-        "prompt_digest": load(prompt_name).digest,
+        "prompt_digest": _digest(prompt_name),
     }
+
+
+@cache
+def _digest(prompt_name: str) -> str:
+    return load(prompt_name).digest

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from recgpt import categories, explanations, interests, schema, tags
 from recgpt.alignment.recording import Recording
 from recgpt.alignment.wording import drawn
-from recgpt.llm.engine import Engine, Progress, Prompt, Request, Result, ScoreRequest, ScoreResult
+from recgpt.llm.engine import Engine, Progress, Request, Result, ScoreRequest, ScoreResult
 from recgpt.pipeline import tables
 from recgpt.pipeline.run import Stages
 
@@ -35,6 +35,8 @@ class Outputs:
     """Every text that the engine wrote."""
     ranked: list[ScoreRequest]
     """What mode `rank` asks about these users, without baselines and controls."""
+    category_of: dict[str, str]
+    """Tag of the catalogue -> category."""
 
 
 def produce(
@@ -43,7 +45,6 @@ def produce(
     engine: Engine,
     *,
     mode: Mode,
-    choosing_all: bool = False,
     progress: Progress | None = None,
 ) -> Outputs:
     """Run interests, tags and explanations of some users, and keep the tables in the folder of their run.
@@ -62,8 +63,7 @@ def produce(
     # The control asks about other people's histories, of which nothing is to be learned.
     asking: dict[str, Any] = {"now": stages.now, "progress": progress}
     mining = replace(config.interests, control=False)
-    choosing = replace(mining, contrast=2 * mining.candidates) if choosing_all else mining
-    mined = interests.mine(people, histories, engine=recording, mode=mode, pool=pool, config=choosing, **asking)
+    mined = interests.mine(people, histories, engine=recording, mode=mode, pool=pool, config=mining, **asking)
     predicting: dict[str, Any] = {
         "categories": phi, "items": stages.items, "item_tags": item_tags, "candidates": config.llm.candidates,
         "terms": tables.terms(pool), "config": config.tags,
@@ -87,7 +87,9 @@ def produce(
     stages.keep("tags", tags=predicted.table, item_tags=item_tags, rejections=predicted.rejections)
     stages.keep("explanations", explanations=written.table, rejections=written.rejections)
     ranked = [one for one, _ in listed.scored if one.key.split("/")[1] != "baseline"]
-    return Outputs(stages, list(users), mined, predicted, written, recording.written, ranked)
+    named = sorted(set(item_tags["tag"].to_pylist()))
+    category_of = dict(zip(named, phi(named), strict=True)) if named else {}
+    return Outputs(stages, list(users), mined, predicted, written, recording.written, ranked, category_of)
 
 
 def pairs(predicted: pa.Table, item_tags: pa.Table) -> pa.Table:

@@ -34,8 +34,6 @@ class Sifted:
     """By task, rows of its table."""
     rejected: dict[str, Counter[str]] = field(default_factory=dict)
     """By task: who rejected and why -> how many outputs."""
-    wrong: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
-    """By task (user, interest or tag) that somebody rejected: what ranking learns to put last."""
 
     @property
     def made(self) -> int:
@@ -52,7 +50,7 @@ def sift(
     outputs: Outputs,
     config: Config,
     *,
-    judging_engine: Engine | None = None,
+    judge_engine: Engine | None = None,
     buffer: Buffer | None = None,
     source: Source,
     progress: Progress | None = None,
@@ -62,7 +60,7 @@ def sift(
     Args:
         outputs: of an engine, whose tables lie in the folder of their stages.
         config: of the run, for its criteria and how many samples people are shown.
-        judging_engine: answers what no rule can; without one only rules and people decide.
+        judge_engine: answers what no rule can; without one only rules and people decide.
         buffer: where people's labels stand; some of these outputs, kept and rejected, are added for the next.
         source: what the buffer calls them.
         progress: called with (done, total) requests of the judge.
@@ -72,25 +70,24 @@ def sift(
     samples = list({sample.id: sample for own in pairs.values() for _, sample in own}.values())
     said = people.said(buffer.labels(criteria)) if buffer is not None else {}
     curves = {}
-    if judging_engine is not None:
-        curves = milestones.learn(buffer, criteria, judging_engine, keep=False, progress=progress).curves
+    if judge_engine is not None:
+        curves = milestones.learn(buffer, criteria, judge_engine, keep=False, progress=progress).curves
     judged = judge.judge(
         samples,
         criteria,
-        engine=judging_engine,
+        engine=judge_engine,
         calibration=curves,
         thresholds={key: curve.threshold for key, curve in curves.items()},
         progress=progress,
     )
-    faults = _faults(judged.table, said, criteria, strict=judging_engine is not None)
+    faults = _faults(judged.table, said, criteria, strict=judge_engine is not None)
     found = Sifted()
     for task, own in pairs.items():
         found.kept[task] = [row for row, sample in own if sample.id not in faults]
         found.rejected[task] = Counter(faults[sample.id] for _, sample in own if sample.id in faults)
         found.rejected[task].update(_by_stage(outputs, task))
-        found.wrong[task] = _wrong(task, outputs, [row for row, sample in own if sample.id in faults])
     if buffer is not None:
-        version = milestones.version_of(judging_engine, criteria) if judging_engine is not None else "rules"
+        version = milestones.version_of(judge_engine, criteria) if judge_engine is not None else "rules"
         most = config.judge.samples
         _show(buffer, tables, samples, faults, judged.table, criteria, version=version, source=source, most=most)
     return found
@@ -117,15 +114,6 @@ def _by_stage(outputs: Outputs, task: str) -> Counter[str]:
     """Count what the stage itself did not let through, by the word before the colon of its reason."""
     rejections = getattr(outputs, task).rejections
     return Counter(f"stage: {row['reason'].split(':')[0]}" for row in rejections.to_pylist())
-
-
-def _wrong(task: str, outputs: Outputs, failed: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
-    name = {"interests": "interest", "tags": "tag"}.get(task)
-    if name is None:
-        return set()
-    rejections = getattr(outputs, task).rejections.to_pylist()
-    ruled = {(row["user_id"], row["text"]) for row in rejections if row["status"] == "rejected" and row["text"]}
-    return ruled | {(row["user_id"], row[name]) for row in failed}
 
 
 def _show(

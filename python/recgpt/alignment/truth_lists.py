@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from recgpt.alignment import wording
@@ -15,6 +16,7 @@ from recgpt.interests.reasons import opening, told
 from recgpt.llm.engine import Request
 from recgpt.llm.grammar import reasoning_tokens
 from recgpt.tags.checkers import MAX_REASON_WORDS
+from recgpt.tags.sequences import date_label
 from recgpt.tags.words import split
 
 ROWS = 3
@@ -22,7 +24,7 @@ ROWS = 3
 WARES = 3
 """Wares that a reason names, at most."""
 _DATES = re.compile(r"\d\d-\d\d ")
-_MONTHS = "January February March April May June July August September October November December".split()
+_MONTHS = tuple(date_label(datetime(2024, month, 1, tzinfo=UTC)).split()[0] for month in range(1, 13))
 _DID = {"purchases": "bought", "clicks": "looked at", "searches": "searched for"}
 
 

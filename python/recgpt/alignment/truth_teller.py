@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from recgpt.alignment import truth_lists, wording
 from recgpt.alignment.harvest import MIDDLE, NOTHING, RIGHT
@@ -28,7 +28,7 @@ class TruthTeller:
     leaves a quarter of the explanations to the second try, so that every form of their beginnings gets texts.
     """
 
-    def __init__(self, truth: Truth, *, name: str, pool: Pool, count: Callable[[Sequence[str]], Sequence[int]]) -> None:
+    def __init__(self, truth: Truth, *, name: str, pool: Pool, count: Callable[[list[str]], Iterable[int]]) -> None:
         self.truth, self.pool, self._count = truth, pool, count
         self.name, self.context_tokens = name, 1 << 20
 

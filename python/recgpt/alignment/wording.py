@@ -13,11 +13,12 @@ from recgpt.text import listed
 
 ENDINGS = ("on a", "when the", "for a", "for")
 """How the forced beginning of an explanation ends, as `scenes.tsv` has a column for each."""
-_UNCOUNTED = frozenset(
-    "litter soil fertilizer bait yeast flour extract mix gel music food paper tissue softener bleach foil soap cotton "
-    "toothpaste shampoo cheese cereal yogurt serum wax batting flakes gravel milk conditioner rinse detergent makeup "
-    "mascara blush moisturizer toner concealer paint cream cleanser powder starter lotion".split()
-)
+_UNCOUNTED = frozenset((
+    "bait", "batting", "bleach", "blush", "cereal", "cheese", "cleanser", "concealer", "conditioner", "cotton", "cream",
+    "detergent", "extract", "fertilizer", "flakes", "flour", "foil", "food", "gel", "gravel", "litter", "lotion",
+    "makeup", "mascara", "milk", "mix", "moisturizer", "music", "paint", "paper", "powder", "rinse", "serum", "shampoo",
+    "soap", "softener", "soil", "starter", "tissue", "toner", "toothpaste", "wax", "yeast", "yogurt",
+))  # fmt: skip
 """Last words of wares that take no article."""
 
 

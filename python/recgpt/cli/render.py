@@ -192,6 +192,38 @@ def incremental(counts: Mapping[str, int], paths: Sequence[Path]) -> None:
         console.print(Text(str(path)), soft_wrap=True)
 
 
+def taught(found: Any, *, paper: tuple[int, int]) -> None:
+    """Print what became of a teacher's outputs, beside the report's share."""
+    console = Console(highlight=False)
+    listing(console, f"teacher={found.teacher}", ("task", "became", "outputs"), found.table())
+    share, theirs = found.left / found.made, paper[1] / paper[0]
+    console.print(
+        Text(
+            f"{found.made:,} outputs -> {found.left:,} kept ({share:.0%}); the report: {paper[0] / 1000:.1f}k -> "
+            f"{paper[1] / 1000:.1f}k ({theirs:.0%})\n{found.samples.num_rows:,} samples in {found.path}"
+        ),
+        soft_wrap=True,
+    )
+
+
+def self_trained(found: Any, *, paper: int) -> None:
+    """Print what became of each round, beside the report's samples."""
+    console = Console(highlight=False)
+    rows = found.rounds.to_pylist()
+    listing(console, "self-training", ("round", "accepted", "made", "kept", "samples", "why"), rows)
+    before, after = (
+        " ".join(f"{key} {value:.2f}" for key, value in one.parts.items()) for one in (found.before, found.after)
+    )
+    console.print(
+        Text(
+            f"before: {before}\nnow:    {after}\n"
+            f"{sum(row['samples'] for row in rows):,} samples (the report: {paper / 1000:.1f}k); the adapter: "
+            f"{found.adapter or 'none, the model stays as it was'}"
+        ),
+        soft_wrap=True,
+    )
+
+
 def _receipt(receipt: Mapping[str, Any], events: int | None) -> str:
     seen = "" if events is None else f"{events:,} events -> "
     parts = ", ".join(

@@ -45,7 +45,7 @@ def train(
     from recgpt.alignment import HeldOut, training
     from recgpt.cli.watch import Terminal
 
-    config, model = settings_of(settings or []), _base(base)
+    config, model = settings_of(settings or []), base_of(base)
     held = HeldOut(ids(hold_out) if hold_out else (), origins=origin or ())
     rows = pa.concat_tables([_read(path) for path in samples])
     if plan:
@@ -86,7 +86,7 @@ def merge(
     """Add an adapter to a model's weights: one GGUF file that needs no adapter."""
     from recgpt.alignment.training import adapters
 
-    adapters.merge(Path(_base(base)), adapter, out, weights=weights)
+    adapters.merge(Path(base_of(base)), adapter, out, weights=weights)
     typer.echo(str(out))
 
 
@@ -103,20 +103,21 @@ def parity(
     """Compare the logits of torch and of llama.cpp with an adapter."""
     from recgpt.alignment.training import parity as logits
 
-    _show(dataclasses.asdict(logits.compare(_base(base), adapter, _read(samples), prompts=prompts)), as_json)
+    _show(dataclasses.asdict(logits.compare(base_of(base), adapter, _read(samples), prompts=prompts)), as_json)
 
 
-def _base(name: str) -> str:
+def base_of(name: str) -> str:
+    """Give the path of a base; `smollm2` is the model that comes as a package."""
     from recgpt.llm.models import default_model_path
 
     return str(default_model_path()) if name == "smollm2" else name
 
 
 def settings_of(pairs: list[str]) -> Any:
-    """Read `name=value` pairs as settings of a training.
+    """Read settings of a training from NAME=VALUE.
 
     Raises:
-        InvalidConfigError: there is no such setting, or the value is of another kind; it is named.
+        InvalidConfigError: there is no such setting, or its value does not fit.
     """
     from recgpt.alignment.training import Config
 

@@ -274,6 +274,11 @@ class Buffer:
             if wanted is None or row["id"] in wanted
         }
 
+    def of_source(self, source: str) -> set[str]:
+        """Give the ids of the samples that came from one of `SOURCES`."""
+        with self._open() as database:
+            return {row["id"] for row in database.execute("SELECT id FROM samples WHERE source = ?", (source,))}
+
     def add_event(self, kind: str, data: Mapping[str, Any]) -> None:
         """Add what befell the judge: it was calibrated, a milestone was opened or closed. `data` is plain JSON."""
         with self._open() as database:

@@ -42,18 +42,28 @@ class Compared:
 def open_store(place: Config | Path, criteria: Path | None = None) -> Store:
     """Open the buffer of a run, or one by its path, for people to review.
 
-    A run that nobody has judged yet gives its samples; each sample gets the history that it was made from. `criteria`
-    is a folder of a shop's own, in place of the configuration's.
+    A run that nobody has judged yet gives its samples, if it has come so far; each sample of a run gets the history
+    that it was made from. A teacher's samples, and those of a model that trains itself, bring theirs: their shoppers
+    are others of the same names. `criteria` is a folder of a shop's own, in place of the configuration's.
 
     Raises:
         JudgeError: there is no buffer at the path, or the run has not come so far.
     """
     if isinstance(place, Config):
         buffer = Buffer(buffer_path(place))
-        if not buffer.count("samples"):
-            buffer.add_samples(samples(place, limit=place.judge.samples), source="served", round=buffer.round())
+        if not (served := buffer.of_source("served")):
+            try:
+                found = samples(place, limit=place.judge.samples)
+            except JudgeError:
+                if not buffer.count("samples"):
+                    raise
+                found = []
+            buffer.add_samples(found, source="served", round=buffer.round())
+            served = {one.id for one in found}
         store = Store(buffer, criteria_of(place, criteria))
-        store.add_contexts(contexts(Tables(place), (kept.sample for kept in store.read().samples.values())))
+        if served:
+            kept = store.read().samples
+            store.add_contexts(contexts(Tables(place), (kept[one].sample for one in kept if one in served)))
         return store
     return Store(*existing(place, criteria))
 

@@ -207,7 +207,8 @@ def _give_reasons(context: Context, picks: list[_Pick]) -> None:
         waiting = [pick for pick in picks if pick.reason is None and pick.beginning]
         if not waiting:
             return
-        rendered = [_prompt(pick) for pick in waiting]
+        template = prompts.load("tags_reason")
+        rendered = [_prompt(pick, template) for pick in waiting]
         distinct = list(dict.fromkeys(rendered))
         requests = [
             Request(
@@ -229,8 +230,7 @@ def _give_reasons(context: Context, picks: list[_Pick]) -> None:
                 context.counts["answers_valid"] += pick.reason is not None
 
 
-def _prompt(pick: _Pick) -> Prompt:
-    template = prompts.load("tags_reason")
+def _prompt(pick: _Pick, template: prompts.Template) -> Prompt:
     had = pick.beginning.partition(", so they may use ")[0].removeprefix("They ")
     return template.render(facts=f"{had}, then {pick.tag}", beginning=pick.beginning)
 
