@@ -132,7 +132,7 @@ def read_log(
         behaviors, kind = kinds.sorted(kind)
     # Without times and without positions the rows' own order is all there is.
     order = order if timed or placed else place
-    days = np.zeros(len(order))
+    days: npt.NDArray[np.float64] = np.zeros(len(order))
     if timed and now is not None:
         days = (now.timestamp() * 1e6 - order) / 86_400e6
     rank = np.unique(order, return_inverse=True)[1].astype(np.int64)
