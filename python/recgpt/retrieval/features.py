@@ -132,9 +132,9 @@ def read_log(
         behaviors, kind = kinds.sorted(kind)
     # Without times and without positions the rows' own order is all there is.
     order = order if timed or placed else place
-    days: npt.NDArray[np.float64] = np.zeros(len(order))
+    days = np.zeros(len(order))
     if timed and now is not None:
-        days = (now.timestamp() * 1e6 - order) / 86_400e6
+        days = np.asarray((now.timestamp() * 1e6 - order) / 86_400e6, np.float64)
     rank = np.unique(order, return_inverse=True)[1].astype(np.int64)
     by = np.lexsort((kind, item, rank, user))
     return Log(user_ids, behaviors, user[by], item[by], kind[by], rank[by], days[by], timed)
