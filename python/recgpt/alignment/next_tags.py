@@ -28,7 +28,7 @@ from recgpt import behaviors, history, interests, schema, tags
 from recgpt.alignment.held_out import HeldOut
 from recgpt.alignment.samples import SAMPLES, TASK
 from recgpt.alignment.shop import Shop, aware
-from recgpt.errors import AlignmentError
+from recgpt.errors import AlignmentError, UnknownUserError
 from recgpt.llm.engine import Prompt, ScoreRequest
 from recgpt.llm.prompts import load
 from recgpt.pipeline import households
@@ -52,6 +52,8 @@ class Asked(NamedTuple):
     """Names of what was bought from then on for `DAYS`, in the order of the first purchase."""
     recent: frozenset[str]
     """Names of what was bought in the 30 days before."""
+    interests: tuple[str, ...] = ()
+    """As the prompt names them."""
 
 
 def candidates(shop: Shop, before: datetime, *, most: int = 160) -> dict[str, int]:
@@ -131,11 +133,16 @@ def ask(shop: Shop, users: Sequence[str], at: datetime) -> list[Asked]:
 
     Args:
         shop: the log.
-        users: in this order; each needs to stand in the log's users.
+        users: in this order.
         at: with time zone; the prompt shows the shop's own date.
+
+    Raises:
+        UnknownUserError: the log does not know one of them.
     """
     if not users:
         return []
+    if strange := sorted(set(users) - set(shop.users["user_id"].to_pylist())):
+        raise UnknownUserError(f"the users of {shop.origin} have no {strange[0]!r} ({len(strange)} such in all)")
     local = aware(at).astimezone(ZoneInfo(shop.zone))
     ids = pa.array(users, pa.large_string())
     own = shop.events.filter(pc.is_in(shop.events["user_id"], value_set=ids))
@@ -143,21 +150,50 @@ def ask(shop: Shop, users: Sequence[str], at: datetime) -> list[Asked]:
         behaviors.extract(own), shop.briefs, now=local, tokenizer=shop.tokenizer, time_zone=shop.zone
     )
     liked = interests.matched(texts, pool=shop.pool, most=_LIKED)
-    people = shop.users.take(pc.index_in(ids, value_set=shop.users["user_id"].combine_chunks()))
-    prompts = tags.prompts(
-        people,
-        interest_rows(liked),
-        own,
-        shop.item_tags,
-        now=local,
-        count_tokens=lambda texts: [int(count) for count in shop.tokenizer.count(texts)],
-        config=shop.config,
-    )
+    written = prompts(shop, users, at, liked)
     after = _by_user(shop, shop.bought(at, at + timedelta(days=DAYS)), ids)
     before = _by_user(shop, shop.bought(at - MONTH, at), ids)
     return [
-        Asked(user, local, prompts[user], tuple(after.get(user, ())), frozenset(before.get(user, ()))) for user in users
+        Asked(
+            user,
+            local,
+            written[user],
+            tuple(after.get(user, ())),
+            frozenset(before.get(user, ())),
+            tuple(liked.get(user, ())),
+        )
+        for user in users
     ]
+
+
+def prompts(
+    shop: Shop,
+    users: Sequence[str],
+    at: datetime,
+    liked: Mapping[str, Sequence[str]],
+    *,
+    quantity: Mapping[str, int] | None = None,
+) -> dict[str, Prompt]:
+    """Write the stage's prompts as of a moment: of mode `rank`, or of `generate` where `quantity` says how many tags.
+
+    Args:
+        shop: the log.
+        users: in this order.
+        at: with time zone.
+        liked: each user's interests.
+        quantity: of `tags.prompts`.
+    """
+    ids = pa.array(users, pa.large_string())
+    return tags.prompts(
+        shop.users.take(pc.index_in(ids, value_set=shop.users["user_id"].combine_chunks())),
+        interest_rows(liked),
+        shop.events,
+        shop.item_tags,
+        now=aware(at).astimezone(ZoneInfo(shop.zone)),
+        count_tokens=lambda texts: [int(count) for count in shop.tokenizer.count(texts)],
+        quantity=quantity,
+        config=shop.config,
+    )
 
 
 def ask_all(shop: Shop, moments: Mapping[datetime, Sequence[str]]) -> list[Asked]:
@@ -198,6 +234,8 @@ def samples(
     others: int = 30,
     by_popularity: float = 0.5,
     fresh: bool = False,
+    only: Mapping[str, Collection[str]] | None = None,
+    days: int = DAYS,
     seed: int = 0,
 ) -> pa.Table:
     """Make ranking samples: one row a right answer, all rows of a prompt with the same wrong ones.
@@ -214,6 +252,8 @@ def samples(
         by_popularity: this share of them is drawn as often as it is bought, so that a bestseller is wrong as often as
             it is right; the rest evenly, so that popularity still counts for something.
         fresh: only what was not bought in the 30 days before, right or wrong.
+        only: names that may be right, by user; what else was bought is neither right nor wrong.
+        days: in which it was bought.
         seed: of the draws.
 
     Returns:
@@ -227,7 +267,8 @@ def samples(
     made: list[dict[str, Any]] = []
     for one in asked:
         open_to = [name for name in counts if not (fresh and name in one.recent)]
-        right = [name for name in one.bought if name in counts and name in open_to]
+        may = set(open_to) if only is None else set(open_to) & set(only.get(one.user, ()))
+        right = [name for name in one.bought if name in may]
         wrong = sorted(set(open_to) - set(one.bought))
         if not right or not wrong:
             continue
@@ -237,7 +278,7 @@ def samples(
             {
                 "subtask": "tags", "level": TASK, "system": one.prompt.system, "prompt": one.prompt.user,
                 "beginning": one.prompt.answer, "answer": f" {name}", "others": drawn, "user_id": one.user,
-                "at": one.at + timedelta(days=DAYS, microseconds=-1), "origin": origin, "prompt_digest": digest,
+                "at": one.at + timedelta(days=days, microseconds=-1), "origin": origin, "prompt_digest": digest,
             }
             for name in chosen
         ]  # fmt: skip

@@ -72,7 +72,11 @@ def curriculum(
 
 
 def save(path: Path, samples: pa.Table) -> None:
-    """Write under another name first: who reads meanwhile, or after a full disk, has the old samples whole."""
+    """Write under another name first: who reads meanwhile, or after a full disk, has the old samples whole.
+
+    Raises:
+        AlignmentError: the file cannot be written.
+    """
     partial = path.with_suffix(".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -102,6 +103,23 @@ class Shop:
         early = pc.less(times, pa.scalar(aware(until), schema.TIMESTAMP))
         bought = pc.and_(pc.equal(self.events["behavior"], "purchase"), pc.is_valid(self.events["item_id"]))
         return self.events.filter(pc.and_(pc.and_(late, early), bought)).sort_by("timestamp")
+
+    @cached_property
+    def tag_of(self) -> dict[str, str]:
+        """Each item's own tag."""
+        return dict(zip(*(self.item_tags[name].to_pylist() for name in ("item_id", "tag")), strict=True))
+
+    @cached_property
+    def category_of(self) -> dict[str, str]:
+        """Each item's category, for those that have one."""
+        pairs = zip(*(self.items[name].to_pylist() for name in ("item_id", "category")), strict=True)
+        return {item: category for item, category in pairs if category}
+
+    @cached_property
+    def title_of(self) -> dict[str, str]:
+        """Each item's title, for those that have one."""
+        pairs = zip(*(self.items[name].to_pylist() for name in ("item_id", "title")), strict=True)
+        return {item: clean(title) for item, title in pairs if title}
 
     @property
     def begun(self) -> datetime:

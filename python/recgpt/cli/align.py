@@ -1,7 +1,8 @@
-"""Commands of alignment: `recgpt align curriculum`."""
+"""Commands of alignment: `recgpt align curriculum` and `report`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -14,11 +15,6 @@ from recgpt.errors import AlignmentError
 commands = typer.Typer(
     help="Make a model that knows the shop (sections 2.1.2 and 2.2.2, Appendix C).", no_args_is_help=True
 )
-
-
-@commands.callback()
-def _one_command_is_a_group_too() -> None:
-    """Typer would take a single command for the whole group."""
 
 
 @commands.command()
@@ -45,6 +41,37 @@ def curriculum(
         typer.echo(json.dumps({"samples": len(built.samples), "subtasks": rows, "file": str(path)}))
     else:
         render.curriculum(rows, path)
+
+
+@commands.command()
+def report(
+    config: ConfigFile,
+    adapters: Annotated[
+        Path | None, typer.Option(help="A folder of interests.gguf, tags.gguf, explanations.gguf, judge.gguf.")
+    ] = None,
+    base: Annotated[bool, typer.Option("--base", help="Measure the base alone, without adapters.")] = False,
+    users: Annotated[int, typer.Option(min=2, help="Held-out households.")] = 240,
+    shoppers: Annotated[int, typer.Option(min=2, help="Shoppers of the planted world.")] = 40,
+    texts: Annotated[int, typer.Option(min=2, help="Explanations.")] = 160,
+    examples: Annotated[int, typer.Option(min=0, help="Shoppers whose texts stand side by side.")] = 10,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what it would cost; keep nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure base and aligned on held-out users, in the form of the paper's Tables 2, 4, 5, 7 and 9."""
+    from recgpt.alignment import report as reports
+    from recgpt.cli import aligned
+    from recgpt.cli.watch import Terminal
+
+    if base == (adapters is not None):
+        raise AlignmentError("give either --adapters FOLDER, or --base to measure the base alone")
+    sizes = reports.Sizes(users=users, shoppers=shoppers, texts=texts, examples=examples)
+    if dry_run:
+        planned = reports.plan(config, folder=adapters, sizes=sizes)
+        said = {stage: dataclasses.asdict(tally) for stage, tally in planned.items()}
+        typer.echo(json.dumps(said)) if as_json else aligned.plan(planned)
+        return
+    found = reports.report(config, folder=adapters, sizes=sizes, watch=Terminal())
+    typer.echo(json.dumps(found)) if as_json else aligned.report(found)
 
 
 def ids(path: Path) -> list[str]:

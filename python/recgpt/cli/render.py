@@ -173,6 +173,25 @@ def curriculum(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     console.print(Text(str(path)), soft_wrap=True)
 
 
+def incremental(counts: Mapping[str, int], paths: Sequence[Path]) -> None:
+    """Print what each step of a window left."""
+    console = Console(highlight=False)
+    steps = {
+        "records": "clicks and purchases of the window",
+        "relevant": "go with an interest or the history",
+        "timely": "suit this season or the next",
+        "with_interest": "of them with an interest of the user",
+        "tags_a_user": "after the draw of tags a user",
+        "balanced": "after the draw by category",
+        "samples": "samples",
+        "users": "users",
+    }
+    rows = [{"step": said, "left": counts[name]} for name, said in steps.items()]
+    listing(console, "incremental learning", ("step", "left"), rows)
+    for path in paths:
+        console.print(Text(str(path)), soft_wrap=True)
+
+
 def taught(found: Any, *, paper: tuple[int, int]) -> None:
     """Print what became of a teacher's outputs, beside the report's share."""
     console = Console(highlight=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,6 +43,16 @@ def answer_schema(quantity: int) -> dict[str, Any]:
         "required": ["tags"],
         "additionalProperties": False,
     }
+
+
+def written(triplets: Sequence[tuple[str, str, str]]) -> str:
+    """Write (tag, interest, reason) triplets as an answer that this mode reads.
+
+    >>> written([("rye bread", "", "They had butter before.")])
+    '{"tags": [{"tag": "rye bread", "interest": "", "reason": "They had butter before."}]}'
+    """
+    answers = [TagAnswer(tag=tag, interest=interest, reason=reason).model_dump() for tag, interest, reason in triplets]
+    return json.dumps({"tags": answers}, ensure_ascii=False)
 
 
 def run(context: Context) -> None:

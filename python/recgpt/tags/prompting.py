@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import pyarrow as pa
@@ -49,6 +49,7 @@ def prompts(
     *,
     now: datetime | None,
     count_tokens: Callable[[Sequence[str]], Sequence[int]],
+    quantity: Mapping[str, int] | None = None,
     config: Config | None = None,
 ) -> dict[str, Prompt]:
     """Write for each user the prompt by which mode `rank` asks for the next tag; nothing after `now` is in it.
@@ -60,6 +61,8 @@ def prompts(
         item_tags: `schema.ITEM_TAGS`.
         now: timezone-aware; None for a log without times.
         count_tokens: the engine's, or its tokenizer's.
+        quantity: tags that each user's prompt asks for, the configuration's number where it does not say; the prompts
+            are then those of mode `generate`.
         config: settings.
     """
     settings = config or Config()
@@ -72,13 +75,18 @@ def prompts(
     tag_of = dict(zip(own["item_id"].to_pylist(), own["tag"].to_pylist(), strict=True))
     sequences = collect(table, tag_of, ids, now=now, config=settings)
     by_user = liked(schema.table(interests, schema.INTERESTS, name="interests"))
+    inputs = [
+        slots(clean(attributes, limit=ATTRIBUTES), by_user.get(user, []), now=now, config=settings)
+        for user, attributes in zip(ids, people["attributes"].to_pylist(), strict=True)
+    ]
+    if quantity is not None:
+        inputs = [
+            given | {"quantity": quantity.get(user, settings.quantity)} for user, given in zip(ids, inputs, strict=True)
+        ]
     rendered = render(
-        load("tags_rank"),
+        load("tags_rank" if quantity is None else "tags"),
         [sequences[user] for user in ids],
-        [
-            slots(clean(attributes, limit=ATTRIBUTES), by_user.get(user, []), now=now, config=settings)
-            for user, attributes in zip(ids, people["attributes"].to_pylist(), strict=True)
-        ],
+        inputs,
         count_tokens=count_tokens,
         config=settings,
     )

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 
 from recgpt.alignment import next_tags
-from recgpt.alignment.next_tags import Asked, Shop
+from recgpt.alignment.next_tags import Asked
 from recgpt.alignment.report.auc import Mask, auc, compare, crossed
 from recgpt.alignment.report.estimates import mean
+from recgpt.alignment.shop import Shop
 from recgpt.errors import AlignmentError
 from recgpt.evaluation.category_hits import category_hits
 from recgpt.evaluation.metrics import Floats
@@ -50,8 +51,8 @@ def households(shop: Shop, now: datetime, *, users: int, seed: int = 0) -> House
         )
     if not 2 <= users <= len(drawn):
         raise AlignmentError(
-            f"{len(drawn)} households of {shop.origin} are held out, so 2 to {len(drawn)} can be judged, but {users} were "
-            "asked for (--users)"
+            f"{len(drawn)} households of {shop.origin} are held out, so 2 to {len(drawn)} can be judged, but {users} "
+            "were asked for (--users)"
         )
     # Some of those who were held out: another number of strata would draw others, who may have been learned from.
     some = sorted(np.random.default_rng(seed).permutation(len(drawn))[:users].tolist())
@@ -77,7 +78,7 @@ def figures(judged: Households, scores: Floats) -> dict[str, Any]:
         `households`, `unscored`, `candidates`, `auc` by segment (`Compared`), `hr` by segment: `model`, `popularity`
         and their paired `difference`.
     """
-    some = np.isfinite(scores).all(axis=1)
+    some: Mask = np.asarray(np.isfinite(scores).all(axis=1))
     asked = [one for one, kept in zip(judged.asked, some, strict=True) if kept]
     names = list(judged.counts)
     right = np.array([[name in one.bought for name in names] for one in asked])

@@ -7,6 +7,7 @@ import math
 import random
 import resource
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -103,7 +104,10 @@ def built(base: Base, config: Config, start: Lora | None) -> Scorer:
         target_modules=[name.rpartition(".")[2] for name in NAMES],
         task_type="CAUSAL_LM",
     )
-    scorer = Scorer(get_peft_model(model, settings))
+    with warnings.catch_warnings():
+        # peft 0.21 asks transformers 5.23 for a name that it will lose.
+        warnings.simplefilter("ignore", FutureWarning)
+        scorer = Scorer(get_peft_model(model, settings))
     if start is not None:
         if start.rank != config.rank:
             raise AlignmentError(

@@ -48,10 +48,10 @@ def tag_scores(
         categories: phi, tags -> categories.
         resolve: brings an interest's text to the name that the truth uses.
     """
-    themes: dict[Term, str] = {words(row["ware"]): row["theme"] for row in truth["items"].to_pylist()}
+    themes = themes_of(truth)
     texts = sorted(set(tags["tag"].to_pylist()))
     category = dict(zip(texts, categories(texts), strict=True)) if texts else {}
-    named = {text: _named(words(text), themes) for text in texts}
+    named = {text: wares_in(text, themes) for text in texts}
     rows, wants = as_rows(tags.sort_by("rank"), users), as_rows(truth["wants"], users)
     columns: list[list[float]] = [[], [], [], []]
     for user in users:
@@ -80,9 +80,14 @@ def popular_hr(events: pa.Table, items: pa.Table, truth: Mapping[str, pa.Table],
     return mean([_share(len(own & best), len(own)) for own in named])
 
 
-def _named(text: Term, wares: Collection[Term]) -> tuple[Term, ...]:
+def themes_of(truth: Mapping[str, pa.Table]) -> dict[Term, str]:
+    """Give the interest that each ware of a world serves."""
+    return {words(row["ware"]): row["theme"] for row in truth["items"].to_pylist()}
+
+
+def wares_in(text: str, wares: Collection[Term]) -> tuple[Term, ...]:
     """Wares of which every word stands in a text."""
-    inside = set(text)
+    inside = set(words(text))
     return tuple(ware for ware in wares if inside.issuperset(ware))
 
 
