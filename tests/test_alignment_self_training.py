@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -203,6 +205,18 @@ def test_the_log_of_other_settings_is_refused_and_forgotten_on_demand(tmp_path) 
     with pytest.raises(AlignmentError, match=r"other settings \(tries changed\).*--fresh"):
         Log(tmp_path, {"tries": 2, "seed": 0})
     assert Log(tmp_path, {"tries": 2, "seed": 0}, fresh=True).find("measured", 0) is None
+
+
+def test_a_full_disk_is_told_before_any_model_works(config, monkeypatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    engine = Pupil()
+    with monkeypatch.context() as patch, Recorded(engine, config.parent / "ledger") as recorded:
+        patch.setattr("recgpt.alignment.rounds.os.fsync", full)
+        with pytest.raises(AlignmentError, match=r"No space left on device; .* goes on when there is room"):
+            self_train(config, train=School(), engine=recorded, base="b", **SMALL)
+    assert not engine.requests
 
 
 def test_a_damaged_log_names_its_line(tmp_path) -> None:
