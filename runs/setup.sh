@@ -85,7 +85,7 @@ stamp=".venv/.recgpt-$(cat constraints.txt pyproject.toml runs/setup.sh | digest
 if [ ! -e "$stamp" ]; then
   say "Installing Python packages (torch from PyPI brings 3 GB of CUDA libraries, downloaded once)"
   start_uv
-  install numpy pyarrow pydantic jinja2 usearch typer rich torch safetensors gguf typing-extensions diskcache \
+  install numpy pyarrow pydantic jinja2 usearch typer rich torch safetensors transformers peft accelerate gguf typing-extensions diskcache \
     httpx2 scikit-learn fastapi uvicorn playwright maturin pytest pytest-timeout pytest-xdist hypothesis ruff mypy import-linter
   # What tests and benches measure against: an OpenAI-compatible server, other engines for tables, trec_eval.
   install xllamacpp polars duckdb pandas ir-measures

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tiny_model import write as write_model
 
@@ -253,3 +256,22 @@ def test_a_full_disk_is_told(model: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("recgpt.retrieval.checkpoint.os.replace", full)
     with pytest.raises(AlignmentError, match=r"cannot be written to .*No space left"):
         training.train(samples(), base=model, out=tmp_path / "a.gguf", config=SMALL)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(model: Path, tmp_path: Path) -> None:
+    pq.write_table(samples(), tmp_path / "samples.parquet")
+    settings = [
+        f"--set={name}={getattr(SMALL, name)}" for name in ("rank", "alpha", "dtype", "row_tokens", "step_tokens")
+    ]
+    command = ["-m", "recgpt", "align", "train", str(tmp_path / "samples.parquet"), "--base", str(model), *settings]
+    alone = [sys.executable, *command, "--set=device=cpu", "--set=threads=1", "--out"]
+    both = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *alone[1:]]
+    for start, name in ((alone, "one"), (both, "two")):
+        subprocess.run([*start, str(tmp_path / f"{name}.gguf")], check=True, capture_output=True, timeout=150)
+    one, two = (adapters.read(tmp_path / f"{name}.gguf", Base(model).shape) for name in ("one", "two"))
+    for key, pair in one.pairs.items():
+        for a, b in zip(pair, two.pairs[key], strict=True):
+            assert np.allclose(a, b, atol=2e-3)
+    curves = [json.loads((tmp_path / f"{name}.json").read_text())["training"]["curve"] for name in ("one", "two")]
+    assert [step["loss"] for step in curves[1]] == pytest.approx([step["loss"] for step in curves[0]], rel=1e-3)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from recgpt.cli.align import commands, ids
-from recgpt.cli.commands import AsJson
+from recgpt.cli.commands import AsJson, ConfigFile
 from recgpt.errors import AlignmentError, InvalidConfigError
 
 Samples = Annotated[list[Path], typer.Argument(help="Parquet files of samples, learned in this order.")]
@@ -163,3 +163,26 @@ def _show(values: dict[str, Any], as_json: bool) -> None:
     for name, value in values.items():
         shown = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if isinstance(value, float) else str(value)
         console.print(Text(f"{name:<18} {shown}"), soft_wrap=True)
+
+
+@commands.command()
+def default(
+    config: ConfigFile,
+    out: Annotated[Path, typer.Option("--out", help="The folder of the adapters.")] = Path("adapters"),
+    base: BaseModel = "smollm2",
+    only: Annotated[list[str] | None, typer.Option("--only", help="interests, tags or explanations.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the adapters that come with recgpt: hours on two cores; the same command goes on where it was stopped."""
+    from recgpt.alignment import default as aligned
+    from recgpt.cli.watch import Terminal
+
+    watch = Terminal()
+    try:
+        found = aligned.make(config, out, base=base_of(base), only=only, watch=watch)
+    finally:
+        watch.stop()
+    said = {
+        name: "was there" if one is None else f"{one.manifest['training']['seconds']} s" for name, one in found.items()
+    }
+    _show(said, as_json)

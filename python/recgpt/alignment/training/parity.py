@@ -110,7 +110,9 @@ def _llama(base: Path, adapter: Path, texts: Sequence[Sequence[int]]) -> list[Lo
     ):
         target = Path(folder) / "logits.npy"
         try:
-            pool.submit(_compute, str(whole), str(adapter.resolve()), [list(text) for text in texts], str(target)).result()
+            pool.submit(
+                _compute, str(whole), str(adapter.resolve()), [list(text) for text in texts], str(target)
+            ).result()
         except Exception as error:
             raise AlignmentError(f"llama.cpp could not compute with the adapter {adapter}: {error}") from error
         found: Any = np.load(target, allow_pickle=False)
