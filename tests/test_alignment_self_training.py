@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from recgpt import datasets
 from recgpt.alignment import gate
 from recgpt.alignment.recording import Trying
 from recgpt.alignment.rounds import ROUNDS, Log
 from recgpt.alignment.self_training import self_train
+from recgpt.cli import app
 from recgpt.errors import AlignmentError
 from recgpt.judge import Buffer
 from recgpt.llm import FakeEngine, Recorded
@@ -203,6 +207,18 @@ def test_the_log_of_other_settings_is_refused_and_forgotten_on_demand(tmp_path) 
     assert Log(tmp_path, {"tries": 2, "seed": 0}, fresh=True).find("measured", 0) is None
 
 
+def test_a_full_disk_is_told_before_any_model_works(config, monkeypatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    engine = Pupil()
+    with monkeypatch.context() as patch, Recorded(engine, config.parent / "ledger") as recorded:
+        patch.setattr("recgpt.alignment.rounds.os.fsync", full)
+        with pytest.raises(AlignmentError, match=r"No space left on device; .* goes on when there is room"):
+            self_train(config, train=School(), engine=recorded, base="b", **SMALL)
+    assert not engine.requests
+
+
 def test_a_damaged_log_names_its_line(tmp_path) -> None:
     Log(tmp_path, {"a": 1})
     path = tmp_path / "rounds.jsonl"
@@ -268,3 +284,19 @@ def test_several_adapters_are_no_start(config) -> None:
         file.write(f'[llm.adapters]\ninterests = "{config.parent}/a.gguf"\ntags = "{config.parent}/b.gguf"\n')
     with pytest.raises(AlignmentError, match=r"one adapter learns all stages.*--start"):
         run(config, School(), rounds=1)
+
+
+def test_the_command_prints_every_round(config, monkeypatch) -> None:
+    monkeypatch.setattr("recgpt.alignment.self_training._train", School("bare"))
+    small = ["--users", "2", "--gate-users", "3", "--tries", "1", "--base", "b.gguf", "--set", "rank=4"]
+    words = ["align", "self-train", str(config), *small]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "it does not help" in said
+    assert "(the report: 21.1k); the adapter: none, the model stays as it was" in said
+    # Everything has ended: the same command says the same, without a question.
+    monkeypatch.setattr("recgpt.alignment.self_training._train", None)
+    again = CliRunner().invoke(app, [*words, "--json"])
+    (row,) = json.loads(again.stdout)["rounds"]
+    assert (row["round"], row["accepted"], row["gain"]) == (1, False, 0.0)

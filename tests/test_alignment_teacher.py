@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -387,6 +388,16 @@ def test_a_teacher_of_nonsense_is_refused_with_its_reasons(tmp_path) -> None:
     with pytest.raises(AlignmentError, match=r"(?s)nothing usable|called nothing right.*(parse|schema)"):
         teach(config_in(tmp_path), teacher="engine", users=4, engine=nonsense)
     assert not (tmp_path / "out/alignment/teacher.parquet").exists()
+
+
+def test_a_teacher_to_whom_nothing_is_right_is_refused(taught) -> None:
+    answers = pa.array([NOTHING] * taught.samples.num_rows, pa.large_string())
+    place = taught.samples.column_names.index("answer")
+    blind = replace(taught, samples=taught.samples.set_column(place, SAMPLES.field("answer"), answers))
+    with pytest.raises(AlignmentError, match="called nothing right in interests: ranking would only learn to reject"):
+        teacher.usable(blind)
+    with pytest.raises(AlignmentError, match=r"nothing usable came from the teacher world: \d+ of \d+ outputs"):
+        teacher.usable(replace(taught, samples=SAMPLES.empty_table()))
 
 
 def test_a_full_disk_is_told_and_the_old_samples_stay(tmp_path, monkeypatch) -> None:
