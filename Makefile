@@ -1,17 +1,21 @@
 # One definition of every check; hooks and CI call these targets and nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint tiny bench wheel clean
+.PHONY: help setup demo align-demo test lint tiny bench wheel clean
 BIN := .venv/bin
 HOUSEHOLDS ?= 12
 
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: ## Make .venv: packages, model, data, the Rust extension
 	@runs/setup.sh
 
 demo: setup ## From a real log to explained recommendations (FRESH=1 empties the ledger, HOUSEHOLDS=24 for more)
 	@$(BIN)/recgpt run runs/demo.toml --households $(HOUSEHOLDS) $(if $(FRESH),--fresh)
+
+align-demo: setup ## Train the demo's adapters anew and measure them: hours on 2 cores, goes on where it was stopped
+	@$(BIN)/recgpt align default runs/align.toml --out out/adapters
+	@$(BIN)/recgpt align report runs/align.toml --adapters out/adapters
 
 test: setup ## Run every test
 	@cargo test --quiet

@@ -63,7 +63,9 @@ class Bench:
         end = now.astimezone(ZoneInfo(self.shop.zone)).replace(hour=0, minute=0, second=0, microsecond=0)
         self.bounds = [end - FORTNIGHT * (args.windows + 1 - step) for step in range(args.windows + 2)]
         self.counts = next_tags.candidates(self.shop, self.bounds[0], most=args.candidates)
-        self.settings = incremental.Config(users=args.users, candidates=args.candidates, others=args.others)
+        self.settings = incremental.Config(
+            users=args.users, candidates=args.candidates, others=args.others, by_popularity=args.by_popularity
+        )
 
     def old(self, prompts: int, seed: int) -> pa.Table:
         """Draw samples from before window 0."""
@@ -73,7 +75,14 @@ class Bench:
         asked = next_tags.ask_all(self.shop, moments)
         held = HeldOut(self.held.users, since=self.bounds[0])
         return next_tags.samples(
-            asked, self.counts, origin=self.shop.origin, held=held, answers=20, others=self.args.others, seed=seed
+            asked,
+            self.counts,
+            origin=self.shop.origin,
+            held=held,
+            answers=20,
+            others=self.args.others,
+            by_popularity=self.args.by_popularity,
+            seed=seed,
         )
 
     def learn(self, name: str, start: Path | None, samples: pa.Table, rate: float) -> Path:
@@ -178,6 +187,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=24, help="learned from in each window")
     parser.add_argument("--candidates", type=int, default=80, help="product types that are ranked")
     parser.add_argument("--others", type=int, default=25, help="wrong answers a prompt")
+    parser.add_argument("--by-popularity", type=float, default=0.5, help="share of wrong answers drawn by sales")
     parser.add_argument("--prompt-tokens", type=int, default=200)
     parser.add_argument("--rate", type=float, default=5e-4, help="learning rate before window 0")
     parser.add_argument("--next-rate", type=float, default=3e-4, help="learning rate of an update")

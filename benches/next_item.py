@@ -4,7 +4,8 @@ Each user's last event is the test, the one before it the validation, the rest t
 competes. Figures are for lists without the items that a user had before, beside the same with them. Nothing is chosen
 on the test: epochs by validation recall, and the baseline's setting too. What was chosen then learns everything before
 the test, baselines and towers alike; `train_only_` is for the tower that validated, which learnt no validation item, as
-in published tables. The last line is one JSON object.
+in published tables, and `strict_` for all towers of the recipe trained so, epochs chosen on the event before. The last
+line is one JSON object.
 
     pip install "recgpt[bench,train]"                 # implicit, and scipy with it: ALS and BPR
     python benches/next_item.py --data FOLDER --seed 0
@@ -33,7 +34,7 @@ from recgpt.evaluation import guard, svg
 from recgpt.evaluation.sweep import category_codes
 
 KS = (5, 10, 20)
-PARTS = ("popularity", "itemknn", "implicit", "mean", "towers", "tags")
+PARTS = ("popularity", "itemknn", "implicit", "mean", "towers", "tags", "strict")
 PAPER = retrieval.Config(
     pooling="mean",
     embedding_size=128,
@@ -195,24 +196,24 @@ def events_of(world: World, left: int) -> pa.Table:
     )
 
 
-def towers(world: World, config: retrieval.Config, keep: Path | None) -> tuple[retrieval.Towers, Scorer]:
-    """Towers of everything but the test, which validate on the event before it first."""
-    found = retrieval.train(
-        events_of(world, 1),
+def towers(world: World, config: retrieval.Config, keep: Path | None, left: int = 1) -> retrieval.Towers:
+    """Towers of everything but each user's last `left` events, which validate on the event before those first."""
+    name = f"{config.pooling}-{config.seed}{'-strict' * (left > 1)}.safetensors"
+    return retrieval.train(
+        events_of(world, left),
         world.items,
         tags.item_tags(world.items),
         now=None,
         config=config,
         progress=Progress(),
-        checkpoint=keep and keep / f"{config.pooling}-{config.seed}.safetensors",
+        checkpoint=keep and keep / name,
     )
-    return found, scorer_of(world, found, found.user_ids, found.user_vectors)
 
 
-def train_only(world: World, found: retrieval.Towers) -> dict[str, float]:
-    """The towers that did not learn the validation item; they read it, as all models of published tables do."""
-    assert found.validated is not None, "there is a validation item of every user"
-    return judge(world, 1, scorer_of(world, found.validated, *found.validated.user_vectors_for(events_of(world, 1))))
+def train_only(world: World, found: retrieval.Towers | None) -> dict[str, float]:
+    """Towers that did not learn the validation item; they read it, as all models of published tables do."""
+    assert found is not None, "there is a validation item of every user"
+    return judge(world, 1, scorer_of(world, found, *found.user_vectors_for(events_of(world, 1))))
 
 
 def newcomers(world: World, found: retrieval.Towers) -> dict[str, float]:
@@ -283,16 +284,18 @@ def ask(
     for prefix, part, config in (("mean_", "mean", PAPER), ("", "towers", OURS)):
         if part in only:
             clock, cpu = time.monotonic(), time.process_time()
-            found, scorer = towers(world, replace(config, **settings), keep)
+            found = towers(world, replace(config, **settings), keep)
             spent = {"seconds": time.monotonic() - clock, "cpu_seconds": time.process_time() - cpu}
             for row in found.log:
                 print(" ".join(f"{key} {value:.4f}" for key, value in row.items() if key not in ("epoch", "phase")))
-            yield prefix, {**judge(world, 1, scorer), **spent}
-            yield f"{prefix}train_only_", train_only(world, found)
+            yield prefix, {**judge(world, 1, scorer_of(world, found, found.user_ids, found.user_vectors)), **spent}
+            yield f"{prefix}train_only_", train_only(world, found.validated)
             if part == "towers":
                 yield "newcomer_", newcomers(world, found)
             if part == "towers" and "tags" in only:
                 yield "tags_", tag_side(world, found, picture)
+    if "strict" in only:
+        yield "strict_", train_only(world, towers(world, replace(OURS, **settings), keep, left=2))
 
 
 def main() -> None:

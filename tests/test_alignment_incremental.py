@@ -207,6 +207,8 @@ def test_empty_windows_strangers_and_odd_settings_are_refused() -> None:
         incremental.window(stall, END, held=NOBODY, mode="guess")
     with pytest.raises(InvalidConfigError):
         Config(per_category=0)
+    with pytest.raises(InvalidConfigError):
+        Config(by_popularity=1.5)
 
 
 @pytest.fixture

@@ -103,6 +103,10 @@ def test_run_and_evaluate_print_json_and_nothing_else_if_asked(shop: Path, capsy
     assert re.search(rf"\nhr@20 +│ {hits:.3f} ", shown)
     assert re.search(rf"\nhr@20_new +│ \S+ +│ {new:.3f} ", shown)
     assert re.search(r"\nllm_users +3\n", shown)
+    own = figures["llm_beta_sweep"]
+    assert [row["beta"] for row in own] == [row["beta"] for row in figures["beta_sweep"]]
+    assert own != figures["beta_sweep"]
+    assert "beta, users whose tags the model wrote" in shown
     assert "\n- Any purchase, HR@20: " in shown
     (line,) = say(capsys, "logs", config, "--json").splitlines()
     assert json.loads(line)["stage"] == "logs"

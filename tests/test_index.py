@@ -265,6 +265,23 @@ def test_why_not_names_rank_and_filter() -> None:
 
 
 @EVERY
+def test_why_not_names_the_list_that_keeps_an_item_out(kind: type) -> None:
+    index = kind(f32([[4], [3], [2], [1]]), ["a", "b", "c", "d"])
+    asked = (f32([1]), f32(np.zeros((0, 1))))
+    lists = {"allow": i64([0, 1, 3]), "deny": i64([1]), "exclude": i64([0, 1])}
+    answers = {item: index.why_not(*asked, item, k=1, **lists) for item in "abcd"}
+    assert {item: answer.verdict for item, answer in answers.items()} == {
+        "a": "excluded",
+        "b": "excluded",
+        "c": "not allowed",
+        "d": "served",
+    }
+    assert [answers[item].rank for item in "abcd"] == [1, 2, 3, 4]
+    assert index.why_not(*asked, "b", k=1, deny=i64([1])).verdict == "denied"
+    assert index.why_not(*asked, "c", k=1, deny=i64([0])).verdict == "below k"
+
+
+@EVERY
 def test_four_threads_behind_a_barrier_agree(kind: type) -> None:
     rng = np.random.default_rng(5)
     vectors = rng.normal(size=(2000, 16)).astype(np.float32)

@@ -105,6 +105,7 @@ def figures(**changes):
     row = {"hr@20_new": 0.3, "ndcg@20_new": 0.04, "categories@20": 9.0, "exclusive_recall@20": 0.001, "gini@20": 0.9}
     found = dict.fromkeys(KEYS, 0.5) | {
         "beta_sweep": [{"beta": 0.5} | row, {"beta": 1.0} | row | {"hr@20_new": 0.2}],
+        "llm_beta_sweep": [{"beta": 0.5} | row, {"beta": 1.0} | row | {"hr@20_new": 0.25}],
         "seconds": {"logs": 1.5, "history": 3.0},
         "pass_decided_by": {"rules": 240, "model": 118, "people": 2, "unscored": 1},
     }
@@ -149,6 +150,11 @@ def test_hostile_text_stays_text_in_every_field(written, payload):
     assert names == [(tag, name) for tag, name, _ in harmless.attributes]
     seen = "".join(letter for letter in payload if letter not in "\u202e\ud800\x00")
     assert seen in "".join(page.text)
+
+
+def test_the_sweep_of_the_shoppers_with_the_models_tags_stands_apart(written):
+    assert "shoppers alone whose tags the model wrote" in written()
+    assert "shoppers alone whose tags the model wrote" not in written(figures=figures(llm_beta_sweep=[]))
 
 
 def test_the_page_forbids_itself_to_load_or_run_anything(written):

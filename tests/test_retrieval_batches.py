@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from recgpt import retrieval
+from recgpt import retrieval, schema
 from recgpt.errors import InvalidConfigError
-from recgpt.retrieval.features import Log, Sequences, bucket_edges, bucket_of
+from recgpt.retrieval.features import Log, Sequences, bucket_edges, bucket_of, read_log
 from recgpt.retrieval.pooling import steps_back
 from recgpt.retrieval.sales import FEATURES, Moments, Sales, even_edges, periods, read_sales
 from recgpt.retrieval.sampling import Sampler, positives, repeated
@@ -70,6 +73,36 @@ def test_a_batch_masks_own_items_same_tags_and_same_categories() -> None:
         assert categories[batch.rows[kin]] == category
         assert batch.rows[kin] not in (0, 5)  # kin are drawn by sales
         assert batch.same_category[at].tolist() == [bool(categories[item] == category) for item in candidates]
+
+
+def test_a_stream_of_events_is_never_held_whole() -> None:
+    """The same arrays as from the table, and never more Arrow memory than a few of the fifty batches."""
+    rng = np.random.default_rng(0)
+    names = pa.array([f"a rather long name of user or item number {number}" for number in range(300)])
+    table = pa.table(
+        {
+            "user_id": names.take(rng.integers(300, size=50_000)),
+            "item_id": names.take(rng.integers(300, size=50_000)),
+            "behavior": pa.array(["purchase", "cart", "search"]).take(rng.integers(3, size=50_000)),
+            "timestamp": pa.array(rng.integers(10**15, size=50_000), schema.TIMESTAMP),
+        }
+    )
+    now, items = datetime(2000, 1, 1, tzinfo=UTC), names[:200].to_pylist()
+    whole = read_log(table, items, now=now)
+    held: list[int] = []
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for start in range(0, 50_000, 1000):
+            held.append(pa.total_allocated_bytes() - before)
+            yield table.take(np.arange(start, start + 1000)).combine_chunks().to_batches()[0]
+
+    before = pa.total_allocated_bytes()
+    streamed = read_log(pa.RecordBatchReader.from_batches(table.schema, batches()), items, now=now)
+    assert len(held) == 50
+    assert max(held) < table.nbytes / 10
+    assert (streamed.user_ids, streamed.behaviors) == (whole.user_ids, ["cart", "purchase"])
+    for name in ("user", "item", "behavior", "order", "days"):
+        np.testing.assert_array_equal(getattr(streamed, name), getattr(whole, name))
 
 
 def test_losses_are_the_formulas() -> None:

@@ -22,8 +22,9 @@ from recgpt.errors import (
     InvalidConfigError,
     InvalidTableError,
 )
+from recgpt.index import USearchIndex
 from recgpt.serving import POPULARITY, SEEN, Recommender, popularity, publish, read, rollback, write
-from recgpt.serving.bundle import name_of
+from recgpt.serving.bundle import name_of, open_index
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,29 @@ def test_a_forged_manifest_cannot_reach_outside_or_change_the_format(root: Path,
         read(forge({"files": 3}))
     with pytest.raises(BundleError, match="is not in"):
         read(forge({"files": {}}))
+
+
+def test_a_graph_lies_in_the_bundle_with_its_measured_recall(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = ["tea", "soil", "pot", "hose", *(f"further {row}" for row in range(2000))]
+    own = np.array([[0, 1], [1, 1], [2, 0], [1, 2]], np.float32)
+    given = {
+        "item_ids": names,
+        "item_vectors": np.concatenate([own, rng.normal(size=(2000, 2)) / 10]).astype(np.float32),
+        "items": records([{"item_id": name} for name in names], schema.ITEMS),
+    }
+    path = build(tmp_path / "graph", index="usearch", **given)
+    build(tmp_path / "scan", **given)
+    graph = open_index(read(tmp_path / "graph"))
+    assert isinstance(graph, USearchIndex)
+    assert 0.2 < graph.recall < 1  # short vectors in a plane: hard for a graph, so that 1 would be no measurement
+    opened = [Recommender.open(tmp_path / name) for name in ("graph", "scan")]
+    assert [one.manifest["recall"] for one in opened] == [graph.recall, 1.0]
+    lists = [one.recommend(["ann", "bob"], k=3).to_pylist() for one in opened]
+    assert [row["item_id"] for row in lists[0]] == [row["item_id"] for row in lists[1]]
+    (path / "items.usearch").write_bytes((path / "items.usearch").read_bytes()[::-1])
+    with pytest.raises(BundleError, match=r"items\.usearch is damaged"):
+        Recommender.open(tmp_path / "graph")
 
 
 def test_publish_rollback_and_current(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ _SHARED = training.Config(
     rank=8, alpha=16, row_tokens=512, step_tokens=2500, shuffle=True, learning_rate=1e-3, threads=1, save_every=5
 )
 RECIPES: Mapping[str, Recipe] = {
-    "interests": Recipe((Lesson("world", "interests", True, None), Lesson("world", "interests", False, 300)), _SHARED),
+    "interests": Recipe((Lesson("world", "interests", True, 200), Lesson("world", "interests", False, 150)), _SHARED),
     "tags": Recipe(
         (
             Lesson("log", "tags", True, 600),

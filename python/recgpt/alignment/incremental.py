@@ -72,6 +72,8 @@ class Config:
     """Names that may be wrong answers: those bought most before the end of the window."""
     others: int = 30
     """Wrong answers a prompt."""
+    by_popularity: float = 0.5
+    """Share of them that is drawn as often as it is bought; 0 lets an adapter learn what is popular now."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,6 +81,8 @@ class Config:
         for name in ("days", "users", "tags", "per_category", "candidates", "others"):
             if getattr(self, name) < 1:
                 raise InvalidConfigError(f"incremental.{name} must be at least 1, but it is {getattr(self, name)}")
+        if not 0 <= self.by_popularity <= 1:
+            raise InvalidConfigError(f"incremental.by_popularity must be from 0 to 1, but it is {self.by_popularity}")
 
 
 class Record(NamedTuple):
@@ -333,6 +337,7 @@ def _ranked(
         only=right,
         answers=config.tags,
         others=config.others,
+        by_popularity=config.by_popularity,
         days=config.days,
         seed=config.seed,
     )

@@ -46,12 +46,17 @@ def world_of(config: Config, folder: Path, *, seed: int, users: int, turn: float
     Raises:
         AlignmentError: the run is judged on this world.
     """
-    base = config.data.world
-    if seed == base.seed:
+    if seed == config.data.world.seed:
         raise AlignmentError(
             f"the world of seed {seed} is the one that this run is judged on; learn from another, by default from "
             f"seed {SEED} on"
         )
+    return at_seed(config, folder, seed=seed, users=users, turn=turn)
+
+
+def at_seed(config: Config, folder: Path, *, seed: int, users: int, turn: float) -> Config:
+    """Do as `world_of`, for the world that a run is judged on, too: nothing may be learned from that one."""
+    base = config.data.world
     # It ends with its `now`: nobody is judged on what would follow.
     days = base.days - config.data.test_days + round(YEAR * turn)
     data = DataConfig(dataset="world", test_days=0, world=replace(base, seed=seed, users=users, days=days))

@@ -105,7 +105,10 @@ def figures(found: Mapping[str, Any], verdicts: Sequence[str]) -> None:
     listing(console, f"held out: {plural(found['users_evaluated'], 'user')}", ("measure", *RANKERS.values()), rows)
     sweep = found["beta_sweep"]
     listing(console, "beta", tuple(sweep[0]), sweep)
-    shown = {"users_evaluated", "beta_sweep", *(measure + suffix for measure in MEASURES for suffix in RANKERS)}
+    if own := found["llm_beta_sweep"]:
+        listing(console, "beta, users whose tags the model wrote", tuple(own[0]), own)
+    shown = {measure + suffix for measure in MEASURES for suffix in RANKERS}
+    shown |= {"users_evaluated", "beta_sweep", "llm_beta_sweep"}
     for name, value in found.items():
         if name not in shown:
             console.print(Text(f"{name:<30} {_cell(value)}"), soft_wrap=True)

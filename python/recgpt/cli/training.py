@@ -113,15 +113,16 @@ def base_of(name: str) -> str:
     return str(default_model_path()) if name == "smollm2" else name
 
 
-def settings_of(pairs: list[str]) -> Any:
-    """Read settings of a training from NAME=VALUE.
+def settings_of(pairs: list[str], start: Any = None) -> Any:
+    """Read settings of a training from NAME=VALUE; what is not named is as in `start`, by default as in `Config()`.
 
     Raises:
         InvalidConfigError: there is no such setting, or its value does not fit.
     """
     from recgpt.alignment.training import Config
 
-    known = {field.name: getattr(Config(), field.name) for field in dataclasses.fields(Config)}
+    usual = start or Config()
+    known = {field.name: getattr(usual, field.name) for field in dataclasses.fields(Config)}
     found: dict[str, Any] = {}
     for pair in pairs:
         name, mark, value = pair.partition("=")
@@ -137,7 +138,7 @@ def settings_of(pairs: list[str]) -> Any:
             found[name] = float(found[name])
         if type(found[name]) is not kind:
             raise InvalidConfigError(f"training.{name} must be of the kind {kind.__name__}, but it is {value!r}")
-    return Config(**found)
+    return dataclasses.replace(usual, **found)
 
 
 def _read(path: Path) -> pa.Table:

@@ -29,7 +29,7 @@ KEYS = (
     *("evidence_supported_raw", "evidence_supported_base", "rejected", "unscored"),
     *("interests_changed_by_shuffle", "interests_changed_by_model", "category_accuracy", "beta"),
     *(measure + ranker for ranker in RANKERS for measure in MEASURES),
-    *("beta_sweep", "llm_hr@20_new", "llm_hr@20_new_swapped"),
+    *("beta_sweep", "llm_hr@20_new", "llm_hr@20_new_swapped", "llm_beta_sweep"),
     *("llm_hr@30_category", "llm_hr@30_category_popularity", "llm_n"),
     *("explained_by_interest", "explained_by_item", "explained_by_rule", "below_category_floor"),
     *("pass_interests", "pass_tags", "pass_explanations", "pass_n", "pass_calibrated", "pass_decided_by"),

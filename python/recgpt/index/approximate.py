@@ -229,12 +229,14 @@ class USearchIndex:
         k: int = 100,
         exclude: Rows | None = None,
         caps: Caps | None = None,
+        allow: Rows | None = None,
+        deny: Rows | None = None,
     ) -> WhyNot:
         """Say as `ExactIndex.why_not` does where an item stands; `missed` names what the graph did not find."""
-        found = self.search(*why.alone(user, tags), beta=beta, k=k, exclude=why.alone_exclude(exclude), caps=caps)
-        return why.explain(
-            self._exact.parts, self.ids, found, user, tags, item_id, beta=beta, k=k, exclude=exclude, caps=caps
-        )
+        banned, one = why.alone_exclude(exclude), why.alone(user, tags)
+        found = self.search(*one, beta=beta, k=k, exclude=banned, caps=caps, allow=allow, deny=deny)
+        lists, parts = why.Lists(exclude, allow, deny), self._exact.parts
+        return why.explain(parts, self.ids, found, user, tags, item_id, beta=beta, k=k, caps=caps, lists=lists)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the graph to `path`, settings and checksum to `path` + `.json`; vectors and ids stay the caller's.

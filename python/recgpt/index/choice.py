@@ -13,11 +13,11 @@ from recgpt.index.arrays import Vectors
 from recgpt.index.device import TorchIndex
 from recgpt.index.exact import ExactIndex
 
-GRAPH_FROM = 8_000_000
-"""Items from which "auto" builds a graph. A fused list by the scan takes 1.5 ms of 200,000 clustered items and 5.7 of a
-million, by USearch 26 of 200,000, where graphs hardly slow down (docs/log.md): carried on, they meet at some eight
-million. The scan misses nothing and needs no build. A search with `allow` is scanned at any size: a graph cannot pass
-by what it may not return."""
+GRAPH_FROM = 10_000_000
+"""Items from which "auto" builds a graph. In turns on a busy machine a fused list by the scan took 12.3 ms of a million
+clustered items, 18.9 of two, 30.9 of four and 60.2 of eight million, by USearch 40.1 of a million; USearch grows by 1.6
+where items grow by five (docs/log.md), so they meet at some ten million. The scan misses nothing and needs no build. A
+search with `allow` is scanned at any size: a graph cannot pass by what it may not return."""
 
 
 def build(

@@ -186,16 +186,17 @@ class ExactIndex:
         k: int = 100,
         exclude: Rows | None = None,
         caps: Caps | None = None,
+        allow: Rows | None = None,
+        deny: Rows | None = None,
     ) -> WhyNot:
         """Say for one user, `user (d,)` with `tags (t, d)`, where `item_id` stands and what kept it out.
 
         Args as in `search` with fuse "max"; `exclude` is `(e,) int64` item rows.
         """
-        banned = why.alone_exclude(exclude)
-        found = self.search(*why.alone(user, tags), beta=beta, k=k, exclude=banned, caps=caps)
-        return why.explain(
-            self._parts, self._ids, found, user, tags, item_id, beta=beta, k=k, exclude=exclude, caps=caps
-        )
+        banned, one = why.alone_exclude(exclude), why.alone(user, tags)
+        found = self.search(*one, beta=beta, k=k, exclude=banned, caps=caps, allow=allow, deny=deny)
+        lists = why.Lists(exclude, allow, deny)
+        return why.explain(self._parts, self._ids, found, user, tags, item_id, beta=beta, k=k, caps=caps, lists=lists)
 
 
 def _part(vectors: Vectors) -> Part:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt.index import arrays
 from recgpt.index.arrays import Caps, Exclude, Part, Rows, Vectors
 
-Verdict = Literal["served", "excluded", "category full", "below k", "missed", "not in the index"]
+Verdict = Literal[
+    "served", "excluded", "denied", "not allowed", "category full", "below k", "missed", "not in the index"
+]
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,9 @@ class WhyNot:
 
     item_id: str
     verdict: Verdict
-    """`served`; `excluded` by the caller's lists; `category full`: better items of its category filled the cap; `below
-    k`: outranked; `missed`: an approximate index did not find it; `not in the index`: it has no vector."""
+    """`served`; `excluded`, `denied`, `not allowed`: by the list of that name; `category full`: better items of its
+    category filled the cap; `below k`: outranked; `missed`: an approximate index did not find it; `not in the index`:
+    it has no vector."""
     rank: int | None = None
     """1 = best, among all items, no filter applied; None for an item without a vector."""
     score: float | None = None
@@ -34,6 +38,25 @@ class WhyNot:
     """Row of the winning tag in the tags handed in, or None."""
     cut: float | None = None
     """Score of the last item that was served, or None if nothing was."""
+
+
+class Lists(NamedTuple):
+    """The caller's item rows; None for no list."""
+
+    exclude: Rows | None = None
+    allow: Rows | None = None
+    deny: Rows | None = None
+
+    def keep_out(self, items: int) -> dict[Verdict, npt.NDArray[np.bool_]]:
+        """(items,) what each list keeps out, by its verdict."""
+        rows = np.arange(items)
+        found: dict[Verdict, npt.NDArray[np.bool_]] = {
+            "excluded": np.isin(rows, [] if self.exclude is None else self.exclude),
+            "denied": np.isin(rows, [] if self.deny is None else self.deny),
+        }
+        if self.allow is not None:
+            found["not allowed"] = ~np.isin(rows, self.allow)
+        return found
 
 
 def alone(user: Any, tags: Any) -> tuple[Any, Any, Rows]:
@@ -56,8 +79,8 @@ def explain(
     *,
     beta: float,
     k: int,
-    exclude: Rows | None,
     caps: Caps | None,
+    lists: Lists,
 ) -> WhyNot:
     """Compare what an index `found` for one user with the exact order of all items; `ids` are null where removed."""
     cut = float(found["score"][-1].as_py()) if found.num_rows else None
@@ -68,8 +91,8 @@ def explain(
     live = ~ids.is_null().to_numpy(zero_copy_only=False)
     better = (score > score[item]) & live
     better[:item] |= (score[:item] == score[item]) & live[:item]
-    allowed = better.copy()
-    allowed[[] if exclude is None else exclude] = False
+    kept_out = lists.keep_out(len(live))
+    allowed = better & ~np.any(list(kept_out.values()), axis=0)
     # Greedy caps: of each category the best `limit` allowed items are served, so these stand before the item.
     before, full = int(allowed.sum()), False
     if caps is not None:
@@ -80,8 +103,8 @@ def explain(
     verdict: Verdict
     if pc.index(found["item_id"], pa.scalar(item_id, pa.large_string())).as_py() >= 0:
         verdict = "served"
-    elif exclude is not None and item in exclude:
-        verdict = "excluded"
+    elif by := [name for name, rows in kept_out.items() if rows[item]]:
+        verdict = by[0]
     elif full:
         verdict = "category full"
     else:

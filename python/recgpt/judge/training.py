@@ -65,6 +65,7 @@ def gather(
     per_class: int | None = None,
     half_life: float = 1.0,
     held_out: Collection[int] = (),
+    users: Collection[str] = (),
     seed: int = 0,
 ) -> TrainingSet:
     """Choose labels under the criteria that the model decides, as they are worded now.
@@ -76,6 +77,7 @@ def gather(
         per_class: labels of each class and criterion; by default as many as its rarest class has.
         half_life: rounds after which half as much of a round is kept.
         held_out: rounds to judge on.
+        users: who are kept for judging: nothing is learned from outputs about them.
         seed: the same seed chooses the same, whatever the order.
 
     Raises:
@@ -92,11 +94,14 @@ def gather(
         raise JudgeError(f"the rounds {', '.join(map(str, odd))} were to be held out, but nobody labeled in them")
     # First of all: a sample that somebody labeled in a held-out round is closed, whoever labeled it in another one too.
     closed = set(_only(labels, "round", set(held_out))["sample"].to_pylist())
-    free = people.without(labels, closed)
+    private = {one.id for one in buffer.samples().values() if one.user_id in set(users)} if users else set()
+    free = people.without(labels, closed | private)
     if not free.num_rows:
+        where = [f"were labeled in the rounds {', '.join(map(str, sorted(set(held_out))))}"] if held_out else []
+        where += ["are about users who are held out"] if private else []
         raise JudgeError(
-            f"all {labels.num_rows} labels of {buffer.path} are held out: their samples were labeled in the rounds "
-            f"{', '.join(map(str, sorted(set(held_out))))}; hold out fewer, or let people label another round"
+            f"all {labels.num_rows} labels of {buffer.path} are held out: their samples {' or '.join(where)}; hold out "
+            "fewer, or let people label another round"
         )
     open_ = people.settled(free)
     parts, left = [], {}

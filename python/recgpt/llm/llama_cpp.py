@@ -272,8 +272,7 @@ class LlamaCpp:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count tokens of plain texts; control tokens in them count as plain text."""
-        counts: list[int] = self._ask({"op": "count", "texts": list(texts)})["counts"]
-        return counts
+        return list(self._ask({"op": "count", "texts": list(texts)})["counts"])
 
     def prompt_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
         """Count the tokens of whole prompts, chat template included."""

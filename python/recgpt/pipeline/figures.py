@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recgpt import evaluation, judge
+from recgpt.evaluation.sweep import category_codes
 from recgpt.pipeline import judging
 from recgpt.text import plural
 
@@ -62,6 +63,7 @@ def gather(run: Stages) -> dict[str, Any]:
         "llm_hr@20_new": llm.own.mean,
         "llm_hr@20_new_swapped": llm.swapped.mean,
         "llm_n": llm.users,
+        "llm_beta_sweep": _llm_sweep(run),
         "llm_hr@30_category": hits.tags.mean,
         "llm_hr@30_category_popularity": hits.popularity.mean,
         "explained_by_interest": _explained(run, "interest"),
@@ -76,6 +78,16 @@ def gather(run: Stages) -> dict[str, Any]:
         "llm_reused": run.engine.reused,
         **run.judged.figures,
     }
+
+
+def _llm_sweep(run: Stages) -> list[dict[str, float]]:
+    """Every beta on the shoppers whose tags the model wrote; the sweep of everybody is nearly all tags by rule."""
+    group = run.judged.held_out.subset(run.drawn)
+    if not group.user_ids:
+        return []
+    asked = evaluation.queries(run.towers, run.predicted.table, group.user_ids)
+    codes = category_codes(run.items, group.item_ids)
+    return [row.figures() for row in evaluation.beta_sweep(run.index, asked, group, categories=codes)]
 
 
 def tokens(whole: pa.Table, budgeted: pa.Table, budget: int) -> list[str]:

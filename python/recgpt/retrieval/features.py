@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -84,65 +85,108 @@ class Log:
 
 
 def read_log(
-    events: schema.ArrowStream,
-    item_ids: list[str],
-    *,
-    now: datetime | None,
-    user_ids: list[str] | None = None,
-    behaviors: list[str] | None = None,
+    events: schema.ArrowStream, item_ids: list[str], *, now: datetime | None, behaviors: list[str] | None = None
 ) -> Log:
-    """Turn events before `now` into arrays; events without an item of the catalogue are left out.
+    """Turn events before `now` into arrays, batch by batch; events without an item of the catalogue are left out.
+
+    Of a stream (such as a `pyarrow.RecordBatchReader`) no more than one batch of texts is held at a time.
 
     Args:
         events: EVENTS.
         item_ids: The catalogue, in row order.
         now: Cut for logs with times; a log without times is ordered by `position` and not cut.
-        user_ids: Fixed users and their rows; None takes everyone in the log.
         behaviors: Fixed behaviors; None takes those of the log.
 
     Raises:
         NaiveTimestampError: `now` has no time zone.
         EmptyLogError: no usable event before `now`.
     """
-    table = schema.table(events, schema.EVENTS, name="events")
-    timed = table.num_rows > 0 and table["timestamp"].null_count < table.num_rows
-    if timed:
-        if now is None or now.tzinfo is None:
-            raise NaiveTimestampError(f"`now` must be a datetime with a time zone, but it is {now!r}")
-        table = table.filter(pc.less(table["timestamp"], pa.scalar(now, schema.TIMESTAMP)))
-        order = table["timestamp"].cast(pa.int64()).combine_chunks().to_numpy(zero_copy_only=False)
-    else:
-        # Without times and without positions the rows' own order is all there is.
-        order = np.arange(table.num_rows)
-        if table["position"].null_count == 0:
-            order = table["position"].combine_chunks().to_numpy(zero_copy_only=False)
-    items = pc.index_in(table["item_id"].combine_chunks(), value_set=pa.array(item_ids, pa.large_string()))
-    if behaviors is None:
-        named = set(pc.unique(table["behavior"].filter(pc.is_valid(items))).to_pylist())
-        behaviors = sorted(named - set(NOT_SEQUENCE))
-    kinds = pc.index_in(table["behavior"].combine_chunks(), value_set=pa.array(behaviors, pa.large_string()))
-    if user_ids is None:
-        known = table["user_id"].filter(pc.and_(pc.is_valid(items), pc.is_valid(kinds)))
-        user_ids = sorted(pc.unique(known).to_pylist())
-    users = pc.index_in(table["user_id"].combine_chunks(), value_set=pa.array(user_ids, pa.large_string()))
-    usable = pc.and_(pc.and_(pc.is_valid(items), pc.is_valid(kinds)), pc.is_valid(users)).to_numpy(zero_copy_only=False)
-    if not usable.any():
+    users, items, kinds = _Codes(), _Codes(item_ids), _Codes(behaviors, never=NOT_SEQUENCE)
+    parts: list[list[Ints]] = []
+    timed, placed, rows = False, True, 0
+    for piece in _pieces(events):
+        if piece["timestamp"].null_count < piece.num_rows:
+            if now is None or now.tzinfo is None:
+                raise NaiveTimestampError(f"`now` must be a datetime with a time zone, but it is {now!r}")
+            if not timed:  # In a log with times, rows without one are left out.
+                timed, parts, rows = True, [], 0
+            piece = piece.filter(pc.less(piece["timestamp"], pa.scalar(now, schema.TIMESTAMP)))
+        elif timed:
+            continue
+        place = np.arange(rows, rows + piece.num_rows)
+        rows += piece.num_rows
+        placed &= piece["position"].null_count == 0
+        order = _numbers(piece["timestamp"] if timed else piece["position"])
+        kind, item = kinds.of(piece["behavior"]), items.of(piece["item_id"])
+        usable = (item >= 0) & (kind >= 0)
+        user = users.of(piece["user_id"].filter(pa.array(usable)))
+        parts.append([user, item[usable], kind[usable], order[usable], place[usable]])
+    if not any(len(part[0]) for part in parts):
         raise EmptyLogError(
-            f"expected events before {now} on items of the catalogue, but none of {table.num_rows} fits; "
+            f"expected events before {now} on items of the catalogue, but none of {rows} fits; "
             "check `now`, item ids and behaviors"
         )
-
-    def taken(column: pa.Array) -> Ints:
-        numbers: Ints = pc.fill_null(column, -1).to_numpy(zero_copy_only=False).astype(np.int64)[usable]
-        return numbers
-
-    user, item, kind, order = taken(users), taken(items), taken(kinds), np.asarray(order, np.int64)[usable]
+    user, item, kind, order, place = (np.concatenate(column) for column in zip(*parts, strict=True))
+    user_ids, user = users.sorted(user)
+    if behaviors is None:
+        behaviors, kind = kinds.sorted(kind)
+    # Without times and without positions the rows' own order is all there is.
+    order = order if timed or placed else place
     days = np.zeros(len(order))
     if timed and now is not None:
-        days = (now.timestamp() * 1e6 - order) / 86_400e6
+        days = np.asarray((now.timestamp() * 1e6 - order) / 86_400e6, np.float64)
     rank = np.unique(order, return_inverse=True)[1].astype(np.int64)
     by = np.lexsort((kind, item, rank, user))
     return Log(user_ids, behaviors, user[by], item[by], kind[by], rank[by], days[by], timed)
+
+
+def _pieces(events: schema.ArrowStream) -> Iterator[pa.Table]:
+    """EVENTS: a table as one piece, a stream by its batches."""
+    if isinstance(events, pa.Table) or not hasattr(events, "__arrow_c_stream__"):
+        yield schema.table(events, schema.EVENTS, name="events")
+        return
+    stream = pa.RecordBatchReader.from_stream(events)
+    # Judged where there is no batch, too.
+    yield schema.table(stream.schema.empty_table(), schema.EVENTS, name="events")
+    for batch in stream:
+        yield schema.table(pa.Table.from_batches([batch]), schema.EVENTS, name="events")
+
+
+class _Codes:
+    """Numbers of texts: of the given ones their place, else in the order of arrival."""
+
+    def __init__(self, fixed: list[str] | None = None, never: Collection[str] = ()) -> None:
+        self.fixed, self.never = fixed is not None, never
+        self.known = {text: code for code, text in enumerate(fixed or ())}
+
+    def of(self, column: pa.ChunkedArray) -> Ints:
+        """A code each row; -1 for null, for what is not among the fixed ones, and for what never has a code."""
+        encoded = column.combine_chunks().dictionary_encode()
+        texts = encoded.dictionary.to_pylist()
+        if not self.fixed:
+            for text in texts:
+                if text not in self.never:
+                    self.known.setdefault(text, len(self.known))
+        codes = np.array([*(self.known.get(text, -1) for text in texts), -1], np.int64)
+        found: Ints = codes[_numbers(encoded.indices)]
+        return found
+
+    def sorted(self, codes: Ints) -> tuple[list[str], Ints]:
+        """The texts that occur, sorted, and the rows' numbers among them."""
+        used, rows = np.unique(codes, return_inverse=True)
+        texts = list(self.known)
+        own = [texts[code] for code in used]
+        rank = np.empty(len(own), np.int64)
+        by = sorted(range(len(own)), key=own.__getitem__)
+        rank[by] = np.arange(len(own))
+        return [own[row] for row in by], rank[rows]
+
+
+def _numbers(column: pa.Array | pa.ChunkedArray) -> Ints:
+    """Whole numbers or times as int64, -1 for null."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    found: Ints = pc.fill_null(whole.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+    return found
 
 
 class Sequences:

@@ -27,7 +27,7 @@ def mean(per_user: Sequence[float] | Floats, *, share: bool = True) -> Estimate:
     values = np.asarray(per_user, np.float64)
     known = values[~np.isnan(values)]
     low, high = metrics.interval(values)
-    return _stated(float(known.mean()) if len(known) else math.nan, low, high, len(known), share)
+    return stated(float(known.mean()) if len(known) else math.nan, low, high, len(known), share)
 
 
 def share(hits: Sequence[float] | Floats, of: Sequence[float] | Floats) -> Estimate:
@@ -39,13 +39,14 @@ def share(hits: Sequence[float] | Floats, of: Sequence[float] | Floats) -> Estim
     above, below = np.asarray(hits, np.float64), np.asarray(of, np.float64)
     some = below > 0
     found = metrics.ratio(above[some], below[some])
-    return _stated(found.value, max(found.low, 0.0), min(found.high, 1.0), int(some.sum()), True) | {
+    return stated(found.value, max(found.low, 0.0), min(found.high, 1.0), int(some.sum()), True) | {
         "hits": int(above.sum()),
         "of": int(below.sum()),
     }
 
 
-def _stated(value: float, low: float, high: float, count: int, is_share: bool) -> Estimate:
+def stated(value: float, low: float, high: float, count: int, is_share: bool) -> Estimate:
+    """Put a figure together; the interval of a share of none, or of all, is the exact one."""
     # The exact two-sided interval of none, or all, of `count`: 1 - alpha / 2 to the power of 1 / count.
     reach = 1 - ((1 - LEVEL) / 2) ** (1 / count) if count else math.nan
     if is_share and count and value == 0:

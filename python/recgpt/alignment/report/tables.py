@@ -54,7 +54,7 @@ def tables(found: Mapping[str, Any]) -> list[Table]:
     makers = (("next", _next), ("interests", _interests), ("tags", _tags), ("explanations", _explanations))
     made = [_goals(found["goals"])] if any(goal["reached"] for goal in found["goals"]) else []
     made += [table for part, make in makers if part in parts for table in make(parts[part])]
-    for name, read in (("incremental", _incremental), ("judge", _judge)):
+    for name, read in (("incremental", _incremental), ("judge", judge_tables)):
         if found.get(name):
             made += read(found[name])
     return made
@@ -221,23 +221,71 @@ def _incremental(found: Mapping[str, Any]) -> list[Table]:
     ]
 
 
-def _judge(found: Mapping[str, Any]) -> list[Table]:
-    """Read task -> `base` and `aligned` -> accuracy, precision, recall, f1 (estimates, or bare numbers) and `n`."""
-    rows = []
+def judge_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Read task -> `base` and `aligned` -> accuracy, precision, recall, f1 (estimates, or bare numbers) and `n`.
+
+    `about` says whose labels these are; `criteria` has the same by criterion, and everywhere `minority` apart.
+    """
+    by_world = "world" in found.get("about", {}).get("annotators", [])
+    whose = "the truth of a planted world (annotator `world`), not people's" if by_world else "people's"
+    rows, apart = [], []
     for task, name in TASKS.items():
         for model, theirs in (("base", "Qwen3-Judge-Base"), ("aligned", "Qwen3-Judge-SFT")):
             one = found.get(task, {}).get(model)
-            if one:
+            if one and one["n"]:
                 rows.append((name, model, *(_told(one[figure]) for figure in _FIGURES), f"{one['n']:,}"))
+                apart += _minority(name, model, one)
             rows.append((name, f"paper: {theirs}", *(f"{value:.4f}" for value in paper.TABLE_9[task][model]), "-"))
-    return [
+    kinds = []
+    for key, models in found.get("criteria", {}).items():
+        for model, one in models.items():
+            if one["n"]:
+                kinds.append(
+                    (key, model, *(_told(one[figure]) for figure in _FIGURES), f"{one['n']:,}", _number(one["auc"]),
+                     _told(one.get("backward")), _told(one.get("turned")))
+                )  # fmt: skip
+                apart += _minority(key, model, one)
+    title = "Table 9: the judge against " + ("a planted world's truth" if by_world else "people")
+    columns = ("judge", "accuracy", "precision", "recall", "F1", "labels")
+    made = [
         Table(
-            "Table 9: the judge against people",
-            "On labels that the judge has not seen.",
-            ("task", "judge", "accuracy", "precision", "recall", "F1", "labels"),
+            title,
+            f"On labels that the judge has not seen: {whose}. An output passes if it passes every labeled criterion "
+            "that the model decides. Intervals over outputs.",
+            ("task", *columns),
             rows,
         )
     ]
+    if kinds:
+        made.append(
+            Table(
+                f"{title}, by criterion",
+                "AUC: how often an output that passes has the higher score. Turned: verdicts that change when the "
+                "words of the scale are named the other way round; backward: the accuracy then.",
+                ("criterion", *columns, "AUC", "backward", "turned"),
+                kinds,
+            )
+        )
+    if apart:
+        made.append(
+            Table(
+                f"{title}, the rarer class alone",
+                "Of the class that fewer labels have.",
+                ("of", "judge", "class", "precision", "recall", "F1", "labels"),
+                apart,
+            )
+        )
+    return made
+
+
+def _minority(of: str, model: str, one: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    own = one.get("minority")
+    figures = ("precision", "recall", "f1")
+    return [(of, model, own["class"], *(_told(own[name]) for name in figures), f"{own['n']:,}")] if own else []
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _told(value: Estimate | float | None) -> str:
