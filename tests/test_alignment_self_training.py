@@ -295,8 +295,14 @@ def test_the_command_prints_every_round(config, monkeypatch) -> None:
     said = " ".join(done.output.split())
     assert "it does not help" in said
     assert "(the report: 21.1k); the adapter: none, the model stays as it was" in said
+    old = config.parent / "out/alignment/self/round-1/adapter.state"
+    old.write_bytes(b"of another training")
     # Everything has ended: the same command says the same, without a question.
     monkeypatch.setattr("recgpt.alignment.self_training._train", None)
     again = CliRunner().invoke(app, [*words, "--json"])
     (row,) = json.loads(again.stdout)["rounds"]
     assert (row["round"], row["accepted"], row["gain"]) == (1, False, 0.0)
+    assert old.exists()
+    monkeypatch.setattr("recgpt.alignment.self_training._train", School("bare"))
+    assert CliRunner().invoke(app, [*words, "--fresh"]).exit_code == 0
+    assert not old.exists()

@@ -140,7 +140,7 @@ def test_a_thing_is_shown_by_the_piece_of_its_name_that_shows_the_interest(item,
     ],
 )
 def test_a_list_says_nothing_of_items_without_a_name(said, kept):
-    assert reasons._read(Result("ok", said), "They bought") == (kept, "")
+    assert reasons.read(Result("ok", said), "They bought") == (kept, "")
 
 
 def test_a_generated_reason_is_held_against_what_its_rows_say_was_done():

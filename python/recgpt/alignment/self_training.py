@@ -7,6 +7,7 @@ was. Every step that ended stands in a log, so that the same command goes on aft
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -153,6 +154,9 @@ def self_train(
     opened = engine if engine is not None else engines.open_engine(own.llm, own.out / "llm")
     try:
         with writing(folder):
+            for old in folder.glob("round-*") if fresh else ():
+                # A training would go on from another one's state.
+                shutil.rmtree(old)
             log = Log(folder, said, fresh=fresh)
             school = _school(
                 bare, folder, users=users, gate_users=gate_users, seed=seed, held_out=held_out, watch=watch

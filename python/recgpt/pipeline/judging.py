@@ -106,7 +106,8 @@ def samples(config: Config, *, limit: int | None = None, tasks: Sequence[str] | 
 def written(tables: Tables, task: str) -> list[tuple[dict[str, Any], Sample]]:
     """Give each row of a task's table that a model wrote, with the sample that is made of it."""
     makers = {"interests": _interests, "tags": _tags, "explanations": _explanations}
-    return list(zip(_by_model(tables(task, task)), makers[task](tables), strict=True))
+    made = makers[task](tables)
+    return list(zip(_by_model(tables(task, task)), made, strict=True))
 
 
 def _draw(sample: Sample, seed: int) -> bytes:
