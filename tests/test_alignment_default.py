@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from recgpt.alignment import SAMPLES, default, training
+from recgpt.alignment import SAMPLES, HeldOut, default, training
 from recgpt.alignment.default import Lesson
 from recgpt.errors import AlignmentError
 from recgpt.pipeline.config import load
@@ -50,3 +51,13 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     assert default.make(config, tmp_path, base="nothing.gguf", only=["explanations"]) == {"explanations": None}
     with pytest.raises(AlignmentError, match="there are adapters for interests, tags, explanations, not for poems"):
         default.make(config, tmp_path, base="nothing.gguf", only=["poems"])
+
+
+def test_a_worlds_people_and_days_are_not_the_logs() -> None:
+    late = {**row("p", "tags"), "user_id": "1", "at": datetime(2030, 1, 1, tzinfo=UTC)}
+    table = pa.Table.from_pylist([late], SAMPLES)
+    now = datetime(2020, 1, 1, tzinfo=UTC)
+    HeldOut(["1"], since=now, log="shop").refuse(table)
+    for held in (HeldOut(["1"]), HeldOut(since=now), HeldOut(["1"], log="world/seed=100")):
+        with pytest.raises(AlignmentError, match="1 of 1 samples are held out"):
+            held.refuse(table)

@@ -152,7 +152,7 @@ def mixed(lessons: Iterable[Lesson], tables: Mapping[str, pa.Table], *, seed: in
 def held_out(config: Config, base: str | Path) -> HeldOut:
     """Name who and what the default is judged on: households of the log, its last days, and the judging world."""
     shop, now = _shop(config, base)
-    return HeldOut(next_tags.held_out(shop, now), since=now, origins=[_judging(config)])
+    return HeldOut(next_tags.held_out(shop, now), since=now, origins=[_judging(config)], log=shop.origin)
 
 
 def _judging(config: Config) -> str:

@@ -24,6 +24,8 @@ class HeldOut:
     """With time zone; nothing from here on may be learned from."""
     origins: Collection[str] = field(default_factory=frozenset)
     """Names of logs as samples carry them, for example `world/seed=7`."""
+    log: str | None = None
+    """The log that `users` and `since` are of: a planted world has people and days of its own. None means any."""
 
     def __post_init__(self) -> None:
         """Refuse a moment that means another one elsewhere."""
@@ -34,7 +36,8 @@ class HeldOut:
 
     def digest(self) -> str:
         """Name what is held out, for a manifest: users themselves stay private."""
-        said = [sorted(self.users), None if self.since is None else self.since.isoformat(), sorted(self.origins)]
+        since = None if self.since is None else self.since.isoformat()
+        said = [sorted(self.users), since, sorted(self.origins), self.log]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def refuse(self, samples: pa.Table) -> None:
@@ -43,11 +46,13 @@ class HeldOut:
         Raises:
             AlignmentError: a sample is of somebody or of a time or world that is held out; the first is named.
         """
-        users = pc.is_in(samples["user_id"], pa.array(sorted(self.users), pa.large_string()))
+        concerned = pa.scalar(True) if self.log is None else pc.equal(samples["origin"], self.log)
+        users = pc.and_(pc.is_in(samples["user_id"], pa.array(sorted(self.users), pa.large_string())), concerned)
         origins = pc.is_in(samples["origin"], pa.array(sorted(self.origins), pa.large_string()))
         wrong = {"user_id": users, "origin": origins}
         if self.since is not None:
-            wrong["at"] = pc.fill_null(pc.greater_equal(samples["at"], pa.scalar(self.since, TIMESTAMP)), False)
+            late = pc.fill_null(pc.greater_equal(samples["at"], pa.scalar(self.since, TIMESTAMP)), False)
+            wrong["at"] = pc.and_(late, concerned)
         for column, mask in wrong.items():
             if found := pc.sum(mask).as_py():
                 row = pc.index(mask, True).as_py()
