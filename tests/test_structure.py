@@ -49,6 +49,7 @@ def first_line(path: str) -> str:
 UNSAID = {"README.md", "LICENSE", "Cargo.lock", ".gitignore", "python/recgpt/py.typed", "prompts"}
 """What everybody knows, and the link to the prompts."""
 DATA = {
+    "adapters": "What SmolLM2-135M has learned for each stage: LoRA adapters as GGUF, each with its manifest",
     "benches/instructions.json": "Instructions that the kernel took when the figure was noted, which a test compares",
     "python/recgpt/datasets/world/words": "What the generated world sells and what its reviewers say, in two languages",
     "python/recgpt/prompts": "Every prompt with its inputs and output type, and the interest pool",

@@ -182,7 +182,7 @@ def make(
     try:
         said = {"base": _asked(held, buffer, criteria, engine, clock, "base")}
         with clock.stage("training", f"{len(taught.samples)} labels, {path}") as summary:
-            trained = train(
+            trained = _there(path, taught.samples, settings) or train(
                 taught.samples, base=base, out=path, config=settings,
                 held_out=HeldOut(users, origins=[f"world/seed={one}" for one in range(SEED)]),
                 progress=lambda done, total, said: clock.watch.progress(done, total),
@@ -194,7 +194,6 @@ def make(
     forward, backward = ({name: both[at] for name, both in said.items()} for at in (0, 1))
     found = {
         "about": {
-            "labels": source,
             "annotators": taught.annotators,
             "engine": engine.name,
             "adapter": {"file": path.name, "sha256": trained.manifest.get("sha256")},
@@ -208,6 +207,16 @@ def make(
     }
     file = save(run.out / FOLDER / "judge.json", json.dumps(found, ensure_ascii=False, indent=1))
     return found | {"file": str(file)}
+
+
+def _there(path: Path, samples: pa.Table, settings: training.Config) -> training.Trained | None:
+    """Give the adapter that an interrupted command left, if it is of these samples and settings."""
+    try:
+        manifest = json.loads(training.manifest_of(path).read_text(encoding="utf-8"))
+        same = manifest["samples"]["sha256"] == training.digest_of(samples) and manifest["config"] == asdict(settings)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return training.Trained(path, manifest) if same and path.is_file() else None
 
 
 def _asked(

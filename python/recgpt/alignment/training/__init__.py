@@ -5,6 +5,6 @@ The loop needs torch, transformers and peft (`recgpt[train]`); serving what it m
 
 from recgpt.alignment.training.config import Config
 from recgpt.alignment.training.plan import Plan, plan
-from recgpt.alignment.training.run import Trained, manifest_of, train
+from recgpt.alignment.training.run import Trained, digest_of, manifest_of, train
 
-__all__ = ["Config", "Plan", "Trained", "manifest_of", "plan", "train"]
+__all__ = ["Config", "Plan", "Trained", "digest_of", "manifest_of", "plan", "train"]

@@ -43,6 +43,14 @@ def manifest_of(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
+def digest_of(samples: pa.Table) -> str:
+    """Hash what is learned from samples, as manifests name it."""
+    digest = hashlib.sha256()
+    for row in samples.select(["system", "prompt", "beginning", "answer", "others"]).to_pylist():
+        digest.update(json.dumps(list(row.values()), ensure_ascii=False).encode())
+    return digest.hexdigest()
+
+
 def train(
     samples: pa.Table,
     *,
@@ -126,13 +134,10 @@ def train(
 
 def _about(samples: pa.Table, trees: list[Tree]) -> dict[str, Any]:
     """Say what was learned from: how much of what, from where, under which prompts, and a hash of all of it."""
-    digest = hashlib.sha256()
-    for row in samples.select(["system", "prompt", "beginning", "answer", "others"]).to_pylist():
-        digest.update(json.dumps(list(row.values()), ensure_ascii=False).encode())
     return {
         "samples": len(samples),
         "prompts": len(trees),
-        "sha256": digest.hexdigest(),
+        "sha256": digest_of(samples),
         "subtasks": dict(sorted(Counter(samples["subtask"].to_pylist()).items())),
         "origins": sorted(set(samples["origin"].to_pylist())),
         "users": len(set(samples["user_id"].to_pylist()) - {None}),
