@@ -88,8 +88,8 @@ def test_every_command_and_option_that_is_named_is_there(page: str) -> None:
             command = command.commands[words[0]]
         options = {option for parameter in command.params for option in parameter.opts}
         assert set(re.findall(r"--[a-z-]+", rest)) <= options, f"{page}: recgpt {name}{rest}"
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    assert set(re.findall(r"\bmake ([a-z]+)", _code(PAGES[page]))) <= targets, page
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"\bmake ([a-z-]+)", _code(PAGES[page]))) <= targets, page
 
 
 def _code(text: str) -> str:
